@@ -1,0 +1,51 @@
+//! The bytes between two machines: frame header, messages, the manifest (the process image), versions.
+//!
+//! ```text
+//! every frame: 16 bytes, little endian            { body_len: u32, kind: u16, count: u16, argument: u64 }, then the body
+//!
+//! kind  name           channel  way  count      argument        body
+//!    1  Hello          any      →    0          0               bincode Hello
+//!    2  Welcome        any      ←    0          0               bincode Welcome
+//!    3  Refused        any      ←    0          0               bincode Reason
+//!   16  Reserve        control  →    0          0               bincode Manifest
+//!   17  Reserved       control  ←    0          0               bincode Reserved
+//!   18  Switchover     control  →    0          0               bincode Manifest
+//!   19  Ready          control  ←    0          0               –
+//!   20  Run            control  →    0          epoch           –
+//!   21  Running        control  ←    0          pid here        –
+//!   22  PageMap        control  →    0          0               bincode PageMap
+//!   23  PageMapDone    control  →    0          0               –
+//!   24  PushDone       control  →    0          0               –
+//!   25  Drained        control  ←    0          0               –
+//!   26  Abort          control  ←    0          0               bincode Reason
+//!   27  Cancel         control  →    0          0               bincode Reason
+//!   28  Failed         control  ↔    0          0               bincode Reason
+//!   29  SourceReport   control  →    0          0               bincode SourceReport
+//!   32  PageRequest    fault    ←    pages      address         –
+//!   33  Pages          f, push  →    pages      source address  pages × 4096 bytes
+//!   34  ZeroPages      f, push  →    0          source address  u64 count of pages
+//!   35  LostPages      f, push  →    0          source address  u64 count of pages (unreadable: answered by poison)
+//! ```
+//!
+//! What this crate does not do: read or write sockets (`transport`), decide anything (`engine`).
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod codec;
+mod frame;
+mod manifest;
+mod messages;
+
+pub use codec::{DecodeError, decode, encode};
+pub use frame::{Channel, FRAME_HEADER_LEN, Frame, FrameError, Header, Kind};
+pub use manifest::{
+    Description, DescriptionKind, Descriptor, FileProof, FileRecord, HostFacts, Listener, Manifest, MmFields,
+    ObjectRecord, PipeEnd, PipeRecord, ProcessRecord, ResourceLimit, RseqRecord, SignalAction, StreamKind,
+    ThreadRecord, VdsoRecord, WatchRecord, XsaveLayout,
+};
+pub use messages::{
+    FileVerdict, Hello, MAX_PAGES_PER_FRAME, MigrationId, PROTOCOL_VERSION, PageMap, Reason, Reserved,
+    SourceReport, Welcome,
+};

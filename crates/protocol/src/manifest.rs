@@ -1,0 +1,389 @@
+//! The manifest: everything about a process but the bytes of its pages.
+//!
+//! Sent twice: in `Reserve` while the process still runs (so that refusal comes early), and in `Switchover`
+//! when it stands still. Strings from the kernel are bytes: nothing says that a path is UTF-8.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use memory::{Addr, PageRange, Vma};
+use serde::{Deserialize, Serialize};
+
+/// A process image without its pages.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    /// What the source machine is.
+    pub host: HostFacts,
+    /// What all threads share.
+    pub process: ProcessRecord,
+    /// Every thread; the first one is the main thread.
+    pub threads: Vec<ThreadRecord>,
+    /// Files that mappings, descriptors and `/proc/self/exe` refer to by index.
+    pub files: Vec<FileRecord>,
+    /// Shared-memory objects that mappings and descriptors refer to by index.
+    pub objects: Vec<ObjectRecord>,
+    /// Every mapping but vDSO, vvar and the parasite's arena; ascending, without overlap.
+    pub vmas: Vec<Vma>,
+    /// Pipes whose both ends are in the process.
+    pub pipes: Vec<PipeRecord>,
+    /// Open file descriptions, referred to by index.
+    pub descriptions: Vec<Description>,
+    /// Descriptors, ascending.
+    pub descriptors: Vec<Descriptor>,
+    /// Pages that must be in place before the first instruction: signal frames, what the kernel reads when a
+    /// thread exits, changed pages of private file mappings, objects that a descriptor can read.
+    pub eager: Vec<PageRange>,
+    /// Ranges whose pages come after `Run`.
+    pub lazy: Vec<PageRange>,
+    /// The parasite's state, all zero at rest: the destination leaves it zero instead of fetching it.
+    pub parasite_state: PageRange,
+    /// Address of the parasite's leaving gate (see `sender-lib`): the last instructions before the program's own.
+    pub leaving_gate: Addr,
+}
+
+/// What must be equal, or at least wide enough, on both machines.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// `/proc/sys/kernel/random/boot_id`: equal on both sides only within one running kernel.
+    pub boot_id: [u8; 16],
+    /// Layout of the extended register state in signal frames.
+    pub xsave: XsaveLayout,
+    /// The kernel's code page.
+    pub vdso: VdsoRecord,
+}
+
+/// CPUID leaf 0xd, as far as signal frames depend on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct XsaveLayout {
+    /// XCR0: state components that the kernel has switched on.
+    pub components: u64,
+    /// Bytes of the standard-format area for those components (CPUID 0xd, 0, EBX).
+    pub size: u32,
+    /// Instruction-set words that programs choose code by: CPUID 1 (ECX, EDX) and 7.0 (EBX, ECX, EDX).
+    pub features: [u32; 5],
+}
+
+/// Where vvar and vDSO are and which build the vDSO is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VdsoRecord {
+    /// vvar, its clock pages and vDSO, which the kernel maps in one piece; empty if the program unmapped them.
+    pub range: PageRange,
+    /// Where the vDSO's code begins.
+    pub code: Addr,
+    /// GNU build id of the vDSO.
+    pub build_id: Vec<u8>,
+}
+
+/// State that all threads of the process share.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProcessRecord {
+    /// Process id in its own PID namespace.
+    pub pid: u32,
+    /// Index into `files`: `/proc/self/exe`.
+    pub executable: u32,
+    /// Fields of `struct prctl_mm_map`.
+    pub mm: MmFields,
+    /// `/proc/self/auxv`, whole pairs of words.
+    pub auxv: Vec<u8>,
+    /// Working directory.
+    pub working_directory: Vec<u8>,
+    /// `umask(2)`.
+    pub umask: u32,
+    /// `personality(2)`.
+    pub personality: u32,
+    /// `RLIMIT_*` by number, 0 to 15.
+    pub limits: Vec<ResourceLimit>,
+    /// Signals 1 to 64, as `rt_sigaction(2)` has them.
+    pub actions: Vec<SignalAction>,
+    /// Signals pending for the whole process, bit n-1 for signal n.
+    pub pending: u64,
+    /// `PR_GET_DUMPABLE`
+    pub dumpable: u8,
+    /// `PR_GET_KEEPCAPS`
+    pub keep_capabilities: bool,
+    /// `PR_GET_NO_NEW_PRIVS`
+    pub no_new_privileges: bool,
+    /// `PR_GET_CHILD_SUBREAPER`
+    pub child_subreaper: bool,
+    /// `PR_GET_THP_DISABLE`
+    pub thp_disable: bool,
+}
+
+/// Soft and hard value, `u64::MAX` for unlimited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ResourceLimit {
+    /// What holds.
+    pub soft: u64,
+    /// Up to where it may be raised.
+    pub hard: u64,
+}
+
+/// `struct kernel_sigaction`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SignalAction {
+    /// Handler, 0 for default, 1 for ignore.
+    pub handler: u64,
+    /// `SA_*`
+    pub flags: u64,
+    /// `SA_RESTORER`'s function.
+    pub restorer: u64,
+    /// Signals blocked in the handler.
+    pub mask: u64,
+}
+
+/// Fields of `struct prctl_mm_map` (prctl(2), `PR_SET_MM_MAP`) that describe the program's own layout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct MmFields {
+    /// Start of the program text.
+    pub start_code: u64,
+    /// End of the program text.
+    pub end_code: u64,
+    /// Start of initialised data.
+    pub start_data: u64,
+    /// End of initialised data.
+    pub end_data: u64,
+    /// Start of the heap.
+    pub start_brk: u64,
+    /// Current break, byte-exact.
+    pub brk: u64,
+    /// Bottom of the stack.
+    pub start_stack: u64,
+    /// Start of the arguments.
+    pub arg_start: u64,
+    /// End of the arguments.
+    pub arg_end: u64,
+    /// Start of the environment.
+    pub env_start: u64,
+    /// End of the environment.
+    pub env_end: u64,
+}
+
+/// One thread at rest: its registers are in a signal frame in its own memory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ThreadRecord {
+    /// Thread id in the process's PID namespace.
+    pub tid: u32,
+    /// Address of the `struct ucontext` that `rt_sigreturn` shall restore; 0 in `Reserve`.
+    pub frame: Addr,
+    /// Bytes from `frame` to the end of the extended register state.
+    pub frame_len: u64,
+    /// FS base: the thread pointer.
+    pub fs_base: u64,
+    /// GS base.
+    pub gs_base: u64,
+    /// `set_tid_address(2)`
+    pub clear_child_tid: Addr,
+    /// `set_robust_list(2)`: head and length.
+    pub robust_list: (Addr, u64),
+    /// `rseq(2)`, if registered.
+    pub rseq: Option<RseqRecord>,
+    /// `PR_GET_NAME`
+    pub name: [u8; 16],
+    /// Signals pending for this thread alone, bit n-1 for signal n.
+    pub pending: u64,
+}
+
+/// A restartable-sequences registration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RseqRecord {
+    /// Where `struct rseq` is.
+    pub addr: Addr,
+    /// Its registered length in bytes.
+    pub len: u32,
+    /// The signature before abort handlers.
+    pub signature: u32,
+}
+
+/// A file that the process has mapped or open.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Absolute path in the process's mount namespace.
+    pub path: Vec<u8>,
+    /// Bytes.
+    pub size: u64,
+    /// Device and inode: prove the same file together with an equal boot id.
+    pub identity: (u64, u64),
+    /// Modification and change time in nanoseconds: the file has not been rewritten since.
+    pub times: (i64, i64),
+    /// How another machine can tell that its file is the same.
+    pub proof: FileProof,
+}
+
+/// Evidence of a file's content.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum FileProof {
+    /// The GNU build id of an ELF file.
+    BuildId(Vec<u8>),
+    /// XXH3-128 of the whole content.
+    Content([u8; 16]),
+    /// Only open, not mapped: the path is enough.
+    None,
+}
+
+/// A shared-memory object.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ObjectRecord {
+    /// The name that `memfd_create(2)` was given.
+    pub name: Vec<u8>,
+    /// Bytes.
+    pub size: u64,
+    /// `F_GET_SEALS`
+    pub seals: u32,
+    /// Its content where a descriptor can read it: (offset, bytes) of every extent. Empty for objects that
+    /// are only mapped; their pages come like all others.
+    pub content: Vec<(u64, Vec<u8>)>,
+}
+
+/// A pipe with its bytes in flight.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PipeRecord {
+    /// `F_GETPIPE_SZ`, bytes.
+    pub capacity: u32,
+    /// Written and not yet read.
+    pub content: Vec<u8>,
+}
+
+/// A number in the descriptor table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Descriptor {
+    /// The number.
+    pub fd: u32,
+    /// `FD_CLOEXEC`
+    pub close_on_exec: bool,
+    /// Index into `descriptions`; numbers made by dup share one.
+    pub description: u32,
+}
+
+/// An open file description.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Description {
+    /// `F_GETFL`
+    pub flags: u32,
+    /// What it is open on.
+    pub kind: DescriptionKind,
+}
+
+/// Which of the receiver's own streams stands in for a terminal or an outside pipe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum StreamKind {
+    /// Standard input.
+    Input,
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Error,
+}
+
+/// Which side of a pipe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum PipeEnd {
+    /// Reads.
+    Read,
+    /// Writes.
+    Write,
+}
+
+/// A socket that waits for connections.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Listener {
+    /// `SO_DOMAIN`
+    pub domain: u32,
+    /// `getsockname(2)`, as the kernel writes it.
+    pub address: Vec<u8>,
+    /// `listen(2)`'s backlog.
+    pub backlog: u32,
+    /// `SO_REUSEADDR`
+    pub reuse_address: bool,
+    /// `SO_REUSEPORT`
+    pub reuse_port: bool,
+    /// `IPV6_V6ONLY`
+    pub v6_only: bool,
+}
+
+/// One entry of an epoll interest list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WatchRecord {
+    /// The watched descriptor.
+    pub fd: u32,
+    /// `EPOLL*` bits.
+    pub events: u32,
+    /// `epoll_data`
+    pub data: u64,
+}
+
+/// What an open file description refers to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum DescriptionKind {
+    /// A regular file or a directory, with its offset.
+    File {
+        /// Index into `files`.
+        file: u32,
+        /// Position in bytes.
+        offset: u64,
+    },
+    /// A character device that holds no state: null, zero, full, random, urandom, tty.
+    Device {
+        /// Its path.
+        path: Vec<u8>,
+    },
+    /// A terminal or outside pipe on one of the standard streams.
+    Stream(StreamKind),
+    /// One end of a pipe inside the process.
+    Pipe {
+        /// Index into `pipes`.
+        pipe: u32,
+        /// Which end.
+        end: PipeEnd,
+    },
+    /// `eventfd(2)`
+    Event {
+        /// Its counter.
+        count: u64,
+        /// `EFD_SEMAPHORE`
+        semaphore: bool,
+    },
+    /// `epoll(7)`
+    Epoll {
+        /// Its interest list.
+        watches: Vec<WatchRecord>,
+    },
+    /// A listening socket, bound again.
+    Listener(Listener),
+    /// A bound but unconnected datagram socket, or an unbound socket.
+    Socket {
+        /// `SO_DOMAIN`
+        domain: u32,
+        /// `SO_TYPE`
+        kind: u32,
+        /// `SO_PROTOCOL`
+        protocol: u32,
+        /// `getsockname(2)`; empty if unbound.
+        address: Vec<u8>,
+    },
+    /// A connection to the outside: reset at the destination, which was said beforehand.
+    LostConnection {
+        /// `SO_DOMAIN`
+        domain: u32,
+    },
+    /// A memfd.
+    Object {
+        /// Index into `objects`.
+        object: u32,
+        /// Position in bytes.
+        offset: u64,
+    },
+}
+
+impl Manifest {
+    /// One line for logs: counts only, no path.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        alloc::format!(
+            "pid {}, {} threads, {} mappings, {} descriptors",
+            self.process.pid,
+            self.threads.len(),
+            self.vmas.len(),
+            self.descriptors.len()
+        )
+    }
+}

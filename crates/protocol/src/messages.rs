@@ -1,0 +1,109 @@
+//! Bodies of the control messages. Page messages have none: their header says it all.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use memory::PageRange;
+use serde::{Deserialize, Serialize};
+
+use crate::Channel;
+
+/// The version that this code speaks; a `Hello` offers a range of them.
+pub const PROTOCOL_VERSION: u16 = 1;
+/// Pages in one `Pages` or `PageRequest` frame: 256 KiB, from where larger blocks gain nothing.
+pub const MAX_PAGES_PER_FRAME: u64 = 64;
+
+/// Names one migration on all its channels; random, made by the source.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct MigrationId(pub [u8; 16]);
+
+impl core::fmt::Display for MigrationId {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Opens a connection.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// Always [`Hello::MAGIC`], so that a stranger's bytes are named as such.
+    pub magic: [u8; 8],
+    /// Oldest version that the source speaks.
+    pub oldest: u16,
+    /// Newest version that the source speaks.
+    pub newest: u16,
+    /// Which migration the connection belongs to.
+    pub migration: MigrationId,
+    /// Which of its channels it is.
+    pub channel: Channel,
+}
+
+impl Hello {
+    /// The first bytes of every conversation.
+    pub const MAGIC: [u8; 8] = *b"POSTHAST";
+
+    /// A greeting of this version.
+    #[must_use]
+    pub const fn new(migration: MigrationId, channel: Channel) -> Self {
+        Self { magic: Self::MAGIC, oldest: PROTOCOL_VERSION, newest: PROTOCOL_VERSION, migration, channel }
+    }
+}
+
+/// Accepts a connection.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The version that both will speak.
+    pub version: u16,
+}
+
+/// Why something is refused, cancelled or has failed: one line, no page content, no path that the other
+/// side did not name itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Reason {
+    /// Lower case, says what to do where the reader can do something.
+    pub text: String,
+}
+
+/// What the destination found for one of the manifest's files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum FileVerdict {
+    /// The very same content is here: unchanged pages need not travel.
+    Same,
+    /// Missing or different: private mappings of it become anonymous and all their pages travel.
+    Travels,
+}
+
+/// Everything that the manifest asks for can be had.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Reserved {
+    /// One verdict for each of the manifest's files, in its order.
+    pub files: Vec<FileVerdict>,
+}
+
+/// One scanned range and the pages of it that hold data; all others are zero.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PageMap {
+    /// What was scanned.
+    pub scanned: PageRange,
+    /// Runs of pages with content, ascending, within `scanned`.
+    pub data: Vec<PageRange>,
+}
+
+/// The source's side of the report. Times in microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SourceReport {
+    /// From the signal to the accepted reservation; the program runs.
+    pub setup_us: u64,
+    /// From the first park signal to the last thread at rest.
+    pub park_us: u64,
+    /// Reading registers, mappings and descriptors of the stopped process.
+    pub capture_us: u64,
+    /// From the captured image to `Run` on its way.
+    pub switchover_us: u64,
+    /// From `Run` on its way to `Running` received.
+    pub resume_us: u64,
+    /// Looking for pages that hold data.
+    pub scan_us: u64,
+    /// Bytes handed to the sockets, headers included.
+    pub bytes_sent: u64,
+}
