@@ -1,1 +1,20 @@
-//! (being written)
+//! The kernel ABI: small typed functions over system calls, and nothing that decides.
+//!
+//! Without the feature `std` this crate is `no_std + alloc` and needs no libc: the parasite lives in
+//! programs whose libc it must not touch. The feature adds what only the receiver needs.
+//!
+//! Unsafe code of the workspace lives here (and in the parasite's `ffi` and the restorer's trampoline).
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+pub mod clock;
+pub mod errno;
+pub mod fd;
+pub mod file;
+pub mod net;
+pub mod poll;
+pub mod raw;
+
+pub use errno::Errno;
+pub use fd::Fd;

@@ -1,0 +1,141 @@
+//! Stream sockets by raw system calls, for the parasite: connect, send, receive, all non-blocking.
+
+use core::net::SocketAddr;
+
+use crate::raw::{nr, syscall, syscall3};
+use crate::{Errno, Fd};
+
+const SOCK_STREAM: usize = 1;
+const SOCK_NONBLOCK: usize = 0o4000;
+const SOCK_CLOEXEC: usize = 0o2_000_000;
+const MSG_NOSIGNAL: usize = 0x4000;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+/// What a non-blocking transfer came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transfer {
+    /// This many bytes, at least one.
+    Done(usize),
+    /// Nothing now; wait for readiness.
+    WouldBlock,
+    /// The other side has closed.
+    Closed,
+}
+
+/// A `struct sockaddr_in` or `sockaddr_in6` and its length.
+fn encode(address: SocketAddr) -> ([u8; 28], usize) {
+    let mut bytes = [0; 28];
+    let (family, octets, at, len): (u16, &[u8], usize, usize) = match &address {
+        SocketAddr::V4(v4) => (AF_INET, &v4.ip().octets(), 4, 16),
+        SocketAddr::V6(v6) => (AF_INET6, &v6.ip().octets(), 8, 28),
+    };
+    for (slot, byte) in bytes.iter_mut().zip(family.to_ne_bytes()) {
+        *slot = byte;
+    }
+    for (slot, byte) in bytes.iter_mut().skip(2).zip(address.port().to_be_bytes()) {
+        *slot = byte;
+    }
+    for (slot, byte) in bytes.iter_mut().skip(at).zip(octets) {
+        *slot = *byte;
+    }
+    (bytes, len)
+}
+
+/// Starts a non-blocking TCP connection; wait until it is writable and ask [`connect_result`].
+///
+/// # Errors
+/// Those of socket(2) and connect(2), `EINPROGRESS` excepted.
+pub fn connect(address: SocketAddr) -> Result<Fd, Errno> {
+    let family = if address.is_ipv4() { AF_INET } else { AF_INET6 };
+    let flags = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+    // SAFETY: plain numbers.
+    let raw = unsafe { syscall3(nr::SOCKET, usize::from(family), flags, 0) }?;
+    let socket = Fd::from_result(raw)?;
+    let (bytes, len) = encode(address);
+    // SAFETY: the address is valid for reads of `len` bytes.
+    match unsafe { syscall3(nr::CONNECT, socket.arg(), bytes.as_ptr().expose_provenance(), len) } {
+        Ok(_) | Err(Errno::EINPROGRESS) => Ok(socket),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// How a connection attempt ended, once the socket is writable.
+///
+/// # Errors
+/// What `SO_ERROR` says.
+pub fn connect_result(socket: &Fd) -> Result<(), Errno> {
+    const SO_ERROR: usize = 4;
+    match socket_option(socket, SO_ERROR)? {
+        0 => Ok(()),
+        number => Err(Errno(number)),
+    }
+}
+
+/// An integer option of `SOL_SOCKET`.
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub fn socket_option(socket: &Fd, option: usize) -> Result<i32, Errno> {
+    const SOL_SOCKET: usize = 1;
+    let mut value = 0_i32;
+    let mut len = 4_u32;
+    let arguments = [
+        socket.arg(),
+        SOL_SOCKET,
+        option,
+        (&raw mut value).expose_provenance(),
+        (&raw mut len).expose_provenance(),
+        0,
+    ];
+    // SAFETY: both pointers are valid for the four bytes that the kernel writes.
+    unsafe { syscall(nr::GETSOCKOPT, arguments) }?;
+    Ok(value)
+}
+
+/// Switches Nagle's algorithm off: a page request is 16 bytes and must not wait.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn set_no_delay(socket: &Fd) -> Result<(), Errno> {
+    const IPPROTO_TCP: usize = 6;
+    const TCP_NODELAY: usize = 1;
+    let on = 1_i32;
+    let arguments = [socket.arg(), IPPROTO_TCP, TCP_NODELAY, (&raw const on).expose_provenance(), 4, 0];
+    // SAFETY: the value is valid for reads of four bytes.
+    unsafe { syscall(nr::SETSOCKOPT, arguments) }.map(|_| ())
+}
+
+/// Sends the parts one behind the other, as far as the socket takes them; never raises SIGPIPE.
+///
+/// # Errors
+/// Those of sendmsg(2); a connection that is gone is [`Transfer::Closed`].
+pub fn send(socket: &Fd, parts: [&[u8]; 2]) -> Result<Transfer, Errno> {
+    let vectors = parts.map(|part| [part.as_ptr().expose_provenance(), part.len()]);
+    let message = [0, 0, vectors.as_ptr().expose_provenance(), vectors.len(), 0, 0, 0];
+    // SAFETY: `message` is a struct msghdr whose two iovecs are valid for reads.
+    let result =
+        unsafe { syscall3(nr::SENDMSG, socket.arg(), message.as_ptr().expose_provenance(), MSG_NOSIGNAL) };
+    outcome(result, false)
+}
+
+/// Receives into `buffer`.
+///
+/// # Errors
+/// Those of read(2); a connection that is gone is [`Transfer::Closed`].
+pub fn receive(socket: &Fd, buffer: &mut [u8]) -> Result<Transfer, Errno> {
+    // SAFETY: the buffer is valid for writes of its length.
+    let result =
+        unsafe { syscall3(nr::READ, socket.arg(), buffer.as_mut_ptr().expose_provenance(), buffer.len()) };
+    outcome(result, true)
+}
+
+fn outcome(result: Result<usize, Errno>, reading: bool) -> Result<Transfer, Errno> {
+    match result {
+        Ok(0) if reading => Ok(Transfer::Closed),
+        Ok(count) => Ok(Transfer::Done(count)),
+        Err(Errno::EAGAIN | Errno::EINTR) => Ok(Transfer::WouldBlock),
+        Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => Ok(Transfer::Closed),
+        Err(errno) => Err(errno),
+    }
+}
