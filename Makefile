@@ -1,0 +1,72 @@
+# make            build bin/receiver, bin/target, bin/libsender.so
+# make demo       build, then show a process move from one receiver to another and on
+# make test       install what the tests need, build, run every test
+# make lint       formatting, clippy, docs, house rules
+# make install    PREFIX=/usr/local DESTDIR=
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CARGO   ?= cargo
+PYTHON  ?= python3
+
+# target/ is a crate here, so cargo's output goes to build/.
+export CARGO_TARGET_DIR := $(CURDIR)/build
+
+# The parasite is no_std: a cargo call of its own keeps its siblings' `std` features away from it.
+PARASITE  := --package sender-lib --profile parasite
+WORKSPACE := --workspace --exclude sender-lib
+
+.PHONY: all build rebuild clean test check demo bench lint install uninstall toolchain test-tools
+
+all: build
+
+build: toolchain
+	$(CARGO) build --locked --release --package receiver --package target --package criu-bridge
+	$(CARGO) build --locked $(PARASITE)
+	@mkdir -p bin
+	install -m 755 build/release/receiver build/release/target build/release/criu-bridge bin/
+	install -m 755 build/parasite/libsender.so bin/libsender.so
+	strip --strip-all bin/libsender.so
+
+rebuild: clean build
+
+clean:
+	rm -rf build bin
+
+# What building needs; installed from the distribution where it is missing.
+toolchain:
+	@sh tests/install-packages.sh build
+
+# The programs that nobody here wrote and that the tests move.
+test-tools:
+	@sh tests/install-packages.sh test
+
+test: test-tools build
+	$(CARGO) test --locked --release $(WORKSPACE)
+	$(CARGO) run --locked --release --package simulator -- --seeds 100000
+	$(PYTHON) test.py --suite all --clean
+
+check: test
+
+demo: build
+	$(PYTHON) tests/demo.py
+
+bench: build
+	$(CARGO) run --locked --release --package xtask -- bench downtime
+
+lint: toolchain
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked $(WORKSPACE) --all-targets -- -D warnings
+	$(CARGO) clippy --locked $(PARASITE) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items $(WORKSPACE)
+	$(CARGO) run --locked --package xtask -- tidy
+
+install: build
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib
+	install -m 755 bin/receiver bin/target bin/criu-bridge $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 bin/libsender.so $(DESTDIR)$(PREFIX)/lib/libsender.so
+	@if [ -z "$(DESTDIR)" ]; then sh tests/refresh-linker-cache.sh $(PREFIX)/lib; fi
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/receiver $(DESTDIR)$(PREFIX)/bin/target $(DESTDIR)$(PREFIX)/bin/criu-bridge
+	rm -f $(DESTDIR)$(PREFIX)/lib/libsender.so
