@@ -13,8 +13,11 @@ pub mod errno;
 pub mod fd;
 pub mod file;
 pub mod net;
+pub mod own_memory;
 pub mod poll;
 pub mod raw;
+pub mod signal;
+pub mod thread;
 
 pub use errno::Errno;
 pub use fd::Fd;

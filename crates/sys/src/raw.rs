@@ -42,6 +42,7 @@ pub mod nr {
     pub const KILL: usize = 62;
     pub const FCNTL: usize = 72;
     pub const READLINK: usize = 89;
+    pub const RT_SIGPENDING: usize = 127;
     pub const PRCTL: usize = 157;
     pub const ARCH_PRCTL: usize = 158;
     pub const GETTID: usize = 186;
@@ -54,6 +55,7 @@ pub mod nr {
     pub const READLINKAT: usize = 267;
     pub const GET_ROBUST_LIST: usize = 274;
     pub const TEE: usize = 276;
+    pub const RT_TGSIGQUEUEINFO: usize = 297;
     pub const PRLIMIT64: usize = 302;
     pub const PROCESS_VM_READV: usize = 310;
     pub const KCMP: usize = 312;

@@ -1,0 +1,106 @@
+//! The calling process's own memory: anonymous mappings, reading what may not be mapped, residency.
+
+use crate::Errno;
+use crate::raw::{nr, syscall, syscall3};
+
+/// Maps `len` bytes of private anonymous memory without reserving swap for them; returns their address.
+///
+/// # Errors
+/// Those of mmap(2): `ENOMEM` under `RLIMIT_AS` or strict overcommit, `EAGAIN` under `RLIMIT_MEMLOCK`.
+pub fn map_anonymous(len: usize) -> Result<u64, Errno> {
+    const READ_WRITE: usize = 3;
+    const PRIVATE_ANONYMOUS_NORESERVE: usize = 0x2 | 0x20 | 0x4000;
+    let arguments = [0, len, READ_WRITE, PRIVATE_ANONYMOUS_NORESERVE, usize::MAX, 0];
+    // SAFETY: without MAP_FIXED the kernel picks a free place, so no existing memory changes.
+    unsafe { syscall(nr::MMAP, arguments) }.map(|at| at as u64)
+}
+
+/// Unmaps `len` bytes from `at`.
+///
+/// # Errors
+/// Those of munmap(2).
+///
+/// # Safety
+/// Nobody uses that memory any more.
+pub unsafe fn unmap(at: u64, len: usize) -> Result<(), Errno> {
+    let at = usize::try_from(at).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: handed on to the caller.
+    unsafe { syscall3(nr::MUNMAP, at, len, 0) }.map(|_| ())
+}
+
+/// Makes a touch of `len` bytes from `at` a fault: a guard below a stack.
+///
+/// # Errors
+/// Those of mprotect(2).
+///
+/// # Safety
+/// Nobody uses that memory any more.
+pub unsafe fn forbid(at: u64, len: usize) -> Result<(), Errno> {
+    const PROT_NONE: usize = 0;
+    let at = usize::try_from(at).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: handed on to the caller.
+    unsafe { syscall3(nr::MPROTECT, at, len, PROT_NONE) }.map(|_| ())
+}
+
+/// Keeps `len` bytes from `at` out of children that the process forks (`MADV_DONTFORK`).
+///
+/// # Errors
+/// Those of madvise(2).
+pub fn keep_from_children(at: u64, len: usize) -> Result<(), Errno> {
+    const MADV_DONTFORK: usize = 10;
+    let at = usize::try_from(at).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the advice changes what fork(2) copies, not the memory.
+    unsafe { syscall3(nr::MADVISE, at, len, MADV_DONTFORK) }.map(|_| ())
+}
+
+/// Copies memory at `at` into `buffer` and returns how many bytes it got: fewer where a page ends that cannot be
+/// read. Memory that is not mapped or not readable is an error here, never a fault.
+///
+/// # Errors
+/// `EFAULT` when not even the first byte is readable; those of process_vm_readv(2).
+pub fn read_own(at: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let from = usize::try_from(at).map_err(|_| Errno::EINVAL)?;
+    let local = [buffer.as_mut_ptr().expose_provenance(), buffer.len()];
+    let remote = [from, buffer.len()];
+    let pid = crate::thread::process_id() as usize;
+    let vectors = (local.as_ptr().expose_provenance(), remote.as_ptr().expose_provenance());
+    // SAFETY: the local iovec is the buffer, valid for writes of its length; the kernel checks the remote one.
+    unsafe { syscall(nr::PROCESS_VM_READV, [pid, vectors.0, 1, vectors.1, 1, 0]) }
+}
+
+/// Which pages from `at` are in memory (mincore(2)): bit 0 of one byte a page, for a shared object also when
+/// another process made them resident.
+///
+/// # Errors
+/// `ENOMEM` when part of the range is not mapped.
+pub fn resident(at: u64, pages: &mut [u8]) -> Result<(), Errno> {
+    let from = usize::try_from(at).map_err(|_| Errno::EINVAL)?;
+    let len = pages.len().checked_mul(4096).ok_or(Errno::EINVAL)?;
+    // SAFETY: the kernel writes one byte a page into the slice and touches nothing else.
+    unsafe { syscall3(nr::MINCORE, from, len, pages.as_mut_ptr().expose_provenance()) }.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_memory_that_is_not_there_is_an_error_and_no_fault() {
+        let mut byte = [0];
+        assert_eq!(read_own(0, &mut byte), Err(Errno::EFAULT));
+        let there = [42_u8];
+        assert_eq!(read_own((&raw const there).expose_provenance() as u64, &mut byte), Ok(1));
+        assert_eq!(byte, there);
+    }
+
+    #[test]
+    fn fresh_memory_is_not_resident_until_it_is_touched() {
+        let at = map_anonymous(8192).expect("two pages");
+        let mut pages = [1_u8; 2];
+        resident(at, &mut pages).expect("the range is mapped");
+        assert_eq!(pages, [0, 0]);
+        // SAFETY: nobody else knows the mapping.
+        unsafe { unmap(at, 8192) }.expect("it was just mapped");
+        assert_eq!(resident(at, &mut pages), Err(Errno::ENOMEM));
+    }
+}

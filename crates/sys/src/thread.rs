@@ -1,0 +1,172 @@
+//! What the kernel keeps for the calling thread, and futexes.
+
+use core::ffi::CStr;
+use core::sync::atomic::AtomicU32;
+
+use crate::Errno;
+use crate::raw::{nr, syscall, syscall3};
+
+/// The process id.
+#[must_use]
+pub fn process_id() -> u32 {
+    // SAFETY: no arguments.
+    number(unsafe { syscall3(nr::GETPID, 0, 0, 0) })
+}
+
+/// The id of the calling thread.
+#[must_use]
+pub fn thread_id() -> u32 {
+    // SAFETY: no arguments.
+    number(unsafe { syscall3(nr::GETTID, 0, 0, 0) })
+}
+
+fn number(result: Result<usize, Errno>) -> u32 {
+    result.ok().and_then(|id| u32::try_from(id).ok()).unwrap_or(0)
+}
+
+/// FS base of the calling thread.
+///
+/// # Errors
+/// None that are known.
+pub fn fs_base() -> Result<u64, Errno> {
+    const ARCH_GET_FS: usize = 0x1003;
+    base(ARCH_GET_FS)
+}
+
+/// GS base of the calling thread.
+///
+/// # Errors
+/// None that are known.
+pub fn gs_base() -> Result<u64, Errno> {
+    const ARCH_GET_GS: usize = 0x1004;
+    base(ARCH_GET_GS)
+}
+
+fn base(which: usize) -> Result<u64, Errno> {
+    let mut value = 0_u64;
+    // SAFETY: the pointer is valid for the kernel's write of one word.
+    unsafe { syscall3(nr::ARCH_PRCTL, which, (&raw mut value).expose_provenance(), 0) }?;
+    Ok(value)
+}
+
+/// What set_tid_address(2) was given by the calling thread (`PR_GET_TID_ADDRESS`).
+///
+/// # Errors
+/// `EINVAL` on a kernel without `CONFIG_CHECKPOINT_RESTORE`.
+pub fn clear_child_tid() -> Result<u64, Errno> {
+    const PR_GET_TID_ADDRESS: usize = 40;
+    let mut value = 0_u64;
+    // SAFETY: the pointer is valid for the kernel's write of one word.
+    unsafe { syscall3(nr::PRCTL, PR_GET_TID_ADDRESS, (&raw mut value).expose_provenance(), 0) }?;
+    Ok(value)
+}
+
+/// Head and length of the calling thread's robust list.
+///
+/// # Errors
+/// None that are known.
+pub fn robust_list() -> Result<(u64, u64), Errno> {
+    let (mut head, mut len) = (0_u64, 0_u64);
+    let (head_at, len_at) = ((&raw mut head).expose_provenance(), (&raw mut len).expose_provenance());
+    // SAFETY: both pointers are valid for the kernel's write of one word.
+    unsafe { syscall3(nr::GET_ROBUST_LIST, 0, head_at, len_at) }?;
+    Ok((head, len))
+}
+
+/// The calling thread's name, padded with zeros.
+///
+/// # Errors
+/// None that are known.
+pub fn name() -> Result<[u8; 16], Errno> {
+    const PR_GET_NAME: usize = 16;
+    let mut name = [0; 16];
+    // SAFETY: the pointer is valid for the sixteen bytes that the kernel writes.
+    unsafe { syscall3(nr::PRCTL, PR_GET_NAME, name.as_mut_ptr().expose_provenance(), 0) }?;
+    Ok(name)
+}
+
+/// Names the calling thread; the kernel keeps 15 bytes.
+pub fn set_name(name: &CStr) {
+    const PR_SET_NAME: usize = 15;
+    // SAFETY: the name is a valid C string.
+    let named = unsafe { syscall3(nr::PRCTL, PR_SET_NAME, name.as_ptr().expose_provenance(), 0) };
+    debug_assert!(named.is_ok(), "a valid pointer is all that it takes");
+}
+
+/// How the kernel answers the question whether the calling thread has registered these restartable sequences.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RseqAnswer {
+    /// Yes, with exactly this address, length and signature.
+    Registered,
+    /// No, or with another address, length or signature.
+    Different,
+}
+
+/// Asks whether the calling thread has registered `addr`, `len` and `signature` with rseq(2).
+///
+/// The only way to ask is to register again: `EBUSY` means yes. Where nothing was registered the kernel does
+/// register, and this function takes that back at once; so `addr` should look like a live `struct rseq`.
+#[must_use]
+pub fn ask_rseq(addr: u64, len: u32, signature: u32) -> RseqAnswer {
+    const UNREGISTER: usize = 1;
+    let Ok(at) = usize::try_from(addr) else { return RseqAnswer::Different };
+    let arguments = |flags| [at, len as usize, flags, signature as usize, 0, 0];
+    // SAFETY: the area belongs to the calling thread's libc, which made it for this call; what the kernel
+    // writes there (the CPU number) is what it always writes there.
+    match unsafe { syscall(nr::RSEQ, arguments(0)) } {
+        Err(Errno::EBUSY) => RseqAnswer::Registered,
+        Err(_) => RseqAnswer::Different,
+        Ok(_) => {
+            // SAFETY: takes back exactly what the call above did.
+            let undone = unsafe { syscall(nr::RSEQ, arguments(UNREGISTER)) };
+            debug_assert!(undone.is_ok(), "what was just registered can be unregistered");
+            RseqAnswer::Different
+        }
+    }
+}
+
+/// Sleeps while `word` holds `expected`, at most `timeout_ns` (`None`: for ever). Returns on a wake, a signal,
+/// the time-out or a changed word alike: look again.
+pub fn wait_on(word: &AtomicU32, expected: u32, timeout_ns: Option<u64>) {
+    const FUTEX_WAIT_PRIVATE: usize = 128;
+    const SECOND: u64 = 1_000_000_000;
+    let time = timeout_ns.map(|ns| [ns / SECOND, ns % SECOND]);
+    let time_at = time.as_ref().map_or(0, |time| time.as_ptr().expose_provenance());
+    let arguments = [word.as_ptr().expose_provenance(), FUTEX_WAIT_PRIVATE, expected as usize, time_at, 0, 0];
+    // SAFETY: the word is valid, the time is null or a valid timespec.
+    let _ = unsafe { syscall(nr::FUTEX, arguments) };
+}
+
+/// Wakes every thread that sleeps on `word`.
+pub fn wake_all(word: &AtomicU32) {
+    const FUTEX_WAKE_PRIVATE: usize = 129;
+    const ALL: usize = 0x7fff_ffff;
+    // SAFETY: the word is valid.
+    let _ = unsafe { syscall3(nr::FUTEX, word.as_ptr().expose_provenance(), FUTEX_WAKE_PRIVATE, ALL) };
+}
+
+/// Ends the whole process at once: no exit handler runs, no buffer is flushed.
+pub fn exit_process(status: u8) -> ! {
+    loop {
+        // SAFETY: the call does not return.
+        let _ = unsafe { syscall3(nr::EXIT_GROUP, usize::from(status), 0, 0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_calling_thread_knows_itself() {
+        assert_ne!(process_id(), 0);
+        assert_ne!(thread_id(), 0);
+        assert_ne!(fs_base(), Ok(0));
+        assert!(robust_list().is_ok_and(|(head, len)| head != 0 && len == 24));
+    }
+
+    #[test]
+    fn waiting_on_a_changed_word_returns_at_once() {
+        wait_on(&AtomicU32::new(1), 0, None);
+    }
+}
