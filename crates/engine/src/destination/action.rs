@@ -1,0 +1,61 @@
+//! What the destination wants done; the loop performs each action by one call.
+
+use memory::PageRange;
+
+use super::input::{Content, SpaceId};
+use crate::Failure;
+
+/// What the destination has to do, in this order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DestinationAction {
+    /// Reserve everything that the manifest asks for; answer `Reserved` or `PrepareFailed`.
+    Reserve,
+    /// Send `Reserved` with the verdicts.
+    SendReserved,
+    /// Build mappings, descriptors and threads of the final manifest, register; answer `Mapped` or `PrepareFailed`.
+    Map,
+    /// Send `Ready`.
+    SendReady,
+    /// Let every thread go; answer `Resumed`. After this the process has run here.
+    Resume,
+    /// Send `Running`.
+    SendRunning,
+    /// Send `PageRequest`; source addresses, at most `MAX_PAGES_PER_FRAME` pages.
+    RequestPages(PageRange),
+    /// Install pages whose bytes are in the receive buffer of the frame in hand. Answer `Installed`.
+    Install {
+        /// Where.
+        space: SpaceId,
+        /// Source addresses.
+        pages: PageRange,
+        /// Where these pages are in the space; same length.
+        at: PageRange,
+        /// `Data`, `Zero` (zero pages) or `Lost` (poison).
+        content: Content,
+    },
+    /// Pages without content (holes, grown stack, dropped pages): zero; current addresses. Pages that are there
+    /// already stay as they are. Whatever the outcome, whoever waits in the range is woken. Answer `Filled`.
+    ZeroFill {
+        /// Where.
+        space: SpaceId,
+        /// Which pages.
+        at: PageRange,
+    },
+    /// Answer every touch of these missing pages with SIGBUS; current addresses. Answer `Filled`.
+    Poison {
+        /// Where.
+        space: SpaceId,
+        /// Which pages.
+        at: PageRange,
+    },
+    /// Every page is there, zero or gone: unregister everything and close the userfaultfds.
+    Finish,
+    /// Send `Drained`.
+    SendDrained,
+    /// Send `Abort`: this migration will never run here.
+    SendAbort(Failure),
+    /// End whatever was built; the process never ran here. Final.
+    Discard(Failure),
+    /// Write the report: done, or lost in part with this reason. Final.
+    Complete(Option<Failure>),
+}
