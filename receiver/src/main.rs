@@ -1,2 +1,8 @@
-//! (being written)
-fn main() {}
+//! The program `receiver`: everything it does is in the library of the same name.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    receiver::cli::main()
+}

@@ -12,6 +12,8 @@ pub mod clock;
 pub mod errno;
 pub mod fd;
 pub mod file;
+#[cfg(feature = "std")]
+pub mod inherited;
 pub mod net;
 pub mod own_memory;
 pub mod poll;

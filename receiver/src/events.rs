@@ -1,0 +1,116 @@
+//! What the receiver tells: one JSON object a line, from a session to the daemon and from there to `--events`.
+//!
+//! ```text
+//! listening  address, port, pid, version          the daemon accepts connections
+//! connected  migration, peer                      the three channels of a migration are open
+//! refused    reason, peer?, migration?            nothing was stopped; the program goes on at the source
+//! resumed    pid, source_pid, downtime_us         the process runs here
+//! complete   report                               it has all its memory; source and receiver may go away
+//! failed     reason, process                      `process` says where it lives: source, here, lost, in_doubt
+//! exited     pid, exit_code | signal              the moved process has ended
+//! ```
+//! Every line also has `time` (RFC 3339, UTC) and, from `connected` on, `migration`.
+
+use std::io::{self, Write};
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::Report;
+
+/// What a session tells the daemon; all but [`SessionEvent::Progress`] are passed on to `--events`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum SessionEvent {
+    /// The process cannot be had here; the source was told before it stopped anything.
+    Refused {
+        /// One line for the user.
+        reason: String,
+    },
+    /// The first thread has been let go here.
+    Resumed {
+        /// Process id here, as the daemon sees it.
+        pid: u32,
+        /// Process id at the source, which it keeps inside its own PID namespace.
+        source_pid: u32,
+        /// From the last instruction at the source to the first one here.
+        downtime_us: u64,
+    },
+    /// How far post-copy is; at most some ten a second.
+    Progress {
+        /// Bytes that are in place.
+        done_bytes: u64,
+        /// Bytes that will have been moved at the end, as far as is known yet.
+        total_bytes: u64,
+    },
+    /// Every page is here; the process depends on nobody any more.
+    Complete {
+        /// What it took.
+        report: Box<Report>,
+    },
+    /// The migration has failed.
+    Failed {
+        /// One line for the user.
+        reason: String,
+        /// Where the process lives.
+        process: Whereabouts,
+    },
+    /// The moved process itself has ended.
+    Exited {
+        /// Process id here, as in `Resumed`.
+        pid: u32,
+        /// How it ended.
+        #[serde(flatten)]
+        status: Status,
+    },
+}
+
+/// Where a process lives after a failure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Whereabouts {
+    /// At the source, as if nothing had happened.
+    Source,
+    /// Here, although part of its memory is lost: touching it gives SIGBUS.
+    Here,
+    /// Nowhere.
+    Lost,
+    /// Here it never ran; the source stands still until it knows.
+    InDoubt,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Status {
+    /// It exited.
+    Exited {
+        /// With this status, 0 to 255.
+        exit_code: u8,
+    },
+    /// It was killed.
+    Killed {
+        /// By this signal.
+        signal: u8,
+    },
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited { exit_code } => write!(f, "exit status {exit_code}"),
+            Self::Killed { signal } => write!(f, "killed by signal {signal}"),
+        }
+    }
+}
+
+impl SessionEvent {
+    /// Writes the event as one line in one `write`.
+    ///
+    /// # Errors
+    /// The write; `BrokenPipe` means that the daemon is gone.
+    pub fn write_to(&self, mut pipe: impl Write) -> io::Result<()> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        pipe.write_all(&line)
+    }
+}

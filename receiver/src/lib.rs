@@ -1,0 +1,15 @@
+//! The receiver: a daemon that takes in running processes and lets them go on here.
+//!
+//! [`daemon`] accepts connections and groups them by migration; each migration then gets a process of its
+//! own ([`session`]), so that a bad one harms neither the daemon nor the others. What a session has to tell
+//! comes back over a pipe as [`events`].
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod events;
+pub mod inherited;
+pub mod progress;
+pub mod report;
+pub mod session;

@@ -1,0 +1,119 @@
+//! The report of one migration, as JSON and as a short table.
+//!
+//! Names and units follow QEMU's `query-migrate` where it has them (kebab-case, milliseconds); what it does
+//! not have, or has too coarse, is ours (snake_case, unit last).
+
+use serde::{Deserialize, Serialize};
+
+/// What a migration took. Filled by the session from both sides' measurements.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// `completed`, or `failed` if pages were lost.
+    pub status: String,
+    /// From the first connection to the last page, in milliseconds.
+    #[serde(rename = "total-time")]
+    pub total_time: u64,
+    /// The process ran nowhere, in milliseconds.
+    pub downtime: u64,
+    /// From the first connection to the accepted reservation, in milliseconds; the process runs.
+    #[serde(rename = "setup-time")]
+    pub setup_time: u64,
+    /// Memory, in QEMU's words.
+    pub ram: Ram,
+    /// Sum over all faults of the time that a thread waited, in milliseconds.
+    #[serde(rename = "postcopy-blocktime")]
+    pub postcopy_blocktime: u64,
+    /// `total-time` in microseconds.
+    pub total_us: u64,
+    /// `downtime` in microseconds.
+    pub downtime_us: u64,
+    /// Where the time went.
+    pub phases: Phases,
+    /// Why pages came, and what they were.
+    pub pages: Pages,
+    /// How long threads waited for a page.
+    pub fault_latency: FaultLatency,
+}
+
+/// QEMU's `MigrationStats`, as far as they apply.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Ram {
+    /// Bytes that arrived, headers included.
+    pub transferred: u64,
+    /// Bytes that are still to come.
+    pub remaining: u64,
+    /// Bytes of all pages of the process that hold something here or there.
+    pub total: u64,
+    /// Pages that are all zero.
+    pub duplicate: u64,
+    /// Pages that came with their bytes.
+    pub normal: u64,
+    /// Bytes of those.
+    pub normal_bytes: u64,
+    /// Bytes of one page.
+    pub page_size: u64,
+    /// Page requests sent.
+    pub postcopy_requests: u64,
+    /// Bytes that arrived after the process had been let go here.
+    pub postcopy_bytes: u64,
+    /// Bytes that arrived while the process ran nowhere.
+    pub downtime_bytes: u64,
+    /// Pages a second, over the whole of post-copy.
+    pub pages_per_second: u64,
+    /// Megabits a second, over the whole of post-copy.
+    pub mbps: f64,
+}
+
+/// Phases, in microseconds, in the order in which they happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Phases {
+    /// From the signal to the accepted reservation; the program runs.
+    pub setup_us: u64,
+    /// Bringing every thread to rest.
+    pub park_us: u64,
+    /// Reading registers, mappings and descriptors.
+    pub capture_us: u64,
+    /// From the captured image to `Run`.
+    pub switchover_us: u64,
+    /// From `Run` to the first instruction here.
+    pub resume_us: u64,
+    /// Looking for pages that hold data; the program runs here already.
+    pub scan_us: u64,
+    /// From the first instruction here to the last page.
+    pub postcopy_us: u64,
+}
+
+/// Numbers of pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Pages {
+    /// In place before the process was let go.
+    pub eager: u64,
+    /// Came because a thread waited for them.
+    pub fault: u64,
+    /// Came with a page that a thread waited for.
+    pub prefetch: u64,
+    /// Came without being asked for.
+    pub push: u64,
+    /// Came with their bytes.
+    pub data: u64,
+    /// Are all zero.
+    pub zero: u64,
+    /// Were taken from the same file here.
+    pub same_file: u64,
+    /// Could not be had: touching them gives SIGBUS.
+    pub lost: u64,
+}
+
+/// Fault latencies in microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct FaultLatency {
+    /// Faults that were measured.
+    pub count: u64,
+    /// Half of them were answered in this time.
+    pub p50_us: u64,
+    /// All but one in a hundred.
+    pub p99_us: u64,
+    /// All.
+    pub max_us: u64,
+}
