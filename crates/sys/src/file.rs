@@ -49,6 +49,25 @@ pub fn read_at(fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> 
     unsafe { syscall(nr::PREAD64, arguments) }
 }
 
+/// Fills `buffer` from `offset` on, leaving the file position alone.
+///
+/// # Errors
+/// Those of pread(2); `ENODATA` when the file ends before.
+pub fn read_exact_at(fd: &Fd, mut buffer: &mut [u8], mut offset: u64) -> Result<(), Errno> {
+    while !buffer.is_empty() {
+        match read_at(fd, buffer, offset) {
+            Ok(0) => return Err(Errno::ENODATA),
+            Ok(got) => {
+                buffer = buffer.get_mut(got..).unwrap_or_default();
+                offset = offset.saturating_add(got as u64);
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
 /// Writes all of `bytes` at the file position.
 ///
 /// # Errors

@@ -7,18 +7,25 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod clock;
+pub mod elf;
 pub mod errno;
 pub mod fd;
 pub mod file;
 #[cfg(feature = "std")]
+pub mod identity;
 pub mod inherited;
 pub mod net;
+mod number;
 pub mod own_memory;
 pub mod poll;
+pub mod proc;
 pub mod raw;
 pub mod signal;
+pub mod status;
 pub mod thread;
 
 pub use errno::Errno;

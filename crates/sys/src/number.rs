@@ -1,0 +1,59 @@
+//! Numbers in the kernel's text files: bytes in, nothing allocated, overflow is `None`.
+
+/// The value of `digits`, all of them hexadecimal.
+#[must_use]
+pub(crate) fn hexadecimal(digits: &[u8]) -> Option<u64> {
+    value(digits, 16)
+}
+
+/// The value of `digits`, all of them decimal.
+#[must_use]
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
+    value(digits, 10)
+}
+
+/// The value of `digits`, all of them octal.
+#[must_use]
+pub(crate) fn octal(digits: &[u8]) -> Option<u64> {
+    value(digits, 8)
+}
+
+fn value(digits: &[u8], radix: u32) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |sum, digit| {
+        let digit = char::from(*digit).to_digit(radix)?;
+        sum.checked_mul(u64::from(radix))?.checked_add(u64::from(digit))
+    })
+}
+
+/// Splits at the first `separator`, which belongs to neither part.
+#[must_use]
+pub(crate) fn split_once(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    let at = bytes.iter().position(|byte| *byte == separator)?;
+    Some((bytes.get(..at)?, bytes.get(at + 1..)?))
+}
+
+/// The non-empty words of a line.
+pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_taken_whole_or_not_at_all() {
+        assert_eq!(hexadecimal(b"7ffffffff000"), Some(0x7fff_ffff_f000));
+        assert_eq!(hexadecimal(b"ffffffffffffffff"), Some(u64::MAX));
+        assert_eq!(hexadecimal(b"10000000000000000"), None);
+        assert_eq!(decimal(b"18446744073709551616"), None);
+        assert_eq!(decimal(b""), None);
+        assert_eq!(decimal(b"-1"), None);
+        assert_eq!(decimal(b"+1"), None);
+        assert_eq!(octal(b"0022"), Some(0o22));
+        assert_eq!(octal(b"8"), None);
+    }
+}

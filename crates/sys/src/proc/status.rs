@@ -1,0 +1,110 @@
+//! `/proc/PID/status`: `Name:<tab>value` lines, of which the kernel adds more with every release.
+
+use alloc::ffi::CString;
+
+use super::ProcError;
+use crate::number::{decimal, hexadecimal, octal, split_once};
+
+const FILE: &str = "/proc/self/status";
+const LIMIT: usize = 1 << 20;
+
+/// The lines that matter here; meaning as in proc(5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Status {
+    /// `State`, its letter.
+    pub state: u8,
+    /// `Umask`
+    pub umask: u32,
+    /// `TracerPid`; 0 for none.
+    pub tracer: u64,
+    /// `SigPnd`: pending for this thread.
+    pub pending: u64,
+    /// `ShdPnd`: pending for the whole process.
+    pub shared_pending: u64,
+    /// `NoNewPrivs`
+    pub no_new_privileges: bool,
+    /// `Seccomp`: 0 none, 1 strict, 2 filter.
+    pub seccomp: u64,
+}
+
+/// The status of thread `tid` of the calling process.
+///
+/// # Errors
+/// The file cannot be read or is not what the kernel writes.
+pub fn of_thread(tid: u32) -> Result<Status, ProcError> {
+    let path = CString::new(alloc::format!("/proc/self/task/{tid}/status"))
+        .map_err(|_| ProcError::Malformed { file: FILE })?;
+    parse(&super::read(&path, FILE, LIMIT)?)
+}
+
+/// The status of the calling thread.
+///
+/// # Errors
+/// The file cannot be read or is not what the kernel writes.
+pub fn own() -> Result<Status, ProcError> {
+    parse(&super::read(c"/proc/thread-self/status", FILE, LIMIT)?)
+}
+
+/// Parses a whole `status` file; a line that an older kernel does not have stays 0.
+///
+/// # Errors
+/// A known line with a value that the kernel would not write.
+pub fn parse(bytes: &[u8]) -> Result<Status, ProcError> {
+    let mut status = Status::default();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let Some((name, value)) = split_once(line, b':') else { continue };
+        set(&mut status, name, value.trim_ascii()).ok_or(ProcError::Malformed { file: FILE })?;
+    }
+    Ok(status)
+}
+
+fn set(status: &mut Status, name: &[u8], value: &[u8]) -> Option<()> {
+    match name {
+        b"State" => status.state = *value.first()?,
+        b"Umask" => status.umask = u32::try_from(octal(value)?).ok()?,
+        b"TracerPid" => status.tracer = decimal(value)?,
+        b"SigPnd" => status.pending = hexadecimal(value)?,
+        b"ShdPnd" => status.shared_pending = hexadecimal(value)?,
+        b"NoNewPrivs" => status.no_new_privileges = decimal(value)? != 0,
+        b"Seccomp" => status.seccomp = decimal(value)?,
+        _ => {}
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REAL: &[u8] = b"Name:\tcat\nUmask:\t0022\nState:\tR (running)\nTgid:\t7927\nTracerPid:\t41\n\
+Uid:\t0\t0\t0\t0\nGroups:\t \nSigQ:\t0/96365\nSigPnd:\t0000000000000200\nShdPnd:\t8000000000000000\n\
+SigBlk:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
+
+    #[test]
+    fn a_real_file_gives_its_lines() {
+        let expected = Status {
+            state: b'R',
+            umask: 0o22,
+            tracer: 41,
+            pending: 0x200,
+            shared_pending: 1 << 63,
+            no_new_privileges: true,
+            seccomp: 2,
+        };
+        assert_eq!(parse(REAL), Ok(expected));
+    }
+
+    #[test]
+    fn a_name_cannot_forge_a_line() {
+        // The kernel writes a newline in a name as backslash n.
+        let status = parse(b"Name:\ta\\nSeccomp:\t2\nState:\tS (sleeping)\n").expect("well formed");
+        assert_eq!((status.seccomp, status.state), (0, b'S'));
+    }
+
+    #[test]
+    fn a_broken_value_is_an_error() {
+        assert!(parse(b"SigPnd:\tnone\n").is_err());
+        assert!(parse(b"Umask:\t0999\n").is_err());
+        assert!(parse(b"State:\t\n").is_err());
+    }
+}
