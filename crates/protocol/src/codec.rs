@@ -17,7 +17,7 @@ type Config = Configuration<LittleEndian, Varint, Limit<LIMIT>>;
 const CONFIG: Config = bincode::config::standard().with_limit::<LIMIT>();
 
 /// A body that could not be decoded.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DecodeError {
     /// The bytes are not an encoding of the expected type, or claim more than the limit.
     #[error("the body is not a valid encoding of {expected}")]

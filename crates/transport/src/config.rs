@@ -1,0 +1,14 @@
+//! Every bound of the transport, with its unit.
+
+/// Bytes that one connection keeps for a socket that does not take them: two of the longest frames.
+pub const SEND_QUEUE_BYTES: usize = 16 << 20;
+
+/// Bytes that a receive buffer starts with.
+pub(crate) const FIRST_BUFFER_BYTES: usize = 8 << 10;
+
+/// Bytes that may be read beyond the frame that is being collected: a few hundred page requests in one system
+/// call, and never much to move to the front of the buffer.
+pub(crate) const READ_AHEAD_BYTES: usize = 4 << 10;
+
+/// Bytes that an idle buffer keeps: one page frame and some. What a manifest needed is given back.
+pub(crate) const KEPT_BUFFER_BYTES: usize = 512 << 10;
