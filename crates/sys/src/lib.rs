@@ -15,8 +15,8 @@ pub mod elf;
 pub mod errno;
 pub mod fd;
 pub mod file;
-#[cfg(feature = "std")]
 pub mod identity;
+#[cfg(feature = "std")]
 pub mod inherited;
 pub mod net;
 mod number;
