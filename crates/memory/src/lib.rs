@@ -10,9 +10,11 @@ extern crate alloc;
 mod address;
 mod address_map;
 mod page_set;
+mod range_set;
 mod vma;
 
 pub use address::{Addr, PAGE_SHIFT, PAGE_SIZE, PageRange, USER_END};
 pub use address_map::AddressMap;
 pub use page_set::PageSet;
+pub use range_set::RangeSet;
 pub use vma::{Backing, Protection, Sharing, Vma, VmaFlags, VmaName};

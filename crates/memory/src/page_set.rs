@@ -85,19 +85,22 @@ impl PageSet {
     #[must_use]
     pub fn next_run(&self, from: Addr, max_pages: u64) -> Option<PageRange> {
         let first = self.next_page(from.page_ceil().0 >> PAGE_SHIFT)?;
-        let mut end = first + 1;
-        while end - first < max_pages && self.contains(Addr(end << PAGE_SHIFT)) {
-            end += 1;
-        }
+        let end = self.next_absent(first, first.saturating_add(max_pages.max(1)));
         PageRange::from_pages(Addr(first << PAGE_SHIFT), end - first)
+    }
+
+    /// The first maximal run of consecutive pages within `range`.
+    #[must_use]
+    pub fn first_in(&self, range: PageRange) -> Option<PageRange> {
+        if range.is_empty() { None } else { self.next_run(range.start(), range.pages())?.intersection(range) }
     }
 
     /// The maximal runs of consecutive pages within `range`, in ascending order.
     pub fn runs_in(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-        let mut at = range.start();
+        let mut rest = range;
         core::iter::from_fn(move || {
-            let run = self.next_run(at, u64::MAX >> PAGE_SHIFT)?.intersection(range)?;
-            at = run.end();
+            let run = self.first_in(rest)?;
+            rest = PageRange::new(run.end(), range.end())?;
             Some(run)
         })
     }
@@ -121,6 +124,24 @@ impl PageSet {
             }
         }
         None
+    }
+
+    /// The first page from `from` on that is not in the set; `limit` if there is none before it.
+    fn next_absent(&self, from: u64, limit: u64) -> u64 {
+        let mut at = from;
+        while at < limit {
+            let Some(words) = self.chunks.get(&(at / CHUNK_PAGES)) else {
+                break;
+            };
+            let (word, bit) = position(at % CHUNK_PAGES);
+            let absent = words.get(word).map_or(u64::MAX, |bits| !bits >> bit);
+            if absent != 0 {
+                at += u64::from(absent.trailing_zeros());
+                break;
+            }
+            at += WORD_BITS - bit;
+        }
+        at.min(limit)
     }
 }
 
