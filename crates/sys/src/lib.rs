@@ -26,7 +26,11 @@ pub mod proc;
 pub mod raw;
 pub mod signal;
 pub mod status;
+#[cfg(feature = "test-child")]
+pub mod test_child;
 pub mod thread;
+#[cfg(feature = "std")]
+pub mod uffd;
 
 pub use errno::Errno;
 pub use fd::Fd;

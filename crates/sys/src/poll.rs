@@ -25,6 +25,14 @@ impl Interest {
         Self { fd: fd.raw(), events: if write { READABLE | WRITABLE } else { READABLE }, returned: 0 }
     }
 
+    /// The same for a descriptor of the standard library.
+    #[cfg(feature = "std")]
+    #[must_use]
+    pub fn borrowed(fd: std::os::fd::BorrowedFd<'_>, write: bool) -> Self {
+        use std::os::fd::AsRawFd;
+        Self { fd: fd.as_raw_fd(), events: if write { READABLE | WRITABLE } else { READABLE }, returned: 0 }
+    }
+
     /// Whether reading would not block (an error or a hang-up also shows here).
     #[must_use]
     pub const fn is_readable(&self) -> bool {
