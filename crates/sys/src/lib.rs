@@ -21,6 +21,7 @@ pub mod inherited;
 pub mod net;
 mod number;
 pub mod own_memory;
+pub mod pagemap;
 pub mod poll;
 pub mod proc;
 pub mod raw;

@@ -2,7 +2,9 @@
 //!
 //! A parser never panics and never guesses: a line that the kernel would not write is an error.
 
+pub mod fdinfo;
 pub mod maps;
+pub mod smaps;
 pub mod stat;
 pub mod status;
 

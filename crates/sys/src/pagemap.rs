@@ -1,0 +1,223 @@
+//! Which pages of the calling process hold bytes of their own: `PAGEMAP_SCAN` (Linux 6.7), or the entries of
+//! `/proc/self/pagemap` on older kernels.
+
+use alloc::vec::Vec;
+
+use memory::{Addr, PAGE_SHIFT, PageRange};
+
+use crate::raw::{nr, syscall3};
+use crate::{Errno, Fd, file};
+
+const PAGEMAP_SCAN: usize = 0xc060_6610;
+const PAGE_IS_FILE: u64 = 1 << 2;
+const PAGE_IS_PRESENT: u64 = 1 << 3;
+const PAGE_IS_SWAPPED: u64 = 1 << 4;
+const PAGE_IS_PFNZERO: u64 = 1 << 5;
+/// Regions that one call may return.
+const REGIONS: usize = 1024;
+/// Entries of eight bytes that the older way reads at a time.
+const ENTRIES: usize = 2048;
+const ENTRY_PRESENT: u64 = 1 << 63;
+const ENTRY_SWAPPED: u64 = 1 << 62;
+const ENTRY_FILE: u64 = 1 << 61;
+
+/// Which pages to report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// Pages of private memory that the process has written: neither the file's own nor the zero page.
+    Private,
+    /// Pages that the page tables know of, whatever they are: for shared memory, whose pages all count as
+    /// those of a file.
+    Known,
+}
+
+/// `struct pm_scan_arg` (linux/fs.h).
+#[repr(C)]
+#[derive(Default)]
+struct ScanArgument {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+const _: () = assert!(size_of::<ScanArgument>() == 96, "struct pm_scan_arg is 96 bytes");
+
+/// `struct page_region` (linux/fs.h).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Region {
+    start: u64,
+    end: u64,
+    categories: u64,
+}
+
+const _: () = assert!(size_of::<Region>() == 24, "struct page_region is 24 bytes");
+
+/// The page tables of the calling process.
+#[derive(Debug)]
+pub struct Pagemap {
+    fd: Fd,
+    regions: Vec<Region>,
+}
+
+impl core::fmt::Debug for Region {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:#x}-{:#x}", self.start, self.end)
+    }
+}
+
+impl Pagemap {
+    /// Opens `/proc/thread-self/pagemap`.
+    ///
+    /// # Errors
+    /// Those of open(2).
+    pub fn open() -> Result<Self, Errno> {
+        let fd = file::open(c"/proc/thread-self/pagemap", file::READ_ONLY)?;
+        Ok(Self { fd, regions: alloc::vec![Region::default(); REGIONS] })
+    }
+
+    /// The wanted pages of `range`, as ascending maximal runs. A hole in the address space has none.
+    ///
+    /// # Errors
+    /// Those of ioctl(2) and pread(2).
+    pub fn scan(&mut self, range: PageRange, wanted: Wanted) -> Result<Vec<PageRange>, Errno> {
+        let mut runs = Vec::new();
+        let mut from = range.start().0;
+        while from < range.end().0 {
+            from = match self.scan_part(from, range.end().0, wanted, &mut runs) {
+                // Kernels before 6.7 do not know the request.
+                Err(Errno::ENOTTY) => self.read_part(from, range.end().0, wanted, &mut runs)?,
+                other => other?,
+            };
+        }
+        Ok(runs)
+    }
+
+    /// One `PAGEMAP_SCAN`; returns where to go on.
+    fn scan_part(
+        &mut self,
+        from: u64,
+        to: u64,
+        wanted: Wanted,
+        runs: &mut Vec<PageRange>,
+    ) -> Result<u64, Errno> {
+        let not = if wanted == Wanted::Private { PAGE_IS_FILE | PAGE_IS_PFNZERO } else { 0 };
+        let mut argument = ScanArgument {
+            size: size_of::<ScanArgument>() as u64,
+            start: from,
+            end: to,
+            vec: self.regions.as_mut_ptr().expose_provenance() as u64,
+            vec_len: self.regions.len() as u64,
+            category_inverted: not,
+            category_mask: not,
+            category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+            return_mask: PAGE_IS_PRESENT,
+            ..ScanArgument::default()
+        };
+        let pointer = (&raw mut argument).expose_provenance();
+        // SAFETY: the argument is valid for reads and writes; its vector is `regions`, of which the kernel
+        // writes at most `vec_len` elements.
+        let found = unsafe { syscall3(nr::IOCTL, self.fd.arg(), PAGEMAP_SCAN, pointer) }?;
+        for region in self.regions.iter().take(found) {
+            push(runs, PageRange::new(Addr(region.start), Addr(region.end)));
+        }
+        // With room left in the vector the scan is complete, even where the kernel says that it stopped early.
+        let complete = found < self.regions.len() || argument.walk_end <= from;
+        Ok(if complete { to } else { argument.walk_end })
+    }
+
+    /// One read of entries; returns where to go on.
+    fn read_part(&self, from: u64, to: u64, wanted: Wanted, runs: &mut Vec<PageRange>) -> Result<u64, Errno> {
+        let mut bytes = alloc::vec![0; ENTRIES * 8];
+        let got = file::read_at(&self.fd, &mut bytes, (from >> PAGE_SHIFT) * 8)?;
+        let mut at = Addr(from);
+        let (entries, _) = bytes.get(..got).unwrap_or_default().as_chunks::<8>();
+        for entry in entries {
+            let entry = u64::from_le_bytes(*entry);
+            let held = entry & (ENTRY_PRESENT | ENTRY_SWAPPED) != 0;
+            let Some(page) = PageRange::page_of(at).filter(|page| page.end().0 <= to) else { break };
+            if held && (wanted == Wanted::Known || entry & ENTRY_FILE == 0) {
+                push(runs, Some(page));
+            }
+            at = page.end();
+        }
+        Ok(if at.0 == from { to } else { at.0 })
+    }
+}
+
+/// Appends `run`, joined with the last one if it goes on from there.
+fn push(runs: &mut Vec<PageRange>, run: Option<PageRange>) {
+    let Some(run) = run else { return };
+    let joined = runs.last().filter(|last| last.end() == run.start());
+    match joined.and_then(|last| PageRange::new(last.start(), run.end())) {
+        Some(longer) => {
+            runs.pop();
+            runs.push(longer);
+        }
+        None => runs.push(run),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::own_memory;
+
+    fn pages(start: u64, from: u64, count: u64) -> PageRange {
+        PageRange::from_pages(Addr(start + from * 4096), count).expect("a small range")
+    }
+
+    /// A mapping of 4096 pages with content in every other page of the first 3000 and in the last one.
+    fn mapping() -> (u64, Vec<PageRange>) {
+        let at = own_memory::map_anonymous(4096 * 4096).expect("sixteen MiB of address space");
+        let mut written: Vec<PageRange> = (0..1500).map(|page| pages(at, page * 2, 1)).collect();
+        written.push(pages(at, 4095, 1));
+        for page in &written {
+            let zero = file::open(c"/proc/self/mem", 2).expect("own memory");
+            // SAFETY: lseek and write on our own descriptor into memory that only this test knows.
+            unsafe { syscall3(nr::LSEEK, zero.arg(), usize::try_from(page.start().0).expect("64 bit"), 0) }
+                .expect("a position");
+            file::write_all(&zero, b"x").expect("mapped and writable");
+        }
+        (at, written)
+    }
+
+    #[test]
+    fn exactly_the_written_pages_are_found_by_both_ways() {
+        let (at, written) = mapping();
+        let mut pagemap = Pagemap::open().expect("readable");
+        let whole = pages(at, 0, 4096);
+        assert_eq!(pagemap.scan(whole, Wanted::Private), Ok(written.clone()));
+        let (mut runs, mut from) = (Vec::new(), at);
+        while from < whole.end().0 {
+            from = pagemap.read_part(from, whole.end().0, Wanted::Private, &mut runs).expect("readable");
+        }
+        assert_eq!(runs, written);
+    }
+
+    #[test]
+    fn a_part_of_a_mapping_is_scanned_alone() {
+        let (at, _) = mapping();
+        let mut pagemap = Pagemap::open().expect("readable");
+        let found = pagemap.scan(pages(at, 1, 2), Wanted::Known).expect("mapped");
+        assert_eq!(found, [pages(at, 2, 1)]);
+    }
+
+    #[test]
+    fn unchanged_pages_of_a_file_are_not_private() {
+        let mappings = crate::proc::maps::own_mappings().expect("readable");
+        let text = mappings.iter().find(|m| m.protection.execute && m.inode != 0).expect("this program");
+        let mut pagemap = Pagemap::open().expect("readable");
+        assert_eq!(pagemap.scan(text.range, Wanted::Private), Ok(Vec::new()));
+        assert_ne!(pagemap.scan(text.range, Wanted::Known), Ok(Vec::new()));
+    }
+}
