@@ -33,6 +33,18 @@ impl Interest {
         Self { fd: fd.as_raw_fd(), events: if write { READABLE | WRITABLE } else { READABLE }, returned: 0 }
     }
 
+    /// Waits until `fd` can be written, whatever there is to read.
+    #[must_use]
+    pub const fn writable(fd: &Fd) -> Self {
+        Self { fd: fd.raw(), events: WRITABLE, returned: 0 }
+    }
+
+    /// Waits for nothing: keeps a place in the array.
+    #[must_use]
+    pub const fn nothing() -> Self {
+        Self { fd: -1, events: 0, returned: 0 }
+    }
+
     /// Whether reading would not block (an error or a hang-up also shows here).
     #[must_use]
     pub const fn is_readable(&self) -> bool {

@@ -1,0 +1,102 @@
+//! The three connections of a migration, and how they are opened.
+
+use alloc::string::String;
+use core::time::Duration;
+
+use engine::{Failure, Instant};
+use protocol::{Channel, Hello, MigrationId};
+use sys::Fd;
+use sys::poll::Interest;
+use transport::{Answer, Connection, ConnectionError, Expected, greet, poll_answer};
+
+use crate::config::PEER_TEXT_CHARS;
+use crate::socket::{Socket, now, wait};
+
+/// Control, fault and push.
+#[derive(Debug)]
+pub struct Channels {
+    control: Connection<Socket>,
+    fault: Connection<Socket>,
+    push: Connection<Socket>,
+}
+
+impl Channels {
+    /// Introduces three connected, non-blocking sockets as the channels of `migration`, in the order of
+    /// [`Channel::ALL`], and waits until the destination has welcomed all of them.
+    ///
+    /// # Errors
+    /// The destination refuses, does not answer within `timeout`, hangs up or is something else.
+    pub fn open(sockets: [Fd; 3], migration: MigrationId, timeout: Duration) -> Result<Self, Failure> {
+        let deadline = now() + timeout;
+        let [control, fault, push] = sockets.map(|fd| Connection::new(Socket::new(fd), Expected::Answer));
+        let mut channels = Self { control, fault, push };
+        for channel in Channel::ALL {
+            greet(channels.get_mut(channel), &Hello::new(migration, channel))
+                .map_err(|error| failure_of(channel, &error))?;
+        }
+        for channel in Channel::ALL {
+            channels.await_welcome(channel, &Hello::new(migration, channel), deadline)?;
+        }
+        Ok(channels)
+    }
+
+    /// The connection of this channel.
+    pub(crate) const fn get_mut(&mut self, channel: Channel) -> &mut Connection<Socket> {
+        match channel {
+            Channel::Control => &mut self.control,
+            Channel::Fault => &mut self.fault,
+            Channel::Push => &mut self.push,
+        }
+    }
+
+    /// The connection of this channel.
+    pub(crate) const fn get(&self, channel: Channel) -> &Connection<Socket> {
+        match channel {
+            Channel::Control => &self.control,
+            Channel::Fault => &self.fault,
+            Channel::Push => &self.push,
+        }
+    }
+
+    /// Bytes that the three sockets have taken.
+    pub(crate) const fn bytes_sent(&self) -> u64 {
+        self.control.bytes_sent() + self.fault.bytes_sent() + self.push.bytes_sent()
+    }
+
+    fn await_welcome(&mut self, channel: Channel, hello: &Hello, deadline: Instant) -> Result<(), Failure> {
+        let connection = self.get_mut(channel);
+        loop {
+            connection.flush().map_err(|error| failure_of(channel, &error))?;
+            match poll_answer(connection, hello).map_err(|error| failure_of(channel, &error))? {
+                Some(Answer::Welcome { .. }) => return Ok(()),
+                Some(Answer::Refused(text)) => return Err(Failure::Peer(printable(&text))),
+                None if now() >= deadline => return Err(Failure::Deadline("answer to the greeting")),
+                None => {
+                    let interest = Interest::new(connection.stream().fd(), connection.wants_write());
+                    wait(&mut [interest], deadline).map_err(|_| Failure::LinkLost(channel))?;
+                }
+            }
+        }
+    }
+}
+
+/// The engine's word for the end of a connection.
+pub(crate) const fn failure_of(channel: Channel, error: &ConnectionError) -> Failure {
+    match error {
+        ConnectionError::Closed
+        | ConnectionError::ClosedInFrame
+        | ConnectionError::Broken { .. }
+        | ConnectionError::QueueFull { .. } => Failure::LinkLost(channel),
+        ConnectionError::Frame(_) => Failure::Protocol("bytes that are no frame"),
+        ConnectionError::Unexpected(_) => Failure::Protocol("a frame that has no place there"),
+        ConnectionError::Body { .. } => Failure::Protocol("a message that does not decode"),
+        ConnectionError::Stranger => Failure::Protocol("a greeting of another protocol"),
+        ConnectionError::Version { .. } => Failure::Protocol("a version that was not offered"),
+        ConnectionError::TooLong { .. } => Failure::Protocol("its limits are too narrow for this process"),
+    }
+}
+
+/// The other side's words, fit for a terminal: one line, no control characters, not too long.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().take(PEER_TEXT_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

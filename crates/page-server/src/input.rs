@@ -1,0 +1,58 @@
+//! From frames of the destination to inputs of the engine.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use engine::{Failure, SourceInput};
+use protocol::{Channel, FileVerdict, Header, Kind, Reason, Reserved};
+use transport::{Connection, ConnectionError};
+
+use crate::channels::{failure_of, printable};
+use crate::socket::Socket;
+
+/// What a frame means.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// For the engine as it is.
+    Input(SourceInput),
+    /// `Reserved`: the verdicts are for the process.
+    Reserved(Vec<FileVerdict>),
+    /// `Running`, with the process id there.
+    Running(u64),
+}
+
+/// The next frame of `connection`; `None` when there is none for now.
+pub(crate) fn hear(channel: Channel, connection: &mut Connection<Socket>) -> Result<Option<Heard>, Failure> {
+    let frame = connection.receive().map_err(|error| failure_of(channel, &error))?;
+    let Some(header) = frame.map(|frame| frame.header) else { return Ok(None) };
+    understand(header, connection).map(Some).map_err(|error| failure_of(channel, &error))
+}
+
+fn understand(header: Header, connection: &Connection<Socket>) -> Result<Heard, ConnectionError> {
+    let input = match header.kind {
+        Kind::Reserved => return Ok(Heard::Reserved(connection.message::<Reserved>()?.files)),
+        Kind::Running => return Ok(Heard::Running(header.argument)),
+        Kind::Ready => SourceInput::Ready,
+        Kind::PageRequest => SourceInput::PageRequested(header.pages()?),
+        Kind::Drained => SourceInput::Drained,
+        Kind::Abort | Kind::Failed => {
+            let text: String = connection.message::<Reason>()?.text;
+            SourceInput::Broken(Failure::Peer(printable(&text)))
+        }
+        Kind::Hello
+        | Kind::Welcome
+        | Kind::Refused
+        | Kind::Reserve
+        | Kind::Switchover
+        | Kind::Run
+        | Kind::PageMap
+        | Kind::PageMapDone
+        | Kind::PushDone
+        | Kind::Cancel
+        | Kind::SourceReport
+        | Kind::Pages
+        | Kind::ZeroPages
+        | Kind::LostPages => return Err(ConnectionError::Unexpected(header.kind)),
+    };
+    Ok(Heard::Input(input))
+}

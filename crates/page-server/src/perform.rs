@@ -1,0 +1,130 @@
+//! One call per action of the engine.
+
+use engine::{Failure, SourceAction, SourceInput};
+use memory::PageRange;
+use protocol::{Channel, Kind, PageMap, Reason};
+use transport::{Connection, ConnectionError};
+
+use crate::channels::failure_of;
+use crate::pages;
+use crate::process::{Outcome, SourceProcess};
+use crate::serve::Server;
+use crate::socket::{Socket, now};
+
+impl<P: SourceProcess> Server<'_, P> {
+    /// Does what the engine wants done.
+    pub(crate) fn perform(&mut self, action: SourceAction) {
+        match action {
+            SourceAction::SendReserve => self.send_manifest(Kind::Reserve),
+            SourceAction::Capture => self.capture(),
+            SourceAction::SendSwitchover => self.send_manifest(Kind::Switchover),
+            SourceAction::SendPages { channel: Channel::Push, pages } => self.pushes.push_back(pages),
+            SourceAction::SendPages { channel, pages } => self.send_pages(channel, pages),
+            SourceAction::SendZero { channel, pages } => self.send_zero(channel, pages),
+            SourceAction::SendRun { epoch } => self.send_run(epoch),
+            SourceAction::Scan(range) => self.scan = Some(range),
+            SourceAction::SendPageMap { scanned, data } => {
+                self.send_control(|control| control.send_message(Kind::PageMap, &PageMap { scanned, data }));
+            }
+            SourceAction::SendPageMapDone => self.send_signal(Kind::PageMapDone),
+            SourceAction::SendPushDone => self.send_signal(Kind::PushDone),
+            SourceAction::SendReport => self.send_report(),
+            SourceAction::SendCancel(failure) => self.send_cancel(&failure),
+            SourceAction::Release(failure) => self.release(failure),
+            SourceAction::End(failure) => self.end(failure),
+        }
+    }
+
+    /// Reads pages and sends them.
+    pub(crate) fn send_pages(&mut self, channel: Channel, pages: PageRange) {
+        if !self.use_of(channel).write {
+            return;
+        }
+        let connection = self.channels.get_mut(channel);
+        match pages::send_pages(self.process, connection, &mut self.buffer, pages) {
+            Ok(()) => self.use_of(channel).unsent += 1,
+            Err(error) => self.lose_writing(channel, failure_of(channel, &error)),
+        }
+    }
+
+    fn send_zero(&mut self, channel: Channel, pages: PageRange) {
+        self.send(channel, |connection| {
+            connection.enqueue_zero_pages(pages)?;
+            connection.flush().map(|_| ())
+        });
+    }
+
+    fn send_manifest(&mut self, kind: Kind) {
+        // Its memory is needed no more once it is encoded.
+        let Some(manifest) = self.manifest.take() else { return };
+        self.send_control(|control| control.send_message(kind, &manifest));
+    }
+
+    fn capture(&mut self) {
+        self.process.note("reserved at the destination; parking");
+        self.measure.parking(now());
+        let captured = self.process.park().and_then(|()| {
+            self.measure.parked(now());
+            self.process.capture()
+        });
+        match captured {
+            Ok(manifest) => {
+                self.measure.captured(now());
+                let (eager, lazy) = (manifest.eager.clone(), manifest.lazy.clone());
+                self.manifest = Some(manifest);
+                self.answers.push_back(SourceInput::Captured { eager, lazy });
+            }
+            Err(failure) => self.answers.push_back(SourceInput::CaptureFailed(failure)),
+        }
+    }
+
+    fn send_run(&mut self, epoch: u64) {
+        self.send_control(|control| control.send_signal(Kind::Run, epoch));
+        self.measure.run_sent(now());
+        self.process.note("the destination may run the process; serving pages");
+    }
+
+    fn send_report(&mut self) {
+        let report = self.measure.report(self.channels.bytes_sent());
+        self.send_control(|control| control.send_message(Kind::SourceReport, &report));
+    }
+
+    fn send_cancel(&mut self, failure: &Failure) {
+        let reason = Reason { text: alloc::string::ToString::to_string(failure) };
+        self.send_control(|control| control.send_message(Kind::Cancel, &reason));
+    }
+
+    fn send_signal(&mut self, kind: Kind) {
+        self.send_control(|control| control.send_signal(kind, 0));
+    }
+
+    fn release(&mut self, failure: Failure) {
+        self.process.release();
+        self.outcome = Some(Outcome::Released(failure));
+    }
+
+    fn end(&mut self, failure: Option<Failure>) {
+        self.outcome = Some(match failure {
+            None => Outcome::Moved { pid_there: self.pid_there },
+            Some(failure) => Outcome::Lost(failure),
+        });
+    }
+
+    fn send_control(&mut self, send: impl FnOnce(&mut Connection<Socket>) -> Result<(), ConnectionError>) {
+        self.send(Channel::Control, send);
+    }
+
+    /// Sends on a channel if it still takes anything.
+    fn send(
+        &mut self,
+        channel: Channel,
+        send: impl FnOnce(&mut Connection<Socket>) -> Result<(), ConnectionError>,
+    ) {
+        if !self.use_of(channel).write {
+            return;
+        }
+        if let Err(error) = send(self.channels.get_mut(channel)) {
+            self.lose_writing(channel, failure_of(channel, &error));
+        }
+    }
+}

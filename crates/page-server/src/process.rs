@@ -1,0 +1,62 @@
+//! What the loop needs of the process that moves.
+
+use alloc::vec::Vec;
+
+use engine::Failure;
+use memory::PageRange;
+use protocol::{FileVerdict, Manifest};
+
+/// How a read of pages went: the first `pages` pages of the range are alike.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadRun {
+    /// How many pages from the start of the range this is about; at least one.
+    pub pages: u64,
+    /// Whether their bytes are in the buffer. Otherwise nobody can read them: not mapped, or beyond a file's end.
+    pub readable: bool,
+}
+
+/// The process at the source. Until [`Self::park`] it runs; after it nothing but this trait's owner touches it.
+pub trait SourceProcess {
+    /// Takes what the destination found for each file of the manifest; the capture decides by it which pages are
+    /// eager and which lazy.
+    fn accept_verdicts(&mut self, files: Vec<FileVerdict>);
+
+    /// Brings every thread to rest.
+    ///
+    /// # Errors
+    /// Why not, in words for the user. Threads may be parked in part until [`Self::release`].
+    fn park(&mut self) -> Result<(), Failure>;
+
+    /// Captures the stopped process.
+    ///
+    /// # Errors
+    /// Why not, in words for the user.
+    fn capture(&mut self) -> Result<Manifest, Failure>;
+
+    /// Reads pages of the stopped process into `buffer`, which is `pages.len()` bytes long.
+    fn read(&mut self, pages: PageRange, buffer: &mut [u8]) -> ReadRun;
+
+    /// Appends the runs of pages in `range` that hold data, ascending, and returns how far it looked: a piece from
+    /// the start of `range`, at least one page.
+    fn scan(&mut self, range: PageRange, data: &mut Vec<PageRange>) -> PageRange;
+
+    /// Lets every thread go on as if nothing had happened. Called at most once, also if nothing was parked.
+    fn release(&mut self);
+
+    /// Takes one line for the log: a phase that has begun.
+    fn note(&mut self, line: &'static str);
+}
+
+/// How a migration ended, seen from the source.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The process lives at the destination and needs nothing more from here: end this one.
+    Moved {
+        /// Its process id there, as seen from outside its own PID namespace; 0 if the destination did not say.
+        pid_there: u64,
+    },
+    /// Every thread runs here again; the migration never happened.
+    Released(Failure),
+    /// The destination had begun to run it, or may have: it never runs here again.
+    Lost(Failure),
+}

@@ -1,0 +1,306 @@
+//! The loop: take what has come, do a bounded piece of what is to do, wait when there is nothing of either.
+
+use alloc::collections::VecDeque;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use engine::{Config, Failure, Instant, Source, SourceInput};
+use memory::PageRange;
+use protocol::{Channel, Manifest};
+use sys::poll::Interest;
+
+use crate::channels::{Channels, failure_of};
+use crate::config::{FRAMES_PER_TURN, LAST_FLUSH, RUNS_PER_PAGE_MAP, SCAN_STEP_BYTES};
+use crate::input::{Heard, hear};
+use crate::measure::Measure;
+use crate::pages::BUFFER_BYTES;
+use crate::process::{Outcome, SourceProcess};
+use crate::socket::{now, wait};
+
+/// What a migration starts from.
+#[derive(Debug)]
+pub struct Serving {
+    /// Welcomed.
+    pub channels: Channels,
+    /// The process as it was captured while running.
+    pub running: Manifest,
+    /// Bounds and deadlines of the engine.
+    pub config: Config,
+    /// When the migration was asked for.
+    pub started: Instant,
+}
+
+/// Moves `process` over open channels and returns when it is over. On [`Outcome::Released`] the process runs again
+/// already; on the others it stands still and never runs here again. The channels are closed.
+pub fn serve<P: SourceProcess>(process: &mut P, serving: Serving) -> Outcome {
+    let mut server = Server::new(process, serving);
+    server.handle(SourceInput::Connected);
+    loop {
+        if let Some(outcome) = server.outcome.take() {
+            server.flush_last();
+            return outcome;
+        }
+        if !server.turn() {
+            server.wait();
+        }
+    }
+}
+
+/// A connection's use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Use {
+    /// It is read.
+    pub(crate) read: bool,
+    /// It is written.
+    pub(crate) write: bool,
+    /// `SendPages` performed whose bytes the socket has not taken.
+    pub(crate) unsent: u32,
+}
+
+/// One migration under way.
+pub(crate) struct Server<'process, P> {
+    pub(crate) process: &'process mut P,
+    engine: Source,
+    pub(crate) channels: Channels,
+    /// In the order of [`Channel::ALL`].
+    uses: [Use; 3],
+    /// What performed actions have answered at once; the engine hears it when the action's siblings are done.
+    pub(crate) answers: VecDeque<SourceInput>,
+    /// The manifest to send next: of the running, then of the stopped process.
+    pub(crate) manifest: Option<Manifest>,
+    files: usize,
+    /// Push frames to make, as many as the engine's window allows.
+    pub(crate) pushes: VecDeque<PageRange>,
+    /// The scan to do next.
+    pub(crate) scan: Option<PageRange>,
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) measure: Measure,
+    pub(crate) pid_there: u64,
+    /// A connection has ended; the engine hears of it when the control connection has been read.
+    lost: Option<Failure>,
+    pub(crate) outcome: Option<Outcome>,
+}
+
+impl<'process, P: SourceProcess> Server<'process, P> {
+    fn new(process: &'process mut P, serving: Serving) -> Self {
+        let Serving { channels, running, config, started } = serving;
+        Self {
+            process,
+            engine: Source::new(config, now()),
+            channels,
+            uses: [Use { read: true, write: true, unsent: 0 }; 3],
+            files: running.files.len(),
+            answers: VecDeque::new(),
+            manifest: Some(running),
+            pushes: VecDeque::new(),
+            scan: None,
+            buffer: vec![0; BUFFER_BYTES],
+            measure: Measure::new(started),
+            pid_there: 0,
+            lost: None,
+            outcome: None,
+        }
+    }
+
+    /// Hands one input to the engine and performs everything that follows from it.
+    fn handle(&mut self, input: SourceInput) {
+        self.answers.push_back(input);
+        while let Some(input) = self.answers.pop_front() {
+            self.engine.handle(now(), input);
+            while let Some(action) = self.engine.poll_action() {
+                self.perform(action);
+            }
+        }
+    }
+
+    /// One bounded piece of work of each sort, page requests first; false when there was none.
+    fn turn(&mut self) -> bool {
+        let mut worked = self.hear(Channel::Fault);
+        worked |= self.hear(Channel::Control);
+        worked |= self.hear(Channel::Push);
+        worked |= self.report_loss();
+        worked |= self.tick();
+        worked |= self.flush();
+        worked |= self.scan_step();
+        worked | self.push_one()
+    }
+
+    pub(crate) const fn use_of(&mut self, channel: Channel) -> &mut Use {
+        let [control, fault, push] = &mut self.uses;
+        match channel {
+            Channel::Control => control,
+            Channel::Fault => fault,
+            Channel::Push => push,
+        }
+    }
+
+    /// Takes what has come on a channel, up to a bound. Requests are not taken while the answers to earlier ones
+    /// wait for the socket: so a destination that does not read its answers has to wait itself.
+    fn hear(&mut self, channel: Channel) -> bool {
+        for heard in 0..FRAMES_PER_TURN {
+            let in_use = *self.use_of(channel);
+            let stalled =
+                channel == Channel::Fault && in_use.write && self.channels.get(channel).wants_write();
+            if self.outcome.is_some() || stalled || !in_use.read {
+                return heard > 0;
+            }
+            match hear(channel, self.channels.get_mut(channel)) {
+                Ok(None) => return heard > 0,
+                Ok(Some(heard)) => self.understood(heard),
+                Err(failure) => self.lose(channel, failure),
+            }
+        }
+        true
+    }
+
+    fn understood(&mut self, heard: Heard) {
+        match heard {
+            Heard::Input(input) => self.handle(input),
+            Heard::Running(pid_there) => {
+                self.measure.running(now());
+                self.pid_there = pid_there;
+                self.handle(SourceInput::Running);
+            }
+            Heard::Reserved(files) if files.len() == self.files => {
+                self.measure.reserved(now());
+                self.process.accept_verdicts(files);
+                self.handle(SourceInput::Reserved);
+            }
+            Heard::Reserved(_) => {
+                let failure = Failure::Protocol("not one verdict for each file");
+                self.handle(SourceInput::Broken(failure));
+            }
+        }
+    }
+
+    /// A connection is of no use any more.
+    pub(crate) fn lose(&mut self, channel: Channel, failure: Failure) {
+        *self.use_of(channel) = Use { read: false, write: false, unsent: 0 };
+        self.lost.get_or_insert(failure);
+    }
+
+    /// A connection takes nothing more. It may still hold the other side's reason, so it is read on.
+    pub(crate) fn lose_writing(&mut self, channel: Channel, failure: Failure) {
+        let in_use = self.use_of(channel);
+        (in_use.write, in_use.unsent) = (false, 0);
+        self.lost.get_or_insert(failure);
+    }
+
+    /// Tells the engine of a lost connection, once nothing is left on the control connection that explains it.
+    fn report_loss(&mut self) -> bool {
+        let control_is_read = self.use_of(Channel::Control).read;
+        if control_is_read && !self.channels.get(Channel::Control).is_drained() {
+            return false;
+        }
+        let Some(failure) = self.lost.take() else { return false };
+        self.handle(SourceInput::Broken(failure));
+        true
+    }
+
+    fn tick(&mut self) -> bool {
+        let due = self.engine.poll_timeout().is_some_and(|at| at <= now());
+        if due {
+            self.handle(SourceInput::Tick);
+        }
+        due
+    }
+
+    /// Writes what waits for a socket, and tells the engine which pages are on their way.
+    fn flush(&mut self) -> bool {
+        let mut worked = false;
+        for channel in Channel::ALL {
+            let writable = self.use_of(channel).write;
+            let connection = self.channels.get_mut(channel);
+            if writable && connection.wants_write() {
+                let before = connection.bytes_sent();
+                let result = connection.flush();
+                worked |= connection.bytes_sent() != before;
+                if let Err(error) = result {
+                    self.lose_writing(channel, failure_of(channel, &error));
+                    worked = true;
+                }
+            }
+            worked |= self.report_sent(channel);
+        }
+        worked
+    }
+
+    /// Tells the engine of the `SendPages` whose bytes the socket has taken.
+    fn report_sent(&mut self, channel: Channel) -> bool {
+        if self.channels.get(channel).wants_write() {
+            return false;
+        }
+        let sent = core::mem::take(&mut self.use_of(channel).unsent);
+        for _ in 0..sent {
+            self.handle(SourceInput::Sent(channel));
+        }
+        sent > 0
+    }
+
+    /// Looks at a piece of the address space, unless page maps already wait for the socket.
+    fn scan_step(&mut self) -> bool {
+        if self.channels.get(Channel::Control).wants_write() {
+            return false;
+        }
+        let Some(range) = self.scan.take() else { return false };
+        let (piece, _) = range.split_at_pages(SCAN_STEP_BYTES / memory::PAGE_SIZE);
+        let mut data = Vec::new();
+        let before = now();
+        let mut scanned = self.process.scan(piece, &mut data);
+        self.measure.scanned(before, now());
+        if data.len() > RUNS_PER_PAGE_MAP {
+            data.truncate(RUNS_PER_PAGE_MAP);
+            let end = data.last().map_or(scanned.end(), |run| run.end());
+            scanned = PageRange::new(scanned.start(), end).unwrap_or(scanned);
+        }
+        self.handle(SourceInput::Scanned { scanned, data });
+        true
+    }
+
+    /// Makes one push frame, unless an earlier one still waits for the socket.
+    fn push_one(&mut self) -> bool {
+        if self.channels.get(Channel::Push).wants_write() {
+            return false;
+        }
+        let Some(pages) = self.pushes.pop_front() else { return false };
+        self.send_pages(Channel::Push, pages);
+        true
+    }
+
+    /// Waits for a socket or for the engine's deadline.
+    fn wait(&mut self) {
+        const LONGEST: Duration = Duration::from_secs(60);
+        let until = self.engine.poll_timeout().unwrap_or_else(|| now() + LONGEST);
+        let mut interests = [Interest::nothing(); 3];
+        for (interest, channel) in interests.iter_mut().zip(Channel::ALL) {
+            let in_use = *self.use_of(channel);
+            let connection = self.channels.get(channel);
+            let (socket, write) = (connection.stream().fd(), in_use.write && connection.wants_write());
+            *interest = match (in_use.read, write) {
+                (true, true) if channel == Channel::Fault => Interest::writable(socket),
+                (true, write) => Interest::new(socket, write),
+                (false, true) => Interest::writable(socket),
+                (false, false) => Interest::nothing(),
+            };
+        }
+        if wait(&mut interests, until).is_err() {
+            self.lost.get_or_insert(Failure::LinkLost(Channel::Control));
+        }
+    }
+
+    /// Gives the last frames a bounded time to leave.
+    fn flush_last(&mut self) {
+        let deadline = now() + LAST_FLUSH;
+        if !self.use_of(Channel::Control).write {
+            return;
+        }
+        let control = self.channels.get_mut(Channel::Control);
+        while control.flush() == Ok(false) && now() < deadline {
+            let interest = Interest::writable(control.stream().fd());
+            if wait(&mut [interest], deadline).is_err() {
+                return;
+            }
+        }
+    }
+}
