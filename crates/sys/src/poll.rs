@@ -72,3 +72,11 @@ pub fn poll(interests: &mut [Interest], timeout_ms: Option<u32>) -> Result<usize
         other => other,
     }
 }
+
+/// Whether a write of a short line to `fd` would neither block nor raise SIGPIPE; false if it is closed.
+#[must_use]
+pub fn takes_bytes(fd: &Fd) -> bool {
+    let mut interest = [Interest { fd: fd.raw(), events: WRITABLE, returned: 0 }];
+    let ready = poll(&mut interest, Some(0));
+    ready == Ok(1) && interest.iter().all(|one| one.returned == WRITABLE)
+}

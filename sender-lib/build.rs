@@ -1,0 +1,21 @@
+//! Link arguments of the parasite: no libc, no lazy binding, never unloaded, nothing left undefined.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    let arguments = [
+        "-nostdlib",
+        "-nostartfiles",
+        // A call into a libc that slipped in is a link error, not a surprise in somebody's program.
+        "-Wl,-z,defs",
+        "-Wl,-z,nodelete",
+        "-Wl,-z,now",
+        "-Wl,-z,relro",
+        "-Wl,-z,noexecstack",
+        "-Wl,-Bsymbolic",
+        "-Wl,--gc-sections",
+        "-Wl,-soname,libsender.so",
+    ];
+    for argument in arguments {
+        println!("cargo::rustc-cdylib-link-arg={argument}");
+    }
+}

@@ -1,0 +1,65 @@
+//! One line per event, on standard error or at the end of `POSTHASTE_LOG`; never content of the host program.
+//!
+//! Needs no allocation, so that every part of the parasite may use it. Never blocks and never raises SIGPIPE: a
+//! descriptor that would do either gets nothing.
+
+use core::fmt::{self, Write};
+
+use sys::{Errno, file, poll};
+
+use crate::config::LOG_LINE_BYTES;
+use crate::{ffi, settings};
+
+/// A line under construction; what does not fit is cut.
+struct Line {
+    bytes: [u8; LOG_LINE_BYTES],
+    len: usize,
+}
+
+impl Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // One byte stays free for the end of the line.
+        let room = self.bytes.get_mut(self.len..LOG_LINE_BYTES - 1).unwrap_or_default();
+        let mut taken = 0;
+        for (slot, byte) in room.iter_mut().zip(text.bytes()) {
+            *slot = if byte < b' ' { b' ' } else { byte };
+            taken += 1;
+        }
+        self.len += taken;
+        Ok(())
+    }
+}
+
+/// Writes one line.
+pub(crate) fn line(text: fmt::Arguments<'_>) {
+    let mut line = Line { bytes: [0; LOG_LINE_BYTES], len: 0 };
+    // Writing into a `Line` cannot fail.
+    let _ = write!(line, "posthaste: {text}");
+    if let Some(end) = line.bytes.get_mut(line.len) {
+        *end = b'\n';
+        line.len += 1;
+    }
+    let bytes = line.bytes.get(..line.len).unwrap_or_default();
+    if !settings::log_path(|path| append(path, bytes).is_ok()) {
+        to_standard_error(bytes);
+    }
+}
+
+fn append(path: &core::ffi::CStr, bytes: &[u8]) -> Result<(), Errno> {
+    file::write_all(&file::open(path, file::APPEND)?, bytes)
+}
+
+fn to_standard_error(bytes: &[u8]) {
+    ffi::with_standard_error(|fd| {
+        if poll::takes_bytes(fd) {
+            // Nobody could be told that telling did not work.
+            let _ = file::write_all(fd, bytes);
+        }
+    });
+}
+
+/// Writes one formatted line.
+macro_rules! log {
+    ($($argument:tt)*) => { $crate::log::line(format_args!($($argument)*)) };
+}
+pub(crate) use log;

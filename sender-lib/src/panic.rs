@@ -1,0 +1,29 @@
+//! A defect of the parasite must not be one of its host.
+//!
+//! On the helper thread, before `Run`: every thread is released, descriptors and arena go, the program runs on.
+//! After `Run` the program is not here any more: the process ends, with a line. On a thread of the host (a signal
+//! entry of a few lines) there is nothing to go back to: the process ends, with a line.
+
+use core::panic::PanicInfo;
+
+use sys::thread;
+
+use crate::log::log;
+use crate::state::STATE;
+use crate::{ffi, migration};
+
+/// Exit status after an internal error, `EX_SOFTWARE`.
+const INTERNAL_ERROR: u8 = 70;
+
+#[panic_handler]
+fn on_panic(info: &PanicInfo<'_>) -> ! {
+    let text = info.message();
+    match info.location() {
+        Some(at) => log!("internal error at {}:{}: {text}", at.file(), at.line()),
+        None => log!("internal error: {text}"),
+    }
+    if STATE.is_helper() && migration::may_still_run_here() {
+        ffi::leave(migration::take_back());
+    }
+    thread::exit_process(INTERNAL_ERROR)
+}

@@ -1,0 +1,226 @@
+//! Bringing every thread of the host to rest, and letting them go again as if nothing had happened.
+//!
+//! A park signal makes the kernel write a thread's whole context into a signal frame on its own stack; its handler
+//! notes where that is and sleeps. The signal is 33, installed only for the time of the parking: a libc lets no
+//! program block it, so that it reaches threads that block everything else. It is queued with a mark and the
+//! number of a seat, so that the host's own uses of 33 (glibc: setuid in all threads) are told apart and handed on.
+//!
+//! ```text
+//! coordinator (helper)                                   a host thread
+//! list tasks ─ new ones get a seat and a signal ───────► handler: inside += 1, fill the seat, entered += 1
+//! wait until every seat is entered or its thread gone       └─ sleep until released
+//! two lists without a new thread: all stand still
+//! release = 1, wake ───────────────────────────────────► inside -= 1 (its last touch of anything shared), return
+//! wait: every signal sent was entered, inside = 0
+//! action back to the host's; now nobody needs the arena
+//! ```
+
+mod diagnosis;
+mod seat;
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::SeqCst;
+use core::time::Duration;
+
+use protocol::ThreadRecord;
+use sys::signal::{self, Action, Delivery, Payload};
+use sys::{clock, file, thread};
+
+use crate::arena::Header;
+use crate::config::{PARK_DEADLINE, PARK_POLL, RELEASE_DEADLINE};
+use crate::ffi::{self, FrameFacts};
+use crate::rseq;
+use crate::state::STATE;
+
+pub(crate) use seat::Seat;
+
+/// glibc's `SIGSETXID`; musl's `SIGCANCEL` is 33 too. Neither can be blocked through its libc.
+pub(crate) const PARK_SIGNAL: u32 = 33;
+/// `si_errno` of a park signal.
+pub(crate) const MARK: i32 = 0x7057_4853;
+
+/// XSAVE component 18, the AMX tiles: the receiving thread would have to ask for them first.
+const TILE_DATA: u64 = 1 << 18;
+
+/// What the handler of a marked signal does, on the thread that is to rest. Returns when the thread is released.
+pub(crate) fn come_to_rest(ticket: u64, frame: FrameFacts) {
+    let [generation, index] =
+        [ticket >> 32, ticket & 0xffff_ffff].map(|half| u32::try_from(half).unwrap_or(0));
+    STATE.inside.fetch_add(1, SeqCst);
+    // From here on the arena stays, because `release` waits for `inside`; before, it may be gone.
+    if STATE.is_parking(generation)
+        && let Some(header) = ffi::header()
+        && let Some(seat) = usize::try_from(index).ok().and_then(|index| header.seats.get(index))
+    {
+        seat.fill(frame, &rseq::Facts::load(header));
+        seat.enter();
+        header.arrivals.fetch_add(1, SeqCst);
+        thread::wake_all(&header.arrivals);
+        while header.release.load(SeqCst) == 0 {
+            thread::wait_on(&header.release, 0, None);
+        }
+    }
+    STATE.inside.fetch_sub(1, SeqCst);
+}
+
+/// What the park signal does without the parasite: this belongs into a manifest.
+pub(crate) fn host_park_action() -> Option<Action> {
+    ffi::park_handler_is_installed().then(|| STATE.saved_action())
+}
+
+/// Brings every thread but the helper to rest and returns what each noted of itself, the main thread first.
+///
+/// # Errors
+/// Why that is not possible, in words for the user. Some threads may rest by then: [`release`] in either case.
+pub(crate) fn park() -> Result<Vec<ThreadRecord>, String> {
+    let header = ffi::header().ok_or("the arena is gone")?;
+    rseq::discover().store(header);
+    STATE.set_parking(true);
+    let deadline = deadline_in(PARK_DEADLINE);
+    let mut quiet_rounds = 0;
+    while quiet_rounds < 2 {
+        keep_handler(header)?;
+        quiet_rounds = if seat_newcomers(header)? == 0 { quiet_rounds + 1 } else { 0 };
+        wait_for_all(header, deadline)?;
+    }
+    collect(header)
+}
+
+/// Installs the park handler; also when the host has just installed its own, which may have eaten signals.
+fn keep_handler(header: &Header) -> Result<(), String> {
+    if ffi::park_handler_is_installed() {
+        return Ok(());
+    }
+    ffi::install_park_handler().map_err(|errno| format!("signal {PARK_SIGNAL} cannot be used: {errno}"))?;
+    for (index, seat) in header.seats_in_use() {
+        if !seat.has_entered() {
+            signal_seat(index, seat)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives every thread that has none a seat and a signal; returns how many.
+fn seat_newcomers(header: &Header) -> Result<usize, String> {
+    let tids =
+        file::numeric_entries(c"/proc/self/task").map_err(|errno| format!("listing the threads: {errno}"))?;
+    let own = thread::thread_id();
+    let mut known: Vec<u32> = header.seats_in_use().map(|(_, seat)| seat.tid()).collect();
+    known.sort_unstable();
+    let mut newcomers = 0;
+    for tid in tids {
+        if tid == own || known.binary_search(&tid).is_ok() {
+            continue;
+        }
+        let (index, seat) =
+            header.take_seat(tid).ok_or_else(|| format!("more than {} threads", header.seats.len()))?;
+        signal_seat(index, seat)?;
+        newcomers += 1;
+    }
+    Ok(newcomers)
+}
+
+fn signal_seat(index: usize, seat: &Seat) -> Result<(), String> {
+    let value = u64::from(STATE.generation()) << 32 | index as u64;
+    let payload = Payload { mark: MARK, value };
+    match signal::queue_to_thread(thread::process_id(), seat.tid(), PARK_SIGNAL, payload) {
+        Delivery::Queued => seat.count_signal(),
+        Delivery::ThreadGone => seat.clear(),
+        Delivery::QueueFull => {
+            return Err(String::from(
+                "no signal can be queued: the limit of pending signals (ulimit -i) is used up",
+            ));
+        }
+        Delivery::Forbidden(errno) => return Err(format!("signalling thread {}: {errno}", seat.tid())),
+    }
+    Ok(())
+}
+
+/// Waits until every seated thread rests or has ended.
+fn wait_for_all(header: &Header, deadline: u64) -> Result<(), String> {
+    loop {
+        let arrivals = header.arrivals.load(SeqCst);
+        let mut missing = header.seats_in_use().filter(|(_, seat)| !seat.has_entered()).peekable();
+        if missing.peek().is_none() {
+            return Ok(());
+        }
+        thread::wait_on(&header.arrivals, arrivals, Some(nanoseconds(PARK_POLL)));
+        let late = clock::monotonic_ns() >= deadline;
+        for (_, seat) in missing {
+            let tid = seat.tid();
+            if !is_alive(tid) {
+                seat.clear();
+            } else if let Some(reason) = diagnosis::why_not_at_rest(tid, late).filter(|_| !seat.has_entered())
+            {
+                return Err(reason);
+            }
+        }
+        keep_handler(header)?;
+    }
+}
+
+fn collect(header: &Header) -> Result<Vec<ThreadRecord>, String> {
+    let mut records = Vec::new();
+    for (_, seat) in header.seats_in_use() {
+        if seat.components() & TILE_DATA != 0 {
+            return Err(format!(
+                "thread {} uses AMX, whose registers this version does not move",
+                seat.tid()
+            ));
+        }
+        records.push(
+            seat.record().ok_or("this kernel does not tell clear_child_tid (CONFIG_CHECKPOINT_RESTORE)")?,
+        );
+    }
+    let main = thread::process_id();
+    records.sort_unstable_by_key(|record| (record.tid != main, record.tid));
+    Ok(records)
+}
+
+/// Lets every thread go on and gives the park signal back. True if nobody needs the arena any more; false only
+/// if a thread did not leave the handler in time, which then needs it for a moment longer.
+///
+/// Allocates nothing, so that a panic may call it too. A thread that got a park signal and has not run since keeps
+/// the park handler installed: the handler lets it pass, the host's own action might not.
+pub(crate) fn release() -> bool {
+    let Some(header) = ffi::header() else { return true };
+    header.release.store(1, SeqCst);
+    thread::wake_all(&header.release);
+    let deadline = deadline_in(RELEASE_DEADLINE);
+    let drained = wait_until(deadline, || {
+        header.seats_in_use().all(|(_, seat)| seat.has_entered_for_every_signal() || !is_alive(seat.tid()))
+    });
+    STATE.set_parking(false);
+    let left = wait_until(deadline_in(RELEASE_DEADLINE), || STATE.inside.load(SeqCst) == 0);
+    if drained && left {
+        ffi::restore_park_action();
+    }
+    left
+}
+
+fn wait_until(deadline: u64, condition: impl Fn() -> bool) -> bool {
+    loop {
+        if condition() {
+            return true;
+        }
+        if clock::monotonic_ns() >= deadline {
+            return false;
+        }
+        let inside = STATE.inside.load(SeqCst);
+        thread::wait_on(&STATE.inside, inside, Some(nanoseconds(PARK_POLL)));
+    }
+}
+
+fn is_alive(tid: u32) -> bool {
+    signal::send_to_thread(thread::process_id(), tid, 0)
+}
+
+fn deadline_in(time: Duration) -> u64 {
+    clock::monotonic_ns().saturating_add(nanoseconds(time))
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

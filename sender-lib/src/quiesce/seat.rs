@@ -1,0 +1,142 @@
+//! A seat: what one parked thread notes of itself. Lies in the arena, all zero is a free seat.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+
+use memory::Addr;
+use protocol::{RseqRecord, ThreadRecord};
+use sys::thread;
+
+use crate::arena::Header;
+use crate::ffi::FrameFacts;
+use crate::rseq;
+
+/// Written by the thread that sits on it until it has entered, then read by the coordinator.
+pub(crate) struct Seat {
+    tid: AtomicU32,
+    /// Park signals sent, and handled, by this thread.
+    sent: AtomicU32,
+    entered: AtomicU32,
+    /// 1 if the kernel told everything.
+    complete: AtomicU32,
+    frame: AtomicU64,
+    frame_len: AtomicU64,
+    components: AtomicU64,
+    fs_base: AtomicU64,
+    gs_base: AtomicU64,
+    clear_child_tid: AtomicU64,
+    robust_list: [AtomicU64; 2],
+    rseq: AtomicU64,
+    rseq_len: AtomicU32,
+    name: [AtomicU64; 2],
+}
+
+impl Seat {
+    /// Notes the calling thread's state.
+    pub(super) fn fill(&self, frame: FrameFacts, rseq: &rseq::Facts) {
+        self.frame.store(frame.at, SeqCst);
+        self.frame_len.store(frame.len, SeqCst);
+        self.components.store(frame.components, SeqCst);
+        self.complete.store(u32::from(self.fill_from_kernel(rseq).is_ok()), SeqCst);
+    }
+
+    fn fill_from_kernel(&self, rseq: &rseq::Facts) -> Result<(), sys::Errno> {
+        let fs_base = thread::fs_base()?;
+        self.fs_base.store(fs_base, SeqCst);
+        self.gs_base.store(thread::gs_base()?, SeqCst);
+        self.clear_child_tid.store(thread::clear_child_tid()?, SeqCst);
+        let (head, len) = thread::robust_list()?;
+        let [head_slot, len_slot] = &self.robust_list;
+        head_slot.store(head, SeqCst);
+        len_slot.store(len, SeqCst);
+        let name = u128::from_le_bytes(thread::name()?);
+        let [low, high] = &self.name;
+        low.store(u64::try_from(name & u128::from(u64::MAX)).unwrap_or(0), SeqCst);
+        high.store(u64::try_from(name >> 64).unwrap_or(0), SeqCst);
+        if let Some((at, len)) = rseq.of_calling_thread(fs_base) {
+            self.rseq.store(at, SeqCst);
+            self.rseq_len.store(len, SeqCst);
+        }
+        Ok(())
+    }
+
+    /// The seat is filled; counts one handled signal.
+    pub(super) fn enter(&self) {
+        self.entered.fetch_add(1, SeqCst);
+    }
+
+    /// Counts one signal on its way.
+    pub(super) fn count_signal(&self) {
+        self.sent.fetch_add(1, SeqCst);
+    }
+
+    /// Whose seat it is; 0 if it is free.
+    pub(super) fn tid(&self) -> u32 {
+        self.tid.load(SeqCst)
+    }
+
+    /// Whether its thread rests (or rested).
+    pub(super) fn has_entered(&self) -> bool {
+        self.entered.load(SeqCst) != 0
+    }
+
+    /// Whether no park signal is on its way to the thread any more.
+    pub(super) fn has_entered_for_every_signal(&self) -> bool {
+        self.entered.load(SeqCst) >= self.sent.load(SeqCst)
+    }
+
+    /// XSAVE components of its frame.
+    pub(super) fn components(&self) -> u64 {
+        self.components.load(SeqCst)
+    }
+
+    /// Frees the seat of a thread that has ended.
+    pub(super) fn clear(&self) {
+        self.sent.store(0, SeqCst);
+        self.entered.store(0, SeqCst);
+        self.rseq_len.store(0, SeqCst);
+        self.tid.store(0, SeqCst);
+    }
+
+    /// The manifest's record; `None` if the kernel did not tell everything. `pending` is left 0.
+    pub(super) fn record(&self) -> Option<ThreadRecord> {
+        if self.complete.load(SeqCst) == 0 {
+            return None;
+        }
+        let [head, len] = &self.robust_list;
+        let [low, high] = &self.name;
+        let name = u128::from(high.load(SeqCst)) << 64 | u128::from(low.load(SeqCst));
+        let rseq_len = self.rseq_len.load(SeqCst);
+        Some(ThreadRecord {
+            tid: self.tid(),
+            frame: Addr(self.frame.load(SeqCst)),
+            frame_len: self.frame_len.load(SeqCst),
+            fs_base: self.fs_base.load(SeqCst),
+            gs_base: self.gs_base.load(SeqCst),
+            clear_child_tid: Addr(self.clear_child_tid.load(SeqCst)),
+            robust_list: (Addr(head.load(SeqCst)), len.load(SeqCst)),
+            rseq: (rseq_len != 0).then(|| RseqRecord {
+                addr: Addr(self.rseq.load(SeqCst)),
+                len: rseq_len,
+                signature: rseq::SIGNATURE,
+            }),
+            name: name.to_le_bytes(),
+            pending: 0,
+        })
+    }
+}
+
+impl Header {
+    /// The seats of threads, with their numbers.
+    pub(super) fn seats_in_use(&self) -> impl Iterator<Item = (usize, &Seat)> {
+        let used = usize::try_from(self.seats_used.load(SeqCst)).unwrap_or(0);
+        self.seats.iter().enumerate().take(used).filter(|(_, seat)| seat.tid() != 0)
+    }
+
+    /// Gives `tid` a seat; `None` if all are taken.
+    pub(super) fn take_seat(&self, tid: u32) -> Option<(usize, &Seat)> {
+        let (index, seat) = self.seats.iter().enumerate().find(|(_, seat)| seat.tid() == 0)?;
+        seat.tid.store(tid, SeqCst);
+        self.seats_used.fetch_max(u32::try_from(index + 1).ok()?, SeqCst);
+        Some((index, seat))
+    }
+}
