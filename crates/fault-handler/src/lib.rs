@@ -1,1 +1,32 @@
-//! (being written)
+//! The destination's data plane: one loop that serves faults, takes frames and carries out what the engine decides.
+//!
+//! ```text
+//!            ┌────────── wait (the only line that blocks) ◄─────────────────────────┐
+//!            ▼                                                                      │
+//!  userfaultfds: events, then faults ─┐                                             │
+//!  fault frames, control frames ──────┼─► engine.handle ─► engine.poll_action ─► perform
+//!  one push frame ────────────────────┤                                     │       ▲
+//!  notifications, time ───────────────┘     page bytes: socket buffer ──────┴► UFFDIO_COPY
+//! ```
+//!
+//! A fault goes first: the userfaultfds are looked at before every single frame of bulk. Page bytes go from
+//! the receive buffer to the kernel without a copy in between; the engine sees ranges and outcomes only.
+//!
+//! What this crate does not do: decide (`engine`), build the process ([`DestinationProcess`]), or follow it once
+//! all its memory is there.
+#![forbid(unsafe_code)]
+
+mod channels;
+mod config;
+mod error;
+mod fill;
+mod handler;
+mod perform;
+mod process;
+mod receive;
+mod spaces;
+
+pub use channels::Channels;
+pub use error::HandlerError;
+pub use handler::{Ended, FaultHandler, Outcome};
+pub use process::{DestinationProcess, Notification};

@@ -1,0 +1,118 @@
+//! The three connections of a migration, and which of them may have a frame.
+
+use std::io;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use protocol::Channel;
+use transport::{Connection, ConnectionError, Expected};
+
+/// A connection and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) connection: Connection<TcpStream>,
+    channel: Channel,
+    /// Reading might yield a frame.
+    readable: bool,
+    /// It has ended; nothing more is read or sent.
+    ended: bool,
+}
+
+/// The three connections of a migration, greeted and non-blocking.
+#[derive(Debug)]
+pub struct Channels {
+    control: Line,
+    fault: Line,
+    push: Line,
+}
+
+impl Channels {
+    /// Takes three sockets on which `Welcome` was the last frame.
+    #[must_use]
+    pub fn new(control: TcpStream, fault: TcpStream, push: TcpStream) -> Self {
+        Self {
+            control: Line::new(control, Channel::Control),
+            fault: Line::new(fault, Channel::Fault),
+            push: Line::new(push, Channel::Push),
+        }
+    }
+
+    pub(crate) const fn get(&self, channel: Channel) -> &Line {
+        match channel {
+            Channel::Control => &self.control,
+            Channel::Fault => &self.fault,
+            Channel::Push => &self.push,
+        }
+    }
+
+    pub(crate) const fn get_mut(&mut self, channel: Channel) -> &mut Line {
+        match channel {
+            Channel::Control => &mut self.control,
+            Channel::Fault => &mut self.fault,
+            Channel::Push => &mut self.push,
+        }
+    }
+
+    /// Has readiness of all three reported under [`token`].
+    pub(crate) fn register(&mut self, registry: &Registry) -> io::Result<()> {
+        for channel in Channel::ALL {
+            let stream = self.get_mut(channel).connection.stream_mut();
+            registry.register(stream, token(channel), Interest::READABLE | Interest::WRITABLE)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes received on all three, headers included.
+    pub(crate) fn bytes_received(&self) -> u64 {
+        Channel::ALL.map(|channel| self.get(channel).connection.bytes_received()).iter().sum()
+    }
+}
+
+impl Line {
+    fn new(stream: TcpStream, channel: Channel) -> Self {
+        let connection = Connection::new(stream, Expected::FromSource(channel));
+        Self { connection, channel, readable: true, ended: false }
+    }
+
+    /// The kernel says that the socket is ready.
+    pub(crate) fn became_ready(&mut self, event: &mio::event::Event) -> Result<(), ConnectionError> {
+        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        if event.is_writable() && !self.ended && self.connection.wants_write() {
+            self.connection.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Whether asking for a frame makes sense.
+    pub(crate) const fn may_have_frame(&self) -> bool {
+        self.readable && !self.ended
+    }
+
+    /// Collects the next frame; true when there is one in hand.
+    pub(crate) fn receive(&mut self) -> Result<bool, ConnectionError> {
+        self.readable = self.connection.receive()?.is_some();
+        Ok(self.readable)
+    }
+
+    /// Nothing more is read or sent.
+    pub(crate) const fn end(&mut self) {
+        self.ended = true;
+    }
+
+    pub(crate) const fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(crate) const fn channel(&self) -> Channel {
+        self.channel
+    }
+}
+
+/// Under which a channel's readiness is reported.
+pub(crate) const fn token(channel: Channel) -> Token {
+    Token(match channel {
+        Channel::Control => 0,
+        Channel::Fault => 1,
+        Channel::Push => 2,
+    })
+}

@@ -1,0 +1,18 @@
+//! Every bound of the loop, with its unit.
+
+use std::time::Duration;
+
+/// Messages that one read(2) of a userfaultfd may return.
+pub(crate) const EVENTS_PER_READ: usize = 128;
+/// Messages of one userfaultfd that are handed in before anything else gets its turn; what is left is read
+/// in the next turn.
+pub(crate) const EVENTS_PER_TURN: usize = 4096;
+/// Address spaces at a time: the process and the children that it forked before all pages were there. One
+/// more ends the migration, because a child without a server would read zeros.
+pub(crate) const MAX_SPACES: usize = 4096;
+/// How long a refused request waits for the event that stands behind the refusal, in milliseconds.
+pub(crate) const CHANGE_WAIT_MS: u32 = 1;
+/// How long the last frames may take to leave, and the other side to hang up, once the engine is done.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(2);
+/// Descriptors whose readiness one wait reports.
+pub(crate) const READY_PER_WAIT: usize = 256;

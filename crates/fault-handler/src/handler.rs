@@ -1,0 +1,325 @@
+//! The loop: wait, hand in, perform; again, until the engine has nothing more to do.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use engine::{Config, Destination, DestinationInput, Failure, Instant, SpaceId};
+use memory::{PageRange, RangeSet};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use protocol::{Channel, Kind, Manifest, Reason, Reserved};
+use transport::ConnectionError;
+
+use crate::channels::{Channels, token};
+use crate::config::{CHANGE_WAIT_MS, FAREWELL, READY_PER_WAIT};
+use crate::spaces::{News, Spaces};
+use crate::{DestinationProcess, HandlerError, Notification};
+
+/// Under which readiness of [`DestinationProcess::watched`] is reported.
+const NOTIFICATION: Token = Token(3);
+
+/// How a migration ended that ended in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The process never ran here.
+    Discarded(Failure),
+    /// The process runs here (or has run); with a failure, the pages that were missing then are lost.
+    Completed(Option<Failure>),
+}
+
+/// The end of a migration, with what the loop measured.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The engine as it was at its end, for the report.
+    pub engine: Destination,
+    /// Bytes received on all channels, headers included.
+    pub bytes_received: u64,
+}
+
+/// One migration at its destination.
+#[derive(Debug)]
+pub struct FaultHandler<'process, P> {
+    pub(crate) process: &'process mut P,
+    pub(crate) engine: Destination,
+    pub(crate) channels: Channels,
+    pub(crate) spaces: Spaces,
+    pub(crate) poll: Poll,
+    /// What has happened and has not been handed in yet, in this order.
+    pub(crate) inputs: VecDeque<DestinationInput>,
+    pub(crate) manifest: Option<Manifest>,
+    pub(crate) reserved: Option<Reserved>,
+    /// Ranges that the userfaultfd of the process was given; where they were at the start.
+    pub(crate) registered: RangeSet,
+    /// The pages of the frame that is in hand, and where it is.
+    pub(crate) in_hand: Option<(Channel, PageRange)>,
+    /// The process here, once it runs.
+    pub(crate) running: Option<u32>,
+    pub(crate) outcome: Option<Outcome>,
+    events: Events,
+    /// A connection that has ended while others may still have frames.
+    lost: Option<Channel>,
+    watched: usize,
+    notified: bool,
+}
+
+impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
+    /// A migration whose three channels are open; the next frame is `Reserve`.
+    ///
+    /// # Errors
+    /// Those of epoll(7).
+    pub fn new(process: &'process mut P, mut channels: Channels, config: Config) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        channels.register(poll.registry())?;
+        let mut handler = Self {
+            process,
+            engine: Destination::new(config, now()),
+            channels,
+            spaces: Spaces::new(),
+            poll,
+            inputs: VecDeque::new(),
+            manifest: None,
+            reserved: None,
+            registered: RangeSet::new(),
+            in_hand: None,
+            running: None,
+            outcome: None,
+            events: Events::with_capacity(READY_PER_WAIT),
+            lost: None,
+            watched: 0,
+            notified: true,
+        };
+        handler.watch_process()?;
+        Ok(handler)
+    }
+
+    /// Runs the migration to its end.
+    ///
+    /// # Errors
+    /// The process cannot be served any more. The other side has been told; the caller ends the process before it lets
+    /// go of anything else, because missing pages that nobody serves read as zero.
+    pub fn run(mut self) -> Result<Ended, HandlerError> {
+        let result = self.turn_until_ended();
+        if let Err(error) = &result {
+            let reason = Reason { text: error.in_full() };
+            self.send(Channel::Control, |control| control.send_message(Kind::Failed, &reason));
+        }
+        self.say_farewell()?;
+        let outcome = result?;
+        Ok(Ended { outcome, bytes_received: self.channels.bytes_received(), engine: self.engine })
+    }
+
+    fn turn_until_ended(&mut self) -> Result<Outcome, HandlerError> {
+        loop {
+            if let Some(outcome) = self.outcome.take() {
+                return Ok(outcome);
+            }
+            self.wait(self.patience())?;
+            self.take_events()?;
+            self.take_notifications()?;
+            self.take_time();
+            if self.inputs.is_empty() {
+                self.take_frame();
+            }
+            self.settle()?;
+        }
+    }
+
+    /// Hands in everything that has happened and performs everything that follows from it. What happens
+    /// during an action is handed in before the next one: the engine may have to change its mind.
+    fn settle(&mut self) -> Result<(), HandlerError> {
+        loop {
+            while let Some(input) = self.inputs.pop_front() {
+                self.engine.handle(now(), input);
+            }
+            let Some(action) = self.engine.poll_action() else { break };
+            self.perform(action)?;
+        }
+        self.in_hand = None;
+        Ok(())
+    }
+
+    /// How long nothing can be done: no time at all while something is known to be ready.
+    fn patience(&self) -> Option<Duration> {
+        let frames = self.frame_order().any(|channel| self.channels.get(channel).may_have_frame());
+        if frames || self.spaces.may_have_news() || self.notified || self.lost.is_some() {
+            return Some(Duration::ZERO);
+        }
+        self.engine.poll_timeout().map(|at| at.since(now()))
+    }
+
+    fn wait(&mut self, patience: Option<Duration>) -> Result<(), HandlerError> {
+        match self.poll.poll(&mut self.events, patience) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result.map_err(HandlerError::Wait)?,
+        }
+        let mut ended = Vec::new();
+        for event in &self.events {
+            let channel = Channel::ALL.into_iter().find(|channel| token(*channel) == event.token());
+            if let Some(channel) = channel {
+                if let Err(error) = self.channels.get_mut(channel).became_ready(event) {
+                    ended.push((channel, error));
+                }
+            } else if event.token() == NOTIFICATION {
+                self.notified = true;
+            } else {
+                self.spaces.became_ready(event.token());
+            }
+        }
+        for (channel, error) in ended {
+            self.connection_ended(channel, &error);
+        }
+        Ok(())
+    }
+
+    fn take_events(&mut self) -> Result<(), HandlerError> {
+        let news = self.spaces.read(self.poll.registry())?;
+        self.take_news(news)
+    }
+
+    fn take_news(&mut self, news: News) -> Result<(), HandlerError> {
+        for child in news.children {
+            if let Some(uffd) = self.spaces.get(child) {
+                self.process.forked(uffd).map_err(HandlerError::Abandoned)?;
+            }
+        }
+        self.inputs.extend(news.events);
+        self.inputs.extend(news.faults);
+        Ok(())
+    }
+
+    /// The kernel refuses to fill pages while the program changes its mappings. Reads what stands behind
+    /// that, which also lets the program go on; waits a moment if it has been read already and the program has not
+    /// gone on yet.
+    pub(crate) fn take_change(&mut self, space: SpaceId) -> Result<(), HandlerError> {
+        let Some(uffd) = self.spaces.get(space) else { return Ok(()) };
+        uffd.wait_readable(CHANGE_WAIT_MS).map_err(HandlerError::Memory)?;
+        let mut news = News::default();
+        self.spaces.read_one(space, self.poll.registry(), &mut news)?;
+        self.take_news(news)
+    }
+
+    fn take_notifications(&mut self) -> Result<(), HandlerError> {
+        while self.notified {
+            match self.process.notification() {
+                None => self.notified = false,
+                Some(Notification::Ended) => {
+                    self.spaces.forget(SpaceId::MAIN);
+                    self.inputs.push_back(DestinationInput::SpaceGone(SpaceId::MAIN));
+                }
+                Some(Notification::Abandoned(failure)) => return Err(HandlerError::Abandoned(failure)),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_time(&mut self) {
+        if self.engine.poll_timeout().is_some_and(|at| at <= now()) {
+            self.inputs.push_back(DestinationInput::Tick);
+        }
+    }
+
+    /// Takes at most one frame: an answer to a fault first, bulk last. The end of a connection counts only when
+    /// the others have nothing more to say: they race each other.
+    fn take_frame(&mut self) {
+        let order: Vec<Channel> = self.frame_order().collect();
+        for channel in order {
+            let line = self.channels.get_mut(channel);
+            if !line.may_have_frame() {
+                continue;
+            }
+            match line.receive() {
+                Ok(true) => return self.accept(channel),
+                Ok(false) => {}
+                Err(error) => self.connection_ended(channel, &error),
+            }
+        }
+        if let Some(channel) = self.lost.take() {
+            self.inputs.push_back(DestinationInput::Broken(Failure::LinkLost(channel)));
+        }
+    }
+
+    fn frame_order(&self) -> impl Iterator<Item = Channel> + use<P> {
+        let pages = self.engine.takes_pages();
+        [Channel::Fault, Channel::Control, Channel::Push]
+            .into_iter()
+            .filter(move |channel| pages || *channel == Channel::Control)
+    }
+
+    /// Sends on a channel that still stands; that it has ended is noticed here and handed in later.
+    pub(crate) fn send(
+        &mut self,
+        channel: Channel,
+        send: impl FnOnce(&mut transport::Connection<mio::net::TcpStream>) -> Result<(), ConnectionError>,
+    ) {
+        let line = self.channels.get_mut(channel);
+        if !line.has_ended()
+            && let Err(error) = send(&mut line.connection)
+        {
+            self.connection_ended(channel, &error);
+        }
+    }
+
+    pub(crate) fn connection_ended(&mut self, channel: Channel, error: &ConnectionError) {
+        self.channels.get_mut(channel).end();
+        if error.is_link_loss() {
+            self.lost.get_or_insert(channel);
+        } else {
+            self.inputs.push_back(DestinationInput::Broken(Failure::Protocol(nonsense(error))));
+        }
+    }
+
+    /// Has new descriptors of the process watched.
+    pub(crate) fn watch_process(&mut self) -> io::Result<()> {
+        for fd in self.process.watched().iter().skip(self.watched) {
+            let source = &mut SourceFd(&fd.as_raw_fd());
+            self.poll.registry().register(source, NOTIFICATION, Interest::READABLE)?;
+            self.watched += 1;
+        }
+        Ok(())
+    }
+
+    /// Lets the last frames leave, and waits for the other side to hang up first: closing a socket with unread
+    /// bytes would destroy what is still on its way there.
+    fn say_farewell(&mut self) -> Result<(), HandlerError> {
+        let deadline = now() + FAREWELL;
+        loop {
+            while self.channels.get(Channel::Control).may_have_frame() {
+                match self.channels.get_mut(Channel::Control).receive() {
+                    Ok(true) => self.accept(Channel::Control),
+                    Ok(false) => {}
+                    Err(_) => self.channels.get_mut(Channel::Control).end(),
+                }
+                self.inputs.clear();
+            }
+            let control = self.channels.get(Channel::Control);
+            let left = deadline.since(now());
+            if control.has_ended() || left.is_zero() {
+                return Ok(());
+            }
+            self.wait(Some(left))?;
+        }
+    }
+}
+
+/// Time as the engine counts it.
+pub(crate) fn now() -> Instant {
+    Instant(sys::clock::monotonic_ns())
+}
+
+const fn nonsense(error: &ConnectionError) -> &'static str {
+    match error {
+        ConnectionError::Frame(_) => "a malformed frame",
+        ConnectionError::Unexpected(_) => "a frame that has no place here",
+        ConnectionError::Body { .. } => "a body that cannot be decoded",
+        ConnectionError::Stranger | ConnectionError::Version { .. } => "a second greeting",
+        ConnectionError::TooLong { .. } => "a frame that is too long",
+        ConnectionError::Closed
+        | ConnectionError::ClosedInFrame
+        | ConnectionError::Broken { .. }
+        | ConnectionError::QueueFull { .. } => "a broken connection",
+    }
+}

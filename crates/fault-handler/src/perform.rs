@@ -1,0 +1,249 @@
+//! What the engine wants done, one call for each action.
+
+use engine::{Content, DestinationAction, DestinationInput, Failure, InstallOutcome, SpaceId};
+use memory::{Addr, PAGE_SIZE, PageRange};
+use protocol::{Channel, Kind, Reason};
+use sys::uffd::UffdError;
+
+use crate::channels::Channels;
+use crate::fill::{Filling, fill, part};
+use crate::handler::FaultHandler;
+use crate::spaces::Spaces;
+use crate::{DestinationProcess, HandlerError, Outcome};
+
+type Pieces = Vec<(PageRange, InstallOutcome)>;
+
+impl<P: DestinationProcess> FaultHandler<'_, P> {
+    /// Does what the engine decided, and hands in what came of it.
+    pub(crate) fn perform(&mut self, action: DestinationAction) -> Result<(), HandlerError> {
+        match action {
+            DestinationAction::Reserve => self.reserve()?,
+            DestinationAction::SendReserved => self.send_reserved(),
+            DestinationAction::Map => self.map()?,
+            DestinationAction::SendReady => self.signal(Kind::Ready, 0),
+            DestinationAction::Resume => self.resume()?,
+            DestinationAction::SendRunning => {
+                self.signal(Kind::Running, u64::from(self.running.unwrap_or(0)));
+            }
+            DestinationAction::RequestPages(pages) => {
+                self.send(Channel::Fault, |fault| fault.send_page_request(pages));
+            }
+            DestinationAction::Install { space, pages, at, content } => {
+                self.install(space, pages, at, content)?;
+            }
+            DestinationAction::ZeroFill { space, at } => self.fill(space, at, Filling::Zero)?,
+            DestinationAction::Poison { space, at } => self.fill(space, at, Filling::Poison)?,
+            DestinationAction::Finish => self.finish(),
+            DestinationAction::SendDrained => self.signal(Kind::Drained, 0),
+            DestinationAction::SendAbort(failure) => self.send_abort(&failure),
+            DestinationAction::Discard(failure) => self.discard(failure),
+            DestinationAction::Complete(failure) => self.outcome = Some(Outcome::Completed(failure)),
+        }
+        Ok(())
+    }
+
+    fn reserve(&mut self) -> Result<(), HandlerError> {
+        let Some(manifest) = &self.manifest else { return Ok(()) };
+        let input = match self.process.reserve(manifest) {
+            Ok(reserved) => {
+                self.reserved = Some(reserved);
+                DestinationInput::Reserved
+            }
+            Err(failure) => DestinationInput::PrepareFailed(failure),
+        };
+        self.inputs.push_back(input);
+        self.watch_process().map_err(HandlerError::Wait)
+    }
+
+    fn map(&mut self) -> Result<(), HandlerError> {
+        let Some(manifest) = &self.manifest else { return Ok(()) };
+        let mapped = self.process.map(manifest).and_then(|uffd| {
+            let register = |range: &PageRange| uffd.register(*range);
+            manifest.lazy.iter().try_for_each(register).map_err(|error| local(&error))?;
+            Ok(uffd)
+        });
+        self.watch_process().map_err(HandlerError::Wait)?;
+        let uffd = match mapped {
+            Ok(uffd) => uffd,
+            Err(failure) => {
+                self.inputs.push_back(DestinationInput::PrepareFailed(failure));
+                return Ok(());
+            }
+        };
+        let Some(manifest) = &self.manifest else { return Ok(()) };
+        manifest.lazy.iter().for_each(|range| self.registered.insert(*range));
+        self.spaces.learn(manifest);
+        self.spaces.add(uffd, self.poll.registry())?;
+        self.inputs.push_back(DestinationInput::Mapped);
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<(), HandlerError> {
+        let pid = self.process.resume().map_err(HandlerError::Abandoned)?;
+        self.running = Some(pid);
+        self.inputs.push_back(DestinationInput::Resumed);
+        self.watch_process().map_err(HandlerError::Wait)
+    }
+
+    /// Puts the pages of the frame in hand, or zeros, or poison, where the program has these pages now.
+    fn install(
+        &mut self,
+        space: SpaceId,
+        pages: PageRange,
+        at: PageRange,
+        content: Content,
+    ) -> Result<(), HandlerError> {
+        for (run, registered) in self.by_registration(at) {
+            let source = source_of(run, at, pages);
+            if !registered {
+                self.write(run, source, content);
+                continue;
+            }
+            let filling = match content {
+                Content::Data => Filling::Bytes(bytes_in_hand(&self.channels, self.in_hand, source)),
+                Content::Zero => Filling::Zero,
+                Content::Lost => Filling::Poison,
+            };
+            let pieces = fill_space(&self.spaces, space, run, filling);
+            self.hand_in(space, pieces, |piece, outcome| {
+                let pages = source_of(piece, run, source);
+                DestinationInput::Installed { space, pages, outcome }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Zeros or poison for pages that are missing; whoever waits there is woken, whatever comes of it.
+    fn fill(&mut self, space: SpaceId, at: PageRange, filling: Filling<'_>) -> Result<(), HandlerError> {
+        let pieces = fill_space(&self.spaces, space, at, filling);
+        if matches!(filling, Filling::Poison) && pieces.is_err() {
+            return pieces.map(|_| ()).map_err(HandlerError::Memory);
+        }
+        self.hand_in(space, pieces, |at, outcome| DestinationInput::Filled { space, at, outcome })?;
+        self.spaces.get(space).map_or(Ok(()), |uffd| uffd.wake(at)).map_err(HandlerError::Memory)
+    }
+
+    /// Writes pages that the userfaultfd does not cover; only before the process runs.
+    fn write(&mut self, at: PageRange, source: PageRange, content: Content) {
+        let written = match content {
+            Content::Data => self.process.write(at, bytes_in_hand(&self.channels, self.in_hand, source)),
+            Content::Zero => single_pages(at).try_for_each(|page| self.process.write(page, &ZERO_PAGE)),
+            Content::Lost => {
+                Err(Failure::Local(format!("the source cannot read {source}, which must be in place")))
+            }
+        };
+        self.inputs.push_back(match written {
+            Ok(()) => {
+                let outcome = InstallOutcome::Installed;
+                DestinationInput::Installed { space: SpaceId::MAIN, pages: source, outcome }
+            }
+            Err(failure) => DestinationInput::Broken(failure),
+        });
+    }
+
+    /// Hands in what came of filling a range, behind whatever the program changed meanwhile.
+    fn hand_in(
+        &mut self,
+        space: SpaceId,
+        pieces: Result<Pieces, UffdError>,
+        input: impl Fn(PageRange, InstallOutcome) -> DestinationInput,
+    ) -> Result<(), HandlerError> {
+        let pieces = match pieces {
+            Ok(pieces) => pieces,
+            Err(error) => {
+                self.inputs.push_back(DestinationInput::Broken(local(&error)));
+                return Ok(());
+            }
+        };
+        for (piece, outcome) in pieces {
+            match outcome {
+                InstallOutcome::Retry => self.take_change(space)?,
+                InstallOutcome::SpaceGone => self.spaces.forget(space),
+                InstallOutcome::Installed | InstallOutcome::AlreadyPresent | InstallOutcome::RangeGone => {}
+            }
+            self.inputs.push_back(input(piece, outcome));
+        }
+        Ok(())
+    }
+
+    /// The runs of `at`, each with whether the userfaultfd covers it. Once the process runs, all that is installed
+    /// is covered, wherever it has moved to.
+    fn by_registration(&self, at: PageRange) -> Vec<(PageRange, bool)> {
+        if self.running.is_some() {
+            return vec![(at, true)];
+        }
+        let mut runs = Vec::new();
+        let mut from = at.start();
+        for run in self.registered.runs_in(at) {
+            runs.extend(PageRange::new(from, run.start()).map(|gap| (gap, false)));
+            runs.push((run, true));
+            from = run.end();
+        }
+        runs.extend(PageRange::new(from, at.end()).map(|gap| (gap, false)));
+        runs.retain(|(run, _)| !run.is_empty());
+        runs
+    }
+
+    fn finish(&mut self) {
+        self.spaces.clear();
+        self.process.finished();
+    }
+
+    fn discard(&mut self, failure: Failure) {
+        self.process.discard(&failure);
+        self.spaces.clear();
+        self.outcome = Some(Outcome::Discarded(failure));
+    }
+
+    fn send_reserved(&mut self) {
+        if let Some(reserved) = self.reserved.take() {
+            self.send(Channel::Control, |control| control.send_message(Kind::Reserved, &reserved));
+        }
+    }
+
+    fn send_abort(&mut self, failure: &Failure) {
+        let reason = Reason { text: failure.to_string() };
+        self.send(Channel::Control, |control| control.send_message(Kind::Abort, &reason));
+    }
+
+    fn signal(&mut self, kind: Kind, argument: u64) {
+        self.send(Channel::Control, |control| control.send_signal(kind, argument));
+    }
+}
+
+static ZERO_PAGE: [u8; 4096] = [0; 4096];
+
+/// Fills a range of one space; a space that is not served any more has ended.
+fn fill_space(
+    spaces: &Spaces,
+    space: SpaceId,
+    at: PageRange,
+    filling: Filling<'_>,
+) -> Result<Pieces, UffdError> {
+    match spaces.get(space) {
+        Some(uffd) => fill(uffd, at, filling),
+        None => Ok(vec![(at, InstallOutcome::SpaceGone)]),
+    }
+}
+
+/// The bytes of `source`, which lies within the frame in hand: the engine was told of no other.
+fn bytes_in_hand(channels: &Channels, in_hand: Option<(Channel, PageRange)>, source: PageRange) -> &[u8] {
+    let (channel, pages) = in_hand.expect("page bytes are asked for only while their frame is in hand");
+    assert!(pages.covers(source), "{source} is not in the frame in hand, {pages}");
+    channels.get(channel).connection.frame().map_or(&[], |frame| part(frame.body, pages, source))
+}
+
+/// Where the pages of `piece`, part of `at`, are at the source, where those of `at` are `pages`.
+fn source_of(piece: PageRange, at: PageRange, pages: PageRange) -> PageRange {
+    let start = Addr(pages.start().0 + (piece.start().0 - at.start().0));
+    piece.moved_to(start).expect("a part of a range of user pages is one")
+}
+
+fn single_pages(range: PageRange) -> impl Iterator<Item = PageRange> {
+    (0..range.pages())
+        .filter_map(move |index| PageRange::from_pages(Addr(range.start().0 + index * PAGE_SIZE), 1))
+}
+
+fn local(error: &UffdError) -> Failure {
+    Failure::Local(error.to_string())
+}

@@ -1,0 +1,71 @@
+//! What the loop needs of the process that it builds and serves.
+
+use std::os::fd::BorrowedFd;
+
+use engine::Failure;
+use memory::PageRange;
+use protocol::{Manifest, Reserved, SourceReport};
+use sys::uffd::Uffd;
+
+/// Something that happened to the process or to who watches over it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Notification {
+    /// The process has ended, by itself or by a signal.
+    Ended,
+    /// Nobody waits for the outcome any more: give up at once.
+    Abandoned(Failure),
+}
+
+/// The process at the destination, from the first reservation to its last missing page.
+///
+/// The loop calls [`reserve`](Self::reserve), [`map`](Self::map) and [`resume`](Self::resume) once each, in this
+/// order, then [`finished`](Self::finished); [`discard`](Self::discard) instead of whatever is left.
+pub trait DestinationProcess {
+    /// Proves that everything the manifest asks for can be had, and holds it. Nothing has stopped at the source.
+    ///
+    /// # Errors
+    /// What cannot be had, in words for the user.
+    fn reserve(&mut self, manifest: &Manifest) -> Result<Reserved, Failure>;
+
+    /// Builds mappings, descriptors and threads of the final manifest and returns the userfaultfd of their
+    /// address space. The loop registers `manifest.lazy` with it.
+    ///
+    /// # Errors
+    /// What did not work.
+    fn map(&mut self, manifest: &Manifest) -> Result<Uffd, Failure>;
+
+    /// Writes pages that cannot be registered (changed pages of private file mappings), before the process runs.
+    ///
+    /// # Errors
+    /// What did not work.
+    fn write(&mut self, at: PageRange, bytes: &[u8]) -> Result<(), Failure>;
+
+    /// Lets every thread go and returns the process id here. **From here on the process runs.**
+    ///
+    /// # Errors
+    /// What did not work; threads may have run.
+    fn resume(&mut self) -> Result<u32, Failure>;
+
+    /// The process forked: whoever holds a duplicate of its userfaultfd needs one of its child's as well, so that
+    /// no page of the child reads as zero when the loop ends early.
+    ///
+    /// # Errors
+    /// The duplicate cannot be had.
+    fn forked(&mut self, child: &Uffd) -> Result<(), Failure>;
+
+    /// Every page is there: duplicates of userfaultfds are to be closed. **The process depends on nobody.**
+    fn finished(&mut self);
+
+    /// Ends whatever was built. **The process never ran here.**
+    fn discard(&mut self, reason: &Failure);
+
+    /// Descriptors that become readable when there is a [`Notification`]. Asked for after each step above; the
+    /// list may only grow at its end.
+    fn watched(&self) -> Vec<BorrowedFd<'_>>;
+
+    /// The next notification, without waiting.
+    fn notification(&mut self) -> Option<Notification>;
+
+    /// The source's side of the report has come.
+    fn source_reported(&mut self, report: SourceReport);
+}

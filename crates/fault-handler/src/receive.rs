@@ -1,0 +1,73 @@
+//! Frames of the source, as inputs of the engine.
+
+use engine::{Content, DestinationInput, Failure};
+use protocol::{Channel, Header, Kind, Manifest, PageMap, Reason, SourceReport};
+use transport::ConnectionError;
+
+use crate::handler::FaultHandler;
+use crate::{DestinationProcess, channels::Line};
+
+impl<P: DestinationProcess> FaultHandler<'_, P> {
+    /// Hands in the frame that is in hand on `channel`.
+    pub(crate) fn accept(&mut self, channel: Channel) {
+        let line = self.channels.get(channel);
+        let Some(header) = line.connection.frame().map(|frame| frame.header) else { return };
+        let input = match header.kind {
+            Kind::Pages | Kind::ZeroPages | Kind::LostPages => pages(line, header),
+            _ => self.control(header),
+        };
+        match input {
+            Ok(Some(input)) => {
+                if let DestinationInput::PagesArrived { channel, pages, content: Content::Data } = input {
+                    self.in_hand = Some((channel, pages));
+                }
+                self.inputs.push_back(input);
+            }
+            Ok(None) => {}
+            Err(error) => self.connection_ended(channel, &error),
+        }
+    }
+
+    /// Hands in a control frame. The connection has checked that its kind may come from a source.
+    fn control(&mut self, header: Header) -> Result<Option<DestinationInput>, ConnectionError> {
+        let control = &self.channels.get(Channel::Control).connection;
+        Ok(Some(match header.kind {
+            Kind::Reserve => {
+                self.manifest = Some(control.message::<Manifest>()?);
+                DestinationInput::ReserveRequested
+            }
+            Kind::Switchover => {
+                let manifest = control.message::<Manifest>()?;
+                let (eager, lazy) = (manifest.eager.clone(), manifest.lazy.clone());
+                self.manifest = Some(manifest);
+                DestinationInput::SwitchoverRequested { eager, lazy }
+            }
+            Kind::Run => DestinationInput::Run { epoch: header.argument },
+            Kind::PageMap => {
+                let PageMap { scanned, data } = control.message()?;
+                DestinationInput::PageMap { scanned, data }
+            }
+            Kind::PageMapDone => DestinationInput::PageMapDone,
+            Kind::PushDone => DestinationInput::PushDone,
+            Kind::Cancel | Kind::Failed => {
+                DestinationInput::Broken(Failure::Peer(control.message::<Reason>()?.text))
+            }
+            Kind::SourceReport => {
+                let report = control.message::<SourceReport>()?;
+                self.process.source_reported(report);
+                return Ok(None);
+            }
+            kind => return Err(ConnectionError::Unexpected(kind)),
+        }))
+    }
+}
+
+fn pages(line: &Line, header: Header) -> Result<Option<DestinationInput>, ConnectionError> {
+    let body = line.connection.frame().map(|frame| frame.body).unwrap_or_default();
+    let (pages, content) = match header.kind {
+        Kind::Pages => (header.pages()?, Content::Data),
+        Kind::ZeroPages => (header.counted_pages(body)?, Content::Zero),
+        _ => (header.counted_pages(body)?, Content::Lost),
+    };
+    Ok(Some(DestinationInput::PagesArrived { channel: line.channel(), pages, content }))
+}
