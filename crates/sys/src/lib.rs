@@ -11,6 +11,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod clock;
+pub mod descriptor;
 pub mod elf;
 pub mod errno;
 pub mod fd;
@@ -24,6 +25,7 @@ pub mod own_memory;
 pub mod pagemap;
 pub mod poll;
 pub mod proc;
+pub mod process;
 pub mod raw;
 pub mod signal;
 pub mod status;

@@ -28,6 +28,7 @@ pub mod nr {
     pub const SCHED_YIELD: usize = 24;
     pub const MINCORE: usize = 27;
     pub const MADVISE: usize = 28;
+    pub const GETITIMER: usize = 36;
     pub const GETPID: usize = 39;
     pub const SOCKET: usize = 41;
     pub const CONNECT: usize = 42;
@@ -35,6 +36,7 @@ pub mod nr {
     pub const RECVMSG: usize = 47;
     pub const SHUTDOWN: usize = 48;
     pub const GETSOCKNAME: usize = 51;
+    pub const GETPEERNAME: usize = 52;
     pub const SETSOCKOPT: usize = 54;
     pub const GETSOCKOPT: usize = 55;
     pub const CLONE: usize = 56;
@@ -43,6 +45,7 @@ pub mod nr {
     pub const FCNTL: usize = 72;
     pub const READLINK: usize = 89;
     pub const RT_SIGPENDING: usize = 127;
+    pub const PERSONALITY: usize = 135;
     pub const PRCTL: usize = 157;
     pub const ARCH_PRCTL: usize = 158;
     pub const GETTID: usize = 186;
@@ -51,10 +54,12 @@ pub mod nr {
     pub const CLOCK_GETTIME: usize = 228;
     pub const EXIT_GROUP: usize = 231;
     pub const TGKILL: usize = 234;
+    pub const WAITID: usize = 247;
     pub const OPENAT: usize = 257;
     pub const READLINKAT: usize = 267;
     pub const GET_ROBUST_LIST: usize = 274;
     pub const TEE: usize = 276;
+    pub const PIPE2: usize = 293;
     pub const RT_TGSIGQUEUEINFO: usize = 297;
     pub const PRLIMIT64: usize = 302;
     pub const PROCESS_VM_READV: usize = 310;

@@ -1,0 +1,239 @@
+//! Descriptors of the calling process by number: what they are, without owning or changing them.
+//!
+//! A number may be closed by the program at any moment; every function then says `EBADF` and does no harm.
+
+pub mod pipe;
+pub mod socket;
+
+use alloc::ffi::CString;
+use alloc::vec::Vec;
+
+use crate::raw::{nr, syscall, syscall3};
+use crate::{Errno, file, thread};
+
+/// `O_ACCMODE`
+pub const ACCESS_MODE: u32 = 0o3;
+/// `O_WRONLY`
+pub const WRITE_ONLY: u32 = 0o1;
+/// `O_RDWR`
+pub const READ_WRITE: u32 = 0o2;
+/// `O_DIRECT`; on a pipe: packet mode.
+pub const DIRECT: u32 = 0o40_000;
+/// `O_PATH`
+pub const PATH_ONLY: u32 = 0o10_000_000;
+
+/// The numbers that are open, ascending.
+///
+/// # Errors
+/// Those of open(2) and getdents64(2).
+pub fn numbers() -> Result<Vec<u32>, Errno> {
+    let mut numbers = file::numeric_entries(c"/proc/thread-self/fd")?;
+    numbers.sort_unstable();
+    // The directory itself was in the list and is closed by now.
+    numbers.retain(|number| close_on_exec(*number).is_ok());
+    Ok(numbers)
+}
+
+/// Where `/proc/self/fd/NUMBER` points to: a path, `pipe:[…]`, `socket:[…]`, `anon_inode:…`.
+///
+/// # Errors
+/// `ENOENT` when the number is closed.
+pub fn link(fd: u32) -> Result<Vec<u8>, Errno> {
+    let path = CString::new(alloc::format!("/proc/thread-self/fd/{fd}")).map_err(|_| Errno::EINVAL)?;
+    file::read_link(&path)
+}
+
+/// Whether `FD_CLOEXEC` is set.
+///
+/// # Errors
+/// `EBADF`
+pub fn close_on_exec(fd: u32) -> Result<bool, Errno> {
+    const F_GETFD: usize = 1;
+    fcntl(fd, F_GETFD, 0).map(|flags| flags & 1 != 0)
+}
+
+/// `F_GETFL`: access mode and status flags.
+///
+/// # Errors
+/// `EBADF`
+pub fn status_flags(fd: u32) -> Result<u32, Errno> {
+    const F_GETFL: usize = 3;
+    fcntl(fd, F_GETFL, 0)
+}
+
+/// `F_GETSEALS` of a memfd.
+///
+/// # Errors
+/// `EINVAL` for any other file.
+pub fn seals(fd: u32) -> Result<u32, Errno> {
+    const F_GET_SEALS: usize = 1034;
+    fcntl(fd, F_GET_SEALS, 0)
+}
+
+/// Whether two numbers share an open file description.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sameness {
+    /// They do: one offset, one set of status flags.
+    Same,
+    /// They do not.
+    Different,
+    /// This kernel does not tell (neither kcmp(2) nor `F_DUPFD_QUERY`).
+    Unknown,
+}
+
+/// Whether `one` and `other` share an open file description.
+#[must_use]
+pub fn sameness(one: u32, other: u32) -> Sameness {
+    const KCMP_FILE: usize = 0;
+    const F_DUPFD_QUERY: usize = 1027;
+    let pid = thread::process_id() as usize;
+    // SAFETY: plain numbers; nothing is changed.
+    match unsafe { syscall(nr::KCMP, [pid, pid, KCMP_FILE, one as usize, other as usize, 0]) } {
+        Ok(0) => return Sameness::Same,
+        Ok(_) => return Sameness::Different,
+        Err(_) => {}
+    }
+    match fcntl(one, F_DUPFD_QUERY, other as usize) {
+        Ok(1) => Sameness::Same,
+        Ok(0) => Sameness::Different,
+        Ok(_) | Err(_) => Sameness::Unknown,
+    }
+}
+
+/// What poll(2) says of the other end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Readiness {
+    /// `POLLHUP`: nobody has the other end open.
+    pub hang_up: bool,
+    /// `POLLERR`: for the writing end of a pipe, nobody can read.
+    pub error: bool,
+}
+
+/// Asks poll(2) without waiting.
+///
+/// # Errors
+/// Those of poll(2); `EBADF`.
+pub fn readiness(fd: u32) -> Result<Readiness, Errno> {
+    const POLLERR: u32 = 0x8;
+    const POLLHUP: u32 = 0x10;
+    const POLLNVAL: u32 = 0x20;
+    // struct pollfd: the number, then two 16-bit words of events, asked for and returned.
+    let mut interest = [fd, 0];
+    let pointer = (&raw mut interest).expose_provenance();
+    // SAFETY: the pointer is valid for reads and writes of one struct pollfd.
+    unsafe { syscall3(nr::POLL, pointer, 1, 0) }?;
+    let [_, events] = interest;
+    let returned = events >> 16;
+    if returned & POLLNVAL != 0 {
+        return Err(Errno::EBADF);
+    }
+    Ok(Readiness { hang_up: returned & POLLHUP != 0, error: returned & POLLERR != 0 })
+}
+
+/// The extents of `fd` that hold data, as (offset, bytes), without moving its position and at most `limit`
+/// bytes in all. Never a byte behind `size`.
+///
+/// # Errors
+/// Those of open(2) and pread(2); `EOVERFLOW` when there is more than `limit`.
+pub fn content(fd: u32, size: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, Errno> {
+    // A description of our own: the program's position stays, and one open only for writing can be read.
+    let path = CString::new(alloc::format!("/proc/thread-self/fd/{fd}")).map_err(|_| Errno::EINVAL)?;
+    let file = file::open(&path, file::READ_ONLY)?;
+    let (mut extents, mut at, mut total) = (Vec::new(), 0, 0_usize);
+    while let Some((start, end)) = next_data(&file, at, size)? {
+        let len = usize::try_from(end - start).map_err(|_| Errno::EOVERFLOW)?;
+        total = total.saturating_add(len);
+        if total > limit {
+            return Err(Errno::EOVERFLOW);
+        }
+        let mut bytes = alloc::vec![0; len];
+        file::read_exact_at(&file, &mut bytes, start)?;
+        extents.push((start, bytes));
+        at = end;
+    }
+    Ok(extents)
+}
+
+/// The first data of `file` in `[from, size)`.
+fn next_data(file: &crate::Fd, from: u64, size: u64) -> Result<Option<(u64, u64)>, Errno> {
+    const SEEK_DATA: usize = 3;
+    const SEEK_HOLE: usize = 4;
+    let seek = |offset: u64, whence| {
+        let offset = usize::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: plain numbers; the position belongs to our own description.
+        unsafe { syscall3(nr::LSEEK, file.arg(), offset, whence) }.map(|at| at as u64)
+    };
+    if from >= size {
+        return Ok(None);
+    }
+    let start = match seek(from, SEEK_DATA) {
+        Err(Errno::ENXIO) => return Ok(None),
+        other => other?,
+    };
+    let end = seek(start, SEEK_HOLE)?.min(size);
+    Ok((start < end).then_some((start, end)))
+}
+
+pub(crate) fn fcntl(fd: u32, command: usize, argument: usize) -> Result<u32, Errno> {
+    // SAFETY: every command in this crate takes a plain number and touches no memory.
+    let value = unsafe { syscall3(nr::FCNTL, fd as usize, command, argument) }?;
+    u32::try_from(value).map_err(|_| Errno::EOVERFLOW)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Fd;
+
+    fn number(fd: &Fd) -> u32 {
+        fd.raw().cast_unsigned()
+    }
+
+    fn temporary(content: &[u8]) -> Fd {
+        use std::io::Write as _;
+        let path = alloc::format!("/tmp/posthaste-descriptor-{}-{}", std::process::id(), content.len());
+        let mut file = std::fs::File::options()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .expect("a temporary file");
+        std::fs::remove_file(&path).expect("ours");
+        file.write_all(content).expect("room");
+        // SAFETY: the number is given up by its owner.
+        unsafe { Fd::from_raw(std::os::fd::IntoRawFd::into_raw_fd(file)) }
+    }
+
+    #[test]
+    fn a_duplicate_shares_and_a_second_open_does_not() {
+        let one = file::open(c"/dev/null", file::READ_ONLY).expect("exists");
+        let two = one.duplicate_from(0).expect("room");
+        let three = file::open(c"/dev/null", file::READ_ONLY).expect("exists");
+        assert_eq!(sameness(number(&one), number(&two)), Sameness::Same);
+        assert_eq!(sameness(number(&one), number(&three)), Sameness::Different);
+    }
+
+    #[test]
+    fn open_numbers_are_listed_and_closed_ones_are_not() {
+        let open = file::open(c"/dev/null", file::READ_ONLY).expect("exists").duplicate_from(700);
+        let open = open.expect("room");
+        assert!(numbers().expect("readable").contains(&number(&open)));
+        assert_eq!(link(number(&open)), Ok(b"/dev/null".to_vec()));
+        let closed = number(&open);
+        drop(open);
+        assert!(!numbers().expect("readable").contains(&closed));
+        assert_eq!(close_on_exec(closed), Err(Errno::EBADF));
+        assert_eq!(readiness(closed), Err(Errno::EBADF));
+    }
+
+    #[test]
+    fn content_is_read_up_to_the_limit_and_the_position_stays() {
+        let file = temporary(b"twelve bytes");
+        let all = content(number(&file), 12, 12);
+        assert_eq!(all, Ok(alloc::vec![(0, b"twelve bytes".to_vec())]));
+        assert_eq!(content(number(&file), 12, 11), Err(Errno::EOVERFLOW));
+        assert_eq!(content(number(&file), 0, 0), Ok(Vec::new()));
+        let info = crate::proc::fdinfo::of_number(number(&file)).expect("open");
+        assert_eq!(info.position, 12);
+    }
+}

@@ -1,0 +1,211 @@
+//! Sockets: domain, state and addresses.
+
+use alloc::vec::Vec;
+
+use crate::Errno;
+use crate::raw::{nr, syscall, syscall3};
+
+const SOL_SOCKET: usize = 1;
+const IPPROTO_TCP: usize = 6;
+const IPPROTO_IPV6: usize = 41;
+/// `struct sockaddr_storage`
+const ADDRESS_BYTES: usize = 128;
+
+/// `AF_UNIX`
+pub const UNIX: u32 = 1;
+/// `AF_INET`
+pub const INET: u32 = 2;
+/// `AF_INET6`
+pub const INET6: u32 = 10;
+/// `SOCK_STREAM`
+pub const STREAM: u32 = 1;
+/// `IPPROTO_TCP`
+pub const TCP: u32 = 6;
+
+/// What a socket is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kind {
+    /// `SO_DOMAIN`
+    pub domain: u32,
+    /// `SO_TYPE`
+    pub kind: u32,
+    /// `SO_PROTOCOL`
+    pub protocol: u32,
+    /// `SO_ACCEPTCONN`
+    pub listening: bool,
+}
+
+/// What kind of socket `fd` is.
+///
+/// # Errors
+/// `ENOTSOCK`, `EBADF`
+pub fn kind(fd: u32) -> Result<Kind, Errno> {
+    const SO_TYPE: usize = 3;
+    const SO_ACCEPTCONN: usize = 30;
+    const SO_PROTOCOL: usize = 38;
+    const SO_DOMAIN: usize = 39;
+    let option = |name| integer(fd, SOL_SOCKET, name);
+    Ok(Kind {
+        domain: option(SO_DOMAIN)?,
+        kind: option(SO_TYPE)?,
+        protocol: option(SO_PROTOCOL)?,
+        listening: option(SO_ACCEPTCONN)? != 0,
+    })
+}
+
+/// `SO_REUSEADDR`
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub fn reuses_address(fd: u32) -> Result<bool, Errno> {
+    integer(fd, SOL_SOCKET, 2).map(|value| value != 0)
+}
+
+/// `SO_REUSEPORT`
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub fn reuses_port(fd: u32) -> Result<bool, Errno> {
+    integer(fd, SOL_SOCKET, 15).map(|value| value != 0)
+}
+
+/// `IPV6_V6ONLY`
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub fn is_v6_only(fd: u32) -> Result<bool, Errno> {
+    const IPV6_V6ONLY: usize = 26;
+    integer(fd, IPPROTO_IPV6, IPV6_V6ONLY).map(|value| value != 0)
+}
+
+/// The process at the other end of a connected Unix socket as it was at connect(2) or socketpair(2); 0 if it
+/// is in another PID namespace.
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub fn peer_process(fd: u32) -> Result<u32, Errno> {
+    const SO_PEERCRED: usize = 17;
+    let mut credentials = [0; 12];
+    option(fd, SOL_SOCKET, SO_PEERCRED, &mut credentials)?;
+    let [a, b, c, d, ..] = credentials;
+    Ok(u32::from_ne_bytes([a, b, c, d]))
+}
+
+/// State of a TCP socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TcpState {
+    /// Neither connected nor listening.
+    Closed,
+    /// Waits for connections; the number is listen(2)'s backlog.
+    Listening(u32),
+    /// Anything with another side: being opened, open, being closed.
+    Connected,
+}
+
+/// The state of TCP socket `fd` (`TCP_INFO`).
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub fn tcp_state(fd: u32) -> Result<TcpState, Errno> {
+    const TCP_INFO: usize = 11;
+    const TCP_CLOSE: u8 = 7;
+    const TCP_LISTEN: u8 = 10;
+    // tcpi_state is the first byte; for a listener tcpi_sacked, at 28, is the backlog.
+    let mut info = [0; 32];
+    option(fd, IPPROTO_TCP, TCP_INFO, &mut info)?;
+    let [state, .., b0, b1, b2, b3] = info;
+    Ok(match state {
+        TCP_CLOSE => TcpState::Closed,
+        TCP_LISTEN => TcpState::Listening(u32::from_ne_bytes([b0, b1, b2, b3])),
+        _ => TcpState::Connected,
+    })
+}
+
+/// getsockname(2), as the kernel writes it.
+///
+/// # Errors
+/// Those of getsockname(2).
+pub fn own_address(fd: u32) -> Result<Vec<u8>, Errno> {
+    address(nr::GETSOCKNAME, fd)
+}
+
+/// Whether getpeername(2) knows another side.
+///
+/// # Errors
+/// Those of getpeername(2), `ENOTCONN` excepted.
+pub fn is_connected(fd: u32) -> Result<bool, Errno> {
+    match address(nr::GETPEERNAME, fd) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOTCONN) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn address(call: usize, fd: u32) -> Result<Vec<u8>, Errno> {
+    let mut bytes = alloc::vec![0; ADDRESS_BYTES];
+    let mut len = 128_u32;
+    let pointers = (bytes.as_mut_ptr().expose_provenance(), (&raw mut len).expose_provenance());
+    // SAFETY: the kernel writes at most `len` bytes of address, and the length.
+    unsafe { syscall3(call, fd as usize, pointers.0, pointers.1) }?;
+    bytes.truncate(len as usize);
+    Ok(bytes)
+}
+
+fn integer(fd: u32, level: usize, name: usize) -> Result<u32, Errno> {
+    let mut value = [0; 4];
+    option(fd, level, name, &mut value)?;
+    Ok(u32::from_ne_bytes(value))
+}
+
+fn option(fd: u32, level: usize, name: usize, value: &mut [u8]) -> Result<(), Errno> {
+    let mut len = value.len();
+    let pointers = (value.as_mut_ptr().expose_provenance(), (&raw mut len).expose_provenance());
+    // SAFETY: the kernel writes at most `len` bytes of value, and four bytes of length.
+    unsafe { syscall(nr::GETSOCKOPT, [fd as usize, level, name, pointers.0, pointers.1, 0]) }.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::AsRawFd;
+
+    fn number(socket: &impl AsRawFd) -> u32 {
+        socket.as_raw_fd().cast_unsigned()
+    }
+
+    #[test]
+    fn a_listener_tells_its_address_and_backlog() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let fd = number(&listener);
+        let expected = Kind { domain: INET, kind: STREAM, protocol: TCP, listening: true };
+        assert_eq!(kind(fd), Ok(expected));
+        assert_eq!(tcp_state(fd), Ok(TcpState::Listening(128)));
+        let port = listener.local_addr().expect("bound").port().to_be_bytes();
+        let address = own_address(fd).expect("bound");
+        assert_eq!(address.get(2..8), Some([port[0], port[1], 127, 0, 0, 1].as_slice()));
+        assert_eq!(reuses_address(fd), Ok(true));
+        assert_eq!(is_connected(fd), Ok(false));
+    }
+
+    #[test]
+    fn a_connection_has_another_side() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let stream = TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
+        assert_eq!(tcp_state(number(&stream)), Ok(TcpState::Connected));
+        assert_eq!(is_connected(number(&stream)), Ok(true));
+    }
+
+    #[test]
+    fn a_datagram_socket_is_not_connected() {
+        let socket = UdpSocket::bind(("127.0.0.1", 0)).expect("a free port");
+        assert_eq!(is_connected(number(&socket)), Ok(false));
+        assert!(!kind(number(&socket)).expect("a socket").listening);
+    }
+
+    #[test]
+    fn a_socket_pair_has_this_process_at_its_other_end() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        assert_eq!(peer_process(number(&one)), Ok(std::process::id()));
+    }
+}

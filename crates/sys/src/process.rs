@@ -1,0 +1,185 @@
+//! What the kernel keeps for the calling process: children, limits, flags, timers.
+
+use alloc::vec::Vec;
+
+use crate::raw::{nr, syscall, syscall3};
+use crate::{Errno, file, thread};
+
+/// Whether the process has children, dead ones that nobody has waited for among them.
+///
+/// # Errors
+/// Those of waitid(2), `ECHILD` excepted.
+pub fn has_children() -> Result<bool, Errno> {
+    const P_ALL: usize = 0;
+    const WNOHANG: usize = 1;
+    const WEXITED: usize = 4;
+    const WNOWAIT: usize = 0x0100_0000;
+    const ALL_KINDS: usize = 0x4000_0000;
+    // The flags look without taking: no child is reaped.
+    let flags = WNOHANG | WEXITED | WNOWAIT | ALL_KINDS;
+    // SAFETY: without a siginfo_t the kernel writes nothing.
+    match unsafe { syscall(nr::WAITID, [P_ALL, 0, 0, flags, 0, 0]) } {
+        Ok(_) => Ok(true),
+        Err(Errno::ECHILD) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Soft and hard limit of every resource, by number, 0 to 15.
+///
+/// # Errors
+/// Those of prlimit64(2).
+pub fn limits() -> Result<Vec<(u64, u64)>, Errno> {
+    (0..16).map(limit).collect()
+}
+
+fn limit(resource: usize) -> Result<(u64, u64), Errno> {
+    let mut values = [0_u64; 2];
+    let pointer = values.as_mut_ptr().expose_provenance();
+    // SAFETY: nothing is set; the kernel writes one struct rlimit64 through the pointer.
+    unsafe { syscall(nr::PRLIMIT64, [0, resource, 0, pointer, 0, 0]) }?;
+    let [soft, hard] = values;
+    Ok((soft, hard))
+}
+
+/// personality(2).
+///
+/// # Errors
+/// None that are known.
+pub fn personality() -> Result<u32, Errno> {
+    const QUERY: usize = 0xffff_ffff;
+    // SAFETY: a plain number that changes nothing.
+    let persona = unsafe { syscall3(nr::PERSONALITY, QUERY, 0, 0) }?;
+    u32::try_from(persona).map_err(|_| Errno::EOVERFLOW)
+}
+
+/// The end of the heap.
+///
+/// # Errors
+/// None that are known.
+pub fn program_break() -> Result<u64, Errno> {
+    // SAFETY: a break of 0 is out of range, so that nothing changes.
+    unsafe { syscall3(nr::BRK, 0, 0, 0) }.map(|end| end as u64)
+}
+
+/// A flag that prctl(2) reads back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flag {
+    /// `PR_GET_DUMPABLE`
+    Dumpable,
+    /// `PR_GET_KEEPCAPS`
+    KeepCapabilities,
+    /// `PR_GET_THP_DISABLE`
+    ThpDisable,
+    /// `PR_GET_CHILD_SUBREAPER`
+    ChildSubreaper,
+}
+
+/// The value of `flag`.
+///
+/// # Errors
+/// Those of prctl(2).
+pub fn flag(flag: Flag) -> Result<u32, Errno> {
+    const PR_GET_DUMPABLE: usize = 3;
+    const PR_GET_KEEPCAPS: usize = 7;
+    const PR_GET_CHILD_SUBREAPER: usize = 37;
+    const PR_GET_THP_DISABLE: usize = 42;
+    let mut value = 0_u32;
+    let pointer = (&raw mut value).expose_provenance();
+    let (option, argument) = match flag {
+        Flag::Dumpable => (PR_GET_DUMPABLE, 0),
+        Flag::KeepCapabilities => (PR_GET_KEEPCAPS, 0),
+        Flag::ThpDisable => (PR_GET_THP_DISABLE, 0),
+        Flag::ChildSubreaper => (PR_GET_CHILD_SUBREAPER, pointer),
+    };
+    // SAFETY: only PR_GET_CHILD_SUBREAPER takes a pointer, to one int that the kernel writes.
+    let result = unsafe { syscall(nr::PRCTL, [option, argument, 0, 0, 0, 0]) }?;
+    if argument == 0 { u32::try_from(result).map_err(|_| Errno::EOVERFLOW) } else { Ok(value) }
+}
+
+/// Whether setitimer(2) has armed one of the three interval timers.
+///
+/// # Errors
+/// Those of getitimer(2).
+pub fn has_interval_timer() -> Result<bool, Errno> {
+    for which in 0..3 {
+        // struct itimerval: interval and value, seconds and microseconds each.
+        let mut timer = [0_u64; 4];
+        // SAFETY: the kernel writes one struct itimerval through the pointer.
+        unsafe { syscall3(nr::GETITIMER, which, timer.as_mut_ptr().expose_provenance(), 0) }?;
+        let [_, _, seconds, microseconds] = timer;
+        if seconds | microseconds != 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether timer_create(2) has made a timer; a kernel without `/proc/self/timers` does not tell.
+#[must_use]
+pub fn has_posix_timer() -> bool {
+    const LIMIT: usize = 1 << 20;
+    file::read_file(c"/proc/self/timers", LIMIT).is_ok_and(|list| !list.is_empty())
+}
+
+/// Whether the process has asked for the AMX tile registers (`ARCH_GET_XCOMP_PERM`).
+#[must_use]
+pub fn may_use_tiles() -> bool {
+    const ARCH_GET_XCOMP_PERM: usize = 0x1022;
+    const TILE_DATA: u64 = 1 << 18;
+    let mut components = 0_u64;
+    let pointer = (&raw mut components).expose_provenance();
+    // SAFETY: the kernel writes one word through the pointer.
+    let asked = unsafe { syscall3(nr::ARCH_PRCTL, ARCH_GET_XCOMP_PERM, pointer, 0) };
+    asked.is_ok() && components & TILE_DATA != 0
+}
+
+/// Whether the machine has swap space in which pages of shared memory may hide from mincore(2).
+#[must_use]
+pub fn machine_has_swap() -> bool {
+    const LIMIT: usize = 1 << 20;
+    // The first line is the heading.
+    file::read_file(c"/proc/swaps", LIMIT)
+        .is_ok_and(|list| list.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count() > 1)
+}
+
+/// The ids of all threads but the calling one, the main thread first, then ascending.
+///
+/// # Errors
+/// Those of open(2) and getdents64(2).
+pub fn other_threads() -> Result<Vec<u32>, Errno> {
+    let (main, own) = (thread::process_id(), thread::thread_id());
+    let mut threads = file::numeric_entries(c"/proc/self/task")?;
+    threads.retain(|tid| *tid != own);
+    threads.sort_unstable_by_key(|tid| (*tid != main, *tid));
+    Ok(threads)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_are_noticed_until_they_are_waited_for() {
+        let mut child = std::process::Command::new("true").spawn().expect("true is everywhere");
+        assert_eq!(has_children(), Ok(true));
+        child.wait().expect("it ends");
+    }
+
+    #[test]
+    fn limits_are_those_of_the_libc() {
+        let limits = limits().expect("readable");
+        assert_eq!(limits.len(), 16);
+        assert!(limits.iter().all(|(soft, hard)| soft <= hard));
+    }
+
+    #[test]
+    fn an_ordinary_process_is_dumpable_and_has_no_timer() {
+        assert_eq!(flag(Flag::Dumpable), Ok(1));
+        assert_eq!(flag(Flag::ChildSubreaper), Ok(0));
+        assert_eq!(has_interval_timer(), Ok(false));
+        assert!(!may_use_tiles());
+        assert!(program_break().is_ok_and(|end| end != 0));
+        assert!(personality().is_ok());
+    }
+}
