@@ -41,9 +41,9 @@ mod messages;
 pub use codec::{DecodeError, decode, encode};
 pub use frame::{Channel, FRAME_HEADER_LEN, Frame, FrameError, Header, Kind};
 pub use manifest::{
-    Description, DescriptionKind, Descriptor, FileProof, FileRecord, HostFacts, Listener, Manifest, MmFields,
-    ObjectRecord, PipeEnd, PipeRecord, ProcessRecord, ResourceLimit, RseqRecord, SignalAction, StreamKind,
-    ThreadRecord, VdsoRecord, WatchRecord, XsaveLayout,
+    Credentials, Description, DescriptionKind, Descriptor, FileProof, FileRecord, HostFacts, Listener,
+    Manifest, MmFields, ObjectRecord, PipeEnd, PipeRecord, ProcessRecord, ResourceLimit, RseqRecord,
+    SignalAction, SocketPairRecord, StreamKind, ThreadRecord, VdsoRecord, WatchRecord, XsaveLayout,
 };
 pub use messages::{
     FileVerdict, Hello, MAX_PAGES_PER_FRAME, MigrationId, PROTOCOL_VERSION, PageMap, Reason, Reserved,

@@ -24,8 +24,10 @@ pub struct Manifest {
     pub objects: Vec<ObjectRecord>,
     /// Every mapping but vDSO, vvar and the parasite's arena; ascending, without overlap.
     pub vmas: Vec<Vma>,
-    /// Pipes whose both ends are in the process.
+    /// Pipes whose both ends are in the process, or whose other end is lost (nobody has it at the destination).
     pub pipes: Vec<PipeRecord>,
+    /// Socket pairs whose both ends are in the process.
+    pub socket_pairs: Vec<SocketPairRecord>,
     /// Open file descriptions, referred to by index.
     pub descriptions: Vec<Description>,
     /// Descriptors, ascending.
@@ -87,6 +89,8 @@ pub struct ProcessRecord {
     pub auxv: Vec<u8>,
     /// Working directory.
     pub working_directory: Vec<u8>,
+    /// On whose behalf it acts.
+    pub credentials: Credentials,
     /// `umask(2)`.
     pub umask: u32,
     /// `personality(2)`.
@@ -107,6 +111,20 @@ pub struct ProcessRecord {
     pub child_subreaper: bool,
     /// `PR_GET_THP_DISABLE`
     pub thp_disable: bool,
+}
+
+/// Who a process is to the kernel. Real, effective and saved ids are equal: a program where they differ is
+/// refused. The destination takes these on or refuses; it never lets the process have more than here.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Credentials {
+    /// User id.
+    pub user: u32,
+    /// Group id.
+    pub group: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// `CapEff`, bit n for capability n.
+    pub capabilities: u64,
 }
 
 /// Soft and hard value, `u64::MAX` for unlimited.
@@ -243,6 +261,15 @@ pub struct PipeRecord {
     pub content: Vec<u8>,
 }
 
+/// Two connected Unix sockets without a name (`socketpair(2)`).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SocketPairRecord {
+    /// `SO_TYPE`
+    pub kind: u32,
+    /// What each end, 0 and 1, has received and not yet read.
+    pub content: [Vec<u8>; 2],
+}
+
 /// A number in the descriptor table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Descriptor {
@@ -334,6 +361,13 @@ pub enum DescriptionKind {
         pipe: u32,
         /// Which end.
         end: PipeEnd,
+    },
+    /// One end of a socket pair inside the process.
+    SocketPair {
+        /// Index into `socket_pairs`.
+        pair: u32,
+        /// Which end: 0 or 1.
+        end: u8,
     },
     /// `eventfd(2)`
     Event {
