@@ -2,11 +2,11 @@
 
 use core::time::Duration;
 
-/// Bytes of address space that one scan looks at: less than a millisecond even where every page is present.
-pub(crate) const SCAN_STEP_BYTES: u64 = 64 << 20;
+/// Pages that one scan looks at, 64 MiB: less than a millisecond even where all of them are present.
+pub(crate) const SCAN_PAGES: u64 = 16 << 10;
 
-/// Runs of pages that one `PageMap` frame carries: at most 18 bytes each, within the frame's 64 KiB.
-pub(crate) const RUNS_PER_PAGE_MAP: usize = 3000;
+/// Pages that one scan looks at behind others that found nothing, 512 MiB.
+pub(crate) const SCAN_PAGES_LARGEST: u64 = 128 << 10;
 
 /// Frames that one turn takes from a connection before it looks at the others.
 pub(crate) const FRAMES_PER_TURN: usize = 16;

@@ -36,9 +36,8 @@ pub trait SourceProcess {
     /// Reads pages of the stopped process into `buffer`, which is `pages.len()` bytes long.
     fn read(&mut self, pages: PageRange, buffer: &mut [u8]) -> ReadRun;
 
-    /// Appends the runs of pages in `range` that hold data, ascending, and returns how far it looked: a piece from
-    /// the start of `range`, at least one page.
-    fn scan(&mut self, range: PageRange, data: &mut Vec<PageRange>) -> PageRange;
+    /// The maximal runs of pages in `range` that hold data, ascending; pages of which it cannot tell count as such.
+    fn scan(&mut self, range: PageRange) -> Vec<PageRange>;
 
     /// Lets every thread go on as if nothing had happened. Called at most once, also if nothing was parked.
     fn release(&mut self);

@@ -11,7 +11,7 @@ use protocol::{Channel, Manifest};
 use sys::poll::Interest;
 
 use crate::channels::{Channels, failure_of};
-use crate::config::{FRAMES_PER_TURN, LAST_FLUSH, RUNS_PER_PAGE_MAP, SCAN_STEP_BYTES};
+use crate::config::{FRAMES_PER_TURN, LAST_FLUSH, SCAN_PAGES, SCAN_PAGES_LARGEST};
 use crate::input::{Heard, hear};
 use crate::measure::Measure;
 use crate::pages::BUFFER_BYTES;
@@ -74,6 +74,8 @@ pub(crate) struct Server<'process, P> {
     pub(crate) pushes: VecDeque<PageRange>,
     /// The scan to do next.
     pub(crate) scan: Option<PageRange>,
+    /// How many pages it looks at.
+    scan_pages: u64,
     pub(crate) buffer: Vec<u8>,
     pub(crate) measure: Measure,
     pub(crate) pid_there: u64,
@@ -95,6 +97,7 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             manifest: Some(running),
             pushes: VecDeque::new(),
             scan: None,
+            scan_pages: SCAN_PAGES,
             buffer: vec![0; BUFFER_BYTES],
             measure: Measure::new(started),
             pid_there: 0,
@@ -244,16 +247,13 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             return false;
         }
         let Some(range) = self.scan.take() else { return false };
-        let (piece, _) = range.split_at_pages(SCAN_STEP_BYTES / memory::PAGE_SIZE);
-        let mut data = Vec::new();
+        let (scanned, _) = range.split_at_pages(self.scan_pages);
         let before = now();
-        let mut scanned = self.process.scan(piece, &mut data);
+        let data = self.process.scan(scanned);
         self.measure.scanned(before, now());
-        if data.len() > RUNS_PER_PAGE_MAP {
-            data.truncate(RUNS_PER_PAGE_MAP);
-            let end = data.last().map_or(scanned.end(), |run| run.end());
-            scanned = PageRange::new(scanned.start(), end).unwrap_or(scanned);
-        }
+        // Holes cost next to nothing, and some programs reserve terabytes of them.
+        self.scan_pages =
+            if data.is_empty() { (self.scan_pages * 2).min(SCAN_PAGES_LARGEST) } else { SCAN_PAGES };
         self.handle(SourceInput::Scanned { scanned, data });
         true
     }
