@@ -79,6 +79,7 @@ impl<P: SourceProcess> Server<'_, P> {
     }
 
     fn send_run(&mut self, epoch: u64) {
+        self.process.commit();
         self.send_control(|control| control.send_signal(Kind::Run, epoch));
         self.measure.run_sent(now());
         self.process.note("the destination may run the process; serving pages");

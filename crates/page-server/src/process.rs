@@ -33,13 +33,18 @@ pub trait SourceProcess {
     /// Why not, in words for the user.
     fn capture(&mut self) -> Result<Manifest, Failure>;
 
+    /// The point of no return: called right before `Run` leaves. From here on the process never runs here again,
+    /// whatever happens.
+    fn commit(&mut self);
+
     /// Reads pages of the stopped process into `buffer`, which is `pages.len()` bytes long.
     fn read(&mut self, pages: PageRange, buffer: &mut [u8]) -> ReadRun;
 
     /// The maximal runs of pages in `range` that hold data, ascending; pages of which it cannot tell count as such.
     fn scan(&mut self, range: PageRange) -> Vec<PageRange>;
 
-    /// Lets every thread go on as if nothing had happened. Called at most once, also if nothing was parked.
+    /// Lets every thread go on as if nothing had happened. Called at most once, never after
+    /// [`Self::commit`], also if nothing was parked.
     fn release(&mut self);
 
     /// Takes one line for the log: a phase that has begun.
