@@ -2,14 +2,17 @@
 //!
 //! [`daemon`] accepts connections and groups them by migration; each migration then gets a process of its
 //! own ([`session`]), so that a bad one harms neither the daemon nor the others. What a session has to tell
-//! comes back over a pipe as [`events`].
-#![forbid(unsafe_code)]
+//! comes back over a pipe as [`events`]. A session rebuilds the process with the [`restorer`], in a namespace
+//! that a [`guardian`] watches.
+#![deny(unsafe_code, reason = "but for the trampoline of the restorer")]
 
 pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod events;
+pub mod guardian;
 pub mod inherited;
 pub mod progress;
 pub mod report;
+pub mod restorer;
 pub mod session;

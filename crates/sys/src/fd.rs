@@ -88,3 +88,17 @@ impl From<std::os::fd::OwnedFd> for Fd {
         Self(fd.into_raw_fd())
     }
 }
+
+/// Takes ownership of a descriptor number that the kernel has just made for the caller: received with
+/// `SCM_RIGHTS` or returned by `fcntl(F_DUPFD_CLOEXEC)`.
+///
+/// # Errors
+/// `EBADF` when the number is not open.
+#[cfg(feature = "std")]
+pub fn received(number: i32) -> Result<std::os::fd::OwnedFd, Errno> {
+    const F_GETFD: usize = 1;
+    let raw = usize::try_from(number).map_err(|_| Errno::EBADF)?;
+    // SAFETY: fcntl with F_GETFD touches no memory; a number that is not open gives EBADF.
+    unsafe { syscall3(nr::FCNTL, raw, F_GETFD, 0) }?;
+    Ok(Fd(number).into())
+}

@@ -10,6 +10,8 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+#[cfg(feature = "std")]
+pub mod birth;
 pub mod clock;
 pub mod descriptor;
 pub mod elf;

@@ -1,0 +1,181 @@
+//! The guardian's own process: the first of its namespaces.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use memory::Addr;
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::unistd::{Pid, setsid};
+use sys::birth::{self, Birth, BirthError, Kind, Reaped};
+
+use super::message::{Order, Word};
+use super::receive;
+use crate::restorer::trampoline;
+
+/// What a blank child is started with.
+#[derive(Clone, Copy, Debug)]
+pub struct Blank<'a> {
+    /// The id that it shall have.
+    pub pid: u32,
+    /// The memory of the hole: interpreter and first program are in it.
+    pub memory: BorrowedFd<'a>,
+    /// The child's end of the control socket.
+    pub control: BorrowedFd<'a>,
+    /// The number that the control socket shall have in the child.
+    pub control_number: u32,
+    /// Where the hole is.
+    pub hole: Addr,
+    /// Its length in bytes.
+    pub hole_len: u64,
+    /// The first operation.
+    pub first: Addr,
+}
+
+/// Lives as the first process of the new namespaces, and never returns.
+pub(super) fn run(socket: &OwnedFd, blank: &Blank<'_>) -> ! {
+    // Out of the terminal's process group: Ctrl-C is for the receiver.
+    let _ = setsid();
+    let _ = nix::sys::prctl::set_name(c"guardian");
+    let code = match serve(socket, blank) {
+        Ok(()) => 0,
+        Err(word) => {
+            say(socket, word, &[]);
+            1
+        }
+    };
+    birth::exit_now(code)
+}
+
+fn serve(socket: &OwnedFd, blank: &Blank<'_>) -> Result<(), Word> {
+    let no_child = |errno: Errno| Word::NoChild(errno as i32);
+    birth::close_all_but(&[socket.as_fd(), blank.memory, blank.control])
+        .map_err(|errno| Word::NoChild(errno.0))?;
+    mount_proc().map_err(|errno| Word::NoProc(errno as i32))?;
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    children.thread_block().map_err(no_child)?;
+    let deaths =
+        SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(no_child)?;
+    let child = match birth::birth(Kind::WithId(blank.pid)) {
+        Ok(Birth::Child) => become_blank(blank),
+        Ok(Birth::Parent(child)) => child,
+        Err(BirthError::Clone(errno) | BirthError::Count(errno)) => return Err(Word::NoChild(errno.0)),
+        Err(BirthError::Threads(_)) => return Err(Word::NoChild(Errno::EBUSY as i32)),
+    };
+    say(socket, Word::Ready, &[child.pidfd.as_raw_fd()]);
+    drop(child.pidfd);
+    let _ = birth::close_all_but(&[socket.as_fd(), deaths.as_fd()]);
+    watch(socket, &deaths, child.pid);
+    Ok(())
+}
+
+/// A `/proc` that shows the new PID namespace, seen from the new mount namespace only.
+fn mount_proc() -> Result<(), Errno> {
+    const NONE: Option<&str> = None;
+    // Slave, not private: what is mounted on this machine later shall still appear in the program's world.
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), flags, NONE)
+}
+
+/// The child's way from a copy of the session to a blank: nothing of it returns.
+fn become_blank(blank: &Blank<'_>) -> ! {
+    let _ = setsid();
+    let _ = birth::block_all_signals();
+    let number = i32::try_from(blank.control_number).unwrap_or(i32::MAX);
+    let Ok(control) = nix::fcntl::fcntl(blank.control, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(number)) else {
+        birth::exit_now(125)
+    };
+    if control != number {
+        birth::exit_now(125);
+    }
+    if let Ok(control) = sys::fd::received(control) {
+        let _ = birth::close_all_but(&[blank.memory, control.as_fd()]);
+        let _ = trampoline::enter(blank.memory, blank.hole, blank.hole_len, blank.first);
+    }
+    birth::exit_now(126)
+}
+
+/// What the watch knows.
+struct Watch {
+    held: Vec<OwnedFd>,
+    complete: bool,
+    listening: bool,
+}
+
+/// Reaps and obeys until no process is left.
+fn watch(socket: &OwnedFd, deaths: &SignalFd, child: i32) {
+    let mut state = Watch { held: Vec::new(), complete: false, listening: true };
+    while reap(socket, child) {
+        let mut interests = vec![
+            PollFd::new(deaths.as_fd(), PollFlags::POLLIN),
+            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+        ];
+        if !state.listening {
+            interests.truncate(1);
+        }
+        if poll(&mut interests, PollTimeout::NONE).is_err() {
+            continue;
+        }
+        let ordered = interests.get(1).is_some_and(|socket| socket.any().unwrap_or(true));
+        while let Ok(Some(_)) = deaths.read_signal() {}
+        if ordered {
+            state.obey(socket);
+        }
+    }
+    say(socket, Word::Empty, &[]);
+}
+
+impl Watch {
+    fn obey(&mut self, socket: &OwnedFd) {
+        let Ok((bytes, fd)) = receive(socket.as_fd(), MsgFlags::MSG_DONTWAIT) else { return };
+        let Some(&byte) = bytes.first() else {
+            self.listening = false;
+            if !self.complete {
+                kill_everybody();
+            }
+            return;
+        };
+        match Order::from_byte(byte) {
+            Some(Order::Hold) => self.held.extend(fd),
+            Some(Order::Complete) => {
+                self.complete = true;
+                self.held.clear();
+            }
+            Some(Order::Kill) => kill_everybody(),
+            None => {}
+        }
+    }
+}
+
+fn kill_everybody() {
+    // To -1 from the first process: every other process of the namespace (kill(2)).
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+}
+
+/// Reaps all who have ended, tells of the child; `false` when nobody is left.
+fn reap(socket: &OwnedFd, child: i32) -> bool {
+    loop {
+        match birth::reap() {
+            Ok(Reaped::Exited(pid, code)) if pid == child => say(socket, Word::Exited(code), &[]),
+            Ok(Reaped::Killed(pid, signal)) if pid == child => say(socket, Word::Killed(signal), &[]),
+            Ok(Reaped::Exited(..) | Reaped::Killed(..)) => {}
+            Ok(Reaped::NothingYet) => return true,
+            Ok(Reaped::NoChild) | Err(_) => return false,
+        }
+    }
+}
+
+/// Tells the session, if it is still there.
+fn say(socket: &OwnedFd, word: Word, fds: &[i32]) {
+    let bytes = word.encode();
+    let rights = [ControlMessage::ScmRights(fds)];
+    let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    let _ = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes)], control, flags, None);
+}

@@ -1,0 +1,71 @@
+//! What a syscall program is doing, for messages: *what, to what*.
+
+use std::fmt;
+
+use memory::{Addr, PageRange};
+
+/// One step of rebuilding a process; every operation belongs to one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Leaving the parent's image.
+    BecomeBlank,
+    /// Waiting for the parent.
+    Idle,
+    /// A mapping.
+    Map(PageRange),
+    /// A mapping that is not wanted any more.
+    Unmap(PageRange),
+    /// The kernel's code page.
+    MapVdso(Addr),
+    /// The userfaultfd.
+    CreateUffd,
+    /// The program break, the arguments and the executable.
+    SetMemoryFields,
+    /// A signal's action.
+    SetSignalAction(u32),
+    /// The working directory.
+    ChangeDirectory,
+    /// umask, personality and the flags of prctl.
+    SetProcessFlags,
+    /// A resource limit.
+    SetLimit(u32),
+    /// A descriptor.
+    Descriptor(u32),
+    /// An address that a socket had.
+    Bind(u32),
+    /// A thread, by its id.
+    Thread(u32),
+    /// A thread's restartable-sequences area.
+    Rseq(u32),
+    /// A pending signal.
+    RaiseSignal(u32),
+    /// The last steps.
+    Leave,
+    /// A probe by a test.
+    Probe,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BecomeBlank => write!(f, "leaving the receiver's own image"),
+            Self::Idle => write!(f, "waiting for the next program"),
+            Self::Map(range) => write!(f, "mapping {range}"),
+            Self::Unmap(range) => write!(f, "unmapping {range}"),
+            Self::MapVdso(addr) => write!(f, "mapping the vDSO at {addr}"),
+            Self::CreateUffd => write!(f, "creating the userfaultfd"),
+            Self::SetMemoryFields => write!(f, "setting program break, arguments and executable"),
+            Self::SetSignalAction(signal) => write!(f, "setting the action of signal {signal}"),
+            Self::ChangeDirectory => write!(f, "entering the working directory"),
+            Self::SetProcessFlags => write!(f, "setting umask, personality and process flags"),
+            Self::SetLimit(resource) => write!(f, "setting resource limit {resource}"),
+            Self::Descriptor(fd) => write!(f, "opening descriptor {fd}"),
+            Self::Bind(fd) => write!(f, "binding the socket of descriptor {fd}"),
+            Self::Thread(tid) => write!(f, "creating thread {tid}"),
+            Self::Rseq(tid) => write!(f, "registering the rseq area of thread {tid}"),
+            Self::RaiseSignal(signal) => write!(f, "raising pending signal {signal}"),
+            Self::Leave => write!(f, "leaving for the program"),
+            Self::Probe => write!(f, "probing"),
+        }
+    }
+}
