@@ -37,6 +37,8 @@ mod codec;
 mod frame;
 mod manifest;
 mod messages;
+#[cfg(feature = "sample")]
+pub mod sample;
 
 pub use codec::{DecodeError, decode, encode};
 pub use frame::{Channel, FRAME_HEADER_LEN, Frame, FrameError, Header, Kind};
