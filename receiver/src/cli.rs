@@ -1,29 +1,117 @@
-//! The command line.
+//! The command line: what the user typed, and one line that says what to do when it makes no sense.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::config::DEFAULT_PORT;
+use crate::daemon::Daemon;
 use crate::inherited::{Inherited, SESSION_OPTION};
 use crate::session;
+
+/// Takes in running processes and lets them go on here.
+///
+/// A program that was started with LD_PRELOAD=libsender.so and gets SIGUSR2 moves to this receiver: it goes
+/// on at its next instruction, with the receiver's standard streams, and fetches its memory as it touches it.
+/// The receiver listens on 127.0.0.1 only and takes any number of processes, one after another and side by
+/// side. SIGTERM ends the receiver; processes that have all their memory live on. SIGINT (Ctrl-C) is passed on
+/// to them. A process whose memory has not all arrived ends with the receiver.
+#[derive(Parser, Debug, Clone, PartialEq, Eq)]
+#[command(name = "receiver", version = VERSION)]
+pub struct Options {
+    /// Port to listen on; 0 takes a free one and says which
+    #[arg(default_value_t = DEFAULT_PORT)]
+    pub port: u16,
+    /// Take one process only, and exit when it has ended: 0 if it had moved completely, else 1
+    #[arg(long)]
+    pub once: bool,
+    /// Append what happens to FILE, one JSON object a line; - is standard output
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+}
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 1)");
+const _: () = assert!(protocol::PROTOCOL_VERSION == 1, "VERSION names the protocol's version");
+
+/// Exit status for a command line that makes no sense, and for a port or file that cannot be had.
+const USAGE: u8 = 2;
 
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    match arguments.split_first() {
-        Some((first, rest)) if first == SESSION_OPTION => session_main(rest),
-        _ => ExitCode::from(2),
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some((option, rest)) = arguments.get(1..).and_then(<[_]>::split_first)
+        && option == SESSION_OPTION
+    {
+        return session_main(rest);
+    }
+    match Options::try_parse_from(arguments) {
+        Ok(options) => daemon_main(&options),
+        Err(error) => explain(&error),
     }
 }
 
 fn session_main(arguments: &[OsString]) -> ExitCode {
     let Some(inherited) = Inherited::take_over(arguments) else {
-        let _ = writeln!(io::stderr(), "receiver: {SESSION_OPTION} is for the receiver's own use");
-        return ExitCode::from(2);
+        complain(format_args!("{SESSION_OPTION} is for the receiver's own use"));
+        return ExitCode::from(USAGE);
     };
     session::run(inherited).unwrap_or_else(|error| {
-        let _ = writeln!(io::stderr(), "receiver: {error:#}");
+        complain(format_args!("{error:#}"));
         ExitCode::FAILURE
     })
+}
+
+fn daemon_main(options: &Options) -> ExitCode {
+    let mut daemon = match Daemon::start(options) {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            complain(format_args!("{error:#}"));
+            return ExitCode::from(USAGE);
+        }
+    };
+    daemon.run().unwrap_or_else(|error| {
+        complain(format_args!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+/// Help and version go to standard output, anything else is one line on standard error.
+fn explain(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A reader that has seen enough (`receiver --help | head -1`) is no failure.
+            let _ = write!(io::stdout(), "{}", error.render());
+            ExitCode::SUCCESS
+        }
+        kind => {
+            complain(format_args!("{}; receiver --help lists what there is", what_is_wrong(kind, error)));
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn what_is_wrong(kind: ErrorKind, error: &clap::Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    let (argument, value) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue));
+    match kind {
+        ErrorKind::ValueValidation => format!("{argument} must be a number from 0 to 65535, not '{value}'"),
+        ErrorKind::UnknownArgument if argument.starts_with('-') => format!("unknown option '{argument}'"),
+        ErrorKind::UnknownArgument => format!("one port is enough, '{argument}' is too much"),
+        ErrorKind::InvalidValue => format!("{argument} needs a value"),
+        ErrorKind::ArgumentConflict => format!("{argument} can be given once only"),
+        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+    }
+}
+
+fn complain(text: std::fmt::Arguments<'_>) {
+    // Nobody may be listening; there is no better place to say so.
+    let _ = writeln!(io::stderr(), "receiver: {text}");
 }

@@ -1,1 +1,332 @@
-//! The daemon: listens, greets, groups, starts sessions and passes on what they tell.
+//! The daemon: listens, greets, puts channels together, starts a session for each migration and passes on
+//! what it tells.
+//!
+//! One thread and one poll. It never reads a byte of a migration: from the greeting on, the channels belong
+//! to the session process, so that nothing that arrives there can harm this one.
+
+mod child;
+mod greeting;
+mod lobby;
+mod shutdown;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::process::{ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use mio::net::TcpListener;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use protocol::MigrationId;
+
+use crate::announcer::Announcer;
+use crate::cli::Options;
+use crate::config::{MAX_SESSIONS, STRANGER_INTERVAL};
+use crate::events::{DaemonEvent, SessionEvent, Whereabouts};
+use crate::journal::Journal;
+use child::{Session, Stage};
+use lobby::{Lobby, Outcome, Party};
+use shutdown::Shutdown;
+
+const LISTENER: Token = Token(0);
+const SIGNALS: Token = Token(1);
+const FIRST_FREE: usize = 2;
+
+/// After a failed `accept` for want of descriptors, when to try again.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// The receiver's daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    poll: Poll,
+    listener: TcpListener,
+    signals: SignalFd,
+    lobby: Lobby,
+    sessions: BTreeMap<Token, Session>,
+    next_token: usize,
+    announcer: Announcer,
+    strangers: Strangers,
+    accept_again: bool,
+    once: bool,
+    shutdown: Option<Shutdown>,
+    verdict: Option<ExitCode>,
+}
+
+/// How many connections were closed without a word since the last one that was told of.
+#[derive(Debug, Default)]
+struct Strangers {
+    told: Option<Instant>,
+    untold: u64,
+}
+
+impl Daemon {
+    /// Opens port and journal, and says that it listens.
+    ///
+    /// # Errors
+    /// A port or file that cannot be had, with what to do about it.
+    pub fn start(options: &Options) -> anyhow::Result<Self> {
+        let journal = match &options.events {
+            None => Journal::default(),
+            Some(path) => Journal::open(path)
+                .with_context(|| format!("--events: '{}' cannot be opened for writing", path.display()))?,
+        };
+        let mut listener = listen(options.port)?;
+        let address = listener.local_addr().context("asking for the port")?;
+        let poll = Poll::new().context("making an epoll")?;
+        let signals = catch_signals().context("catching signals")?;
+        let registry = poll.registry();
+        registry.register(&mut listener, LISTENER, Interest::READABLE)?;
+        registry.register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)?;
+        let mut announcer = Announcer::new(journal);
+        announcer.daemon(
+            None,
+            &DaemonEvent::Listening {
+                address: address.ip(),
+                port: address.port(),
+                pid: std::process::id(),
+                version: env!("CARGO_PKG_VERSION"),
+            },
+        );
+        Ok(Self {
+            poll,
+            listener,
+            signals,
+            lobby: Lobby::default(),
+            sessions: BTreeMap::new(),
+            next_token: FIRST_FREE,
+            announcer,
+            strangers: Strangers::default(),
+            accept_again: false,
+            once: options.once,
+            shutdown: None,
+            verdict: None,
+        })
+    }
+
+    /// Runs until a signal or `--once` ends it.
+    ///
+    /// # Errors
+    /// The poll itself.
+    pub fn run(&mut self) -> anyhow::Result<ExitCode> {
+        let mut events = Events::with_capacity(256);
+        loop {
+            match self.poll.poll(&mut events, self.timeout(Instant::now())) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return Err(error).context("waiting");
+                }
+                _ => {}
+            }
+            let now = Instant::now();
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.accept(now),
+                    SIGNALS => self.signalled(now),
+                    token if self.sessions.contains_key(&token) => self.hear(token, now),
+                    token => self.visited(token, event.is_read_closed(), now),
+                }
+            }
+            self.time_has_passed(now);
+            if let Some(verdict) = self.verdict {
+                return Ok(verdict);
+            }
+        }
+    }
+
+    fn timeout(&self, now: Instant) -> Option<Duration> {
+        let retry = self.accept_again.then(|| now + ACCEPT_AGAIN);
+        let shutdown = self.shutdown.as_ref().map(|shutdown| shutdown.deadline);
+        let next = [retry, shutdown, self.lobby.next_deadline()].into_iter().flatten().min()?;
+        // The poll counts in milliseconds: round up, or it spins through the last one.
+        Some(next.saturating_duration_since(now) + Duration::from_millis(1))
+    }
+
+    fn time_has_passed(&mut self, now: Instant) {
+        while let Some(peer) = self.lobby.expire(now) {
+            self.stranger(peer, "it did not introduce itself in time", now);
+        }
+        if std::mem::take(&mut self.accept_again) {
+            self.accept(now);
+        }
+        self.go_on_shutting_down(now);
+    }
+
+    fn token(&mut self) -> Token {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        token
+    }
+
+    fn accept(&mut self, now: Instant) {
+        while self.shutdown.is_none() {
+            match self.listener.accept() {
+                Ok((stream, peer)) => {
+                    let token = self.token();
+                    match self.lobby.admit(self.poll.registry(), token, stream, peer, now) {
+                        Ok(None) => {}
+                        Ok(Some(peer)) => self.stranger(peer, "too many others came after it", now),
+                        Err(error) => self.announcer.note(format_args!("greeting {peer}: {error}")),
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_passing(error.kind()) => {}
+                Err(error) => {
+                    // Most likely no descriptor is left: the oldest visitor gives its own away.
+                    self.announcer.note(format_args!("accepting a connection: {error}"));
+                    self.lobby.evict_oldest();
+                    self.accept_again = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn visited(&mut self, token: Token, hung_up: bool, now: Instant) {
+        let (sessions, once) = (&self.sessions, self.once);
+        let admission = |migration| may_come(sessions, once, migration);
+        match self.lobby.readable(self.poll.registry(), token, hung_up, admission) {
+            Outcome::Nothing => {}
+            Outcome::Stranger(peer) => self.stranger(peer, "it is not a source of this kind", now),
+            Outcome::Refused { peer, migration, reason } => {
+                self.announcer.daemon(migration, &DaemonEvent::Refused { peer, reason });
+            }
+            Outcome::Complete(party) => self.begin(*party, now),
+        }
+    }
+
+    fn stranger(&mut self, peer: SocketAddr, why: &str, now: Instant) {
+        if self.strangers.told.is_some_and(|told| now.duration_since(told) < STRANGER_INTERVAL) {
+            self.strangers.untold += 1;
+            return;
+        }
+        let reason = match std::mem::take(&mut self.strangers.untold) {
+            0 => why.to_owned(),
+            others => format!("{why} ({others} others before it)"),
+        };
+        self.strangers.told = Some(now);
+        self.announcer.daemon(None, &DaemonEvent::Refused { peer, reason });
+    }
+
+    fn begin(&mut self, party: Party, now: Instant) {
+        let (migration, peer) = (party.migration, party.peer);
+        // Another one may have come first while this one's channels were still arriving.
+        if let Err(reason) = may_come(&self.sessions, self.once, migration) {
+            self.announcer.daemon(Some(migration), &DaemonEvent::Refused { peer, reason });
+            return;
+        }
+        self.announcer.daemon(Some(migration), &DaemonEvent::Connected { peer });
+        let token = self.token();
+        match Session::start(self.poll.registry(), token, party) {
+            Ok(session) => {
+                self.sessions.insert(token, session);
+            }
+            Err(error) => {
+                let reason = format!("starting a session: {error}");
+                let failed = SessionEvent::Failed { reason, process: Whereabouts::Source };
+                self.announcer.session(migration, &failed, now);
+            }
+        }
+    }
+
+    /// Passes on what a session has written.
+    fn hear(&mut self, token: Token, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&token) else { return };
+        let migration = session.migration;
+        loop {
+            match session.next_event() {
+                Ok(None) => return,
+                Ok(Some(event)) => self.announcer.session(migration, &event, now),
+                Err(error) => {
+                    self.announcer.note(format_args!("listening to the session of {migration}: {error}"));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn signalled(&mut self, now: Instant) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
+                Some(Signal::SIGCHLD) => self.reap(now),
+                Some(signal) => self.shut_down(signal, now),
+                None => {}
+            }
+        }
+    }
+
+    /// One SIGCHLD may stand for many children, so each is asked.
+    fn reap(&mut self, now: Instant) {
+        let tokens: Vec<Token> = self.sessions.keys().copied().collect();
+        for token in tokens {
+            let status = self.sessions.get_mut(&token).map(Session::try_wait);
+            if let Some(Ok(Some(status))) = status {
+                self.hear(token, now);
+                self.conclude(token, status, now);
+            }
+        }
+    }
+
+    /// Says what its session did not live to say, and forgets it.
+    fn conclude(&mut self, token: Token, status: ExitStatus, now: Instant) {
+        let Some(mut session) = self.sessions.remove(&token) else { return };
+        session.deregister(self.poll.registry());
+        let reason = format!("its session has ended early ({status})");
+        let process = match session.stage {
+            Stage::Preparing => Some(Whereabouts::Source),
+            Stage::Resumed => Some(Whereabouts::Lost),
+            Stage::Settled | Stage::Over => None,
+        };
+        if let Some(process) = process {
+            self.announcer.session(session.migration, &SessionEvent::Failed { reason, process }, now);
+        } else if session.stage == Stage::Settled {
+            let pid = session.program().unwrap_or_default();
+            self.announcer.note(format_args!("process {pid} goes on by itself: {reason}"));
+        }
+        if self.once && session.resumed {
+            let moved = session.exited && !session.failed;
+            self.verdict = Some(if moved { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+    }
+}
+
+/// Whether a migration is taken, or why not.
+fn may_come(sessions: &BTreeMap<Token, Session>, once: bool, migration: MigrationId) -> Result<(), String> {
+    if sessions.values().any(|session| session.migration == migration) {
+        return Err("this migration is already here".to_owned());
+    }
+    if once && !sessions.is_empty() {
+        return Err("this receiver takes one process only (--once)".to_owned());
+    }
+    if sessions.len() >= MAX_SESSIONS {
+        return Err(format!("this receiver has {MAX_SESSIONS} processes and takes no more"));
+    }
+    Ok(())
+}
+
+fn listen(port: u16) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "port {port} is in use: end what listens there, or name another port (0 takes a free one)"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            anyhow::anyhow!("port {port} needs privileges: name a port from 1024 up")
+        }
+        _ => anyhow::anyhow!("listening on port {port} of 127.0.0.1: {error}"),
+    })
+}
+
+/// From here on these signals arrive through the descriptor. Children get a clean mask from `Command`.
+fn catch_signals() -> nix::Result<SignalFd> {
+    let signals: SigSet = [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+    signals.thread_block()?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
+/// Errors of `accept` that concern the connection, not the listener.
+fn is_passing(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted)
+}

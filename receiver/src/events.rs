@@ -12,6 +12,7 @@
 //! Every line also has `time` (RFC 3339, UTC) and, from `connected` on, `migration`.
 
 use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -113,4 +114,33 @@ impl SessionEvent {
         line.push(b'\n');
         pipe.write_all(&line)
     }
+}
+
+/// What the daemon itself has to tell.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum DaemonEvent {
+    /// Connections are accepted from here on.
+    Listening {
+        /// Where, without the port.
+        address: IpAddr,
+        /// The port, the real one if 0 was asked for.
+        port: u16,
+        /// Process id of the daemon.
+        pid: u32,
+        /// Version of this program.
+        version: &'static str,
+    },
+    /// The three channels of a migration are open.
+    Connected {
+        /// Where the source is.
+        peer: SocketAddr,
+    },
+    /// A connection was turned away before it had a session.
+    Refused {
+        /// Where it came from.
+        peer: SocketAddr,
+        /// What it was told.
+        reason: String,
+    },
 }

@@ -6,12 +6,14 @@
 //! that a [`guardian`] watches.
 #![deny(unsafe_code, reason = "but for the trampoline of the restorer")]
 
+pub mod announcer;
 pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod events;
 pub mod guardian;
 pub mod inherited;
+pub mod journal;
 pub mod progress;
 pub mod report;
 pub mod restorer;

@@ -3,6 +3,9 @@
 //! Names and units follow QEMU's `query-migrate` where it has them (kebab-case, milliseconds); what it does
 //! not have, or has too coarse, is ours (snake_case, unit last).
 
+use std::fmt;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// What a migration took. Filled by the session from both sides' measurements.
@@ -116,4 +119,96 @@ pub struct FaultLatency {
     pub p99_us: u64,
     /// All.
     pub max_us: u64,
+}
+
+impl fmt::Display for Report {
+    /// A table of a few lines, indented, without a final newline.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (phases, pages, latency) = (self.phases, self.pages, self.fault_latency);
+        let us = |us| Micros(us);
+        writeln!(f, "  downtime        {} of {} in all", us(self.downtime_us), us(self.total_us))?;
+        writeln!(
+            f,
+            "  while it ran    set up {}, look for data {}, fetch pages {}",
+            us(phases.setup_us),
+            us(phases.scan_us),
+            us(phases.postcopy_us)
+        )?;
+        writeln!(
+            f,
+            "  while it stood  park {}, capture {}, hand over {}, resume {}",
+            us(phases.park_us),
+            us(phases.capture_us),
+            us(phases.switchover_us),
+            us(phases.resume_us)
+        )?;
+        let Pages { eager, fault, prefetch, push, data, zero, same_file, lost } = pages;
+        writeln!(f, "  pages, why      {eager} eager, {fault} faults, {prefetch} prefetched, {push} pushed")?;
+        writeln!(f, "  pages, what     {data} data, {zero} zero, {same_file} same file, {lost} lost")?;
+        writeln!(f, "  on the wire     {}, {:.0} Mbit/s", Bytes(self.ram.transferred), self.ram.mbps)?;
+        write!(
+            f,
+            "  fault latency   p50 {}, p99 {}, max {} ({} faults)",
+            us(latency.p50_us),
+            us(latency.p99_us),
+            us(latency.max_us),
+            latency.count
+        )
+    }
+}
+
+struct Micros(u64);
+
+impl fmt::Display for Micros {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, us) = (Duration::from_micros(self.0), self.0);
+        match us {
+            0..10_000 => write!(f, "{us} us"),
+            10_000..10_000_000 => write!(f, "{:.1} ms", whole.as_secs_f64() * 1e3),
+            _ => write!(f, "{:.1} s", whole.as_secs_f64()),
+        }
+    }
+}
+
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bytes @ 0..10_240 => write!(f, "{bytes} bytes"),
+            bytes @ 10_240..10_485_760 => write!(f, "{} KiB", bytes >> 10),
+            bytes => write!(f, "{} MiB", bytes >> 20),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_has_qemus_names_where_qemu_has_one() {
+        let json = serde_json::to_value(Report::default()).unwrap();
+        for name in ["status", "total-time", "downtime", "setup-time", "ram", "postcopy-blocktime"] {
+            assert!(json.get(name).is_some(), "{name}");
+        }
+        let ram = &json["ram"];
+        for name in
+            ["transferred", "total", "duplicate", "normal", "normal-bytes", "postcopy-requests", "page-size"]
+        {
+            assert!(ram.get(name).is_some(), "{name}");
+        }
+        assert_eq!(serde_json::from_value::<Report>(json).unwrap(), Report::default());
+    }
+
+    #[test]
+    fn the_table_fits_a_terminal_even_with_large_numbers() {
+        let mut report = Report { total_us: 59_999_999, downtime_us: 99_999, ..Report::default() };
+        report.pages =
+            Pages { eager: 9_999, fault: 99_999, prefetch: 999_999, push: 99_999_999, ..report.pages };
+        report.ram.transferred = u64::MAX;
+        let table = report.to_string();
+        assert!(table.lines().all(|line| line.len() <= 80), "{table}");
+        assert!(table.contains("100.0 ms of 60.0 s in all"), "{table}");
+    }
 }

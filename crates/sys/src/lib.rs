@@ -25,6 +25,8 @@ pub mod net;
 mod number;
 pub mod own_memory;
 pub mod pagemap;
+#[cfg(feature = "std")]
+pub mod pidfd;
 pub mod poll;
 pub mod proc;
 pub mod process;

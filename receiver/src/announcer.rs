@@ -1,0 +1,99 @@
+//! Tells what happens, to people on standard error and to programs in the journal.
+
+use std::fmt;
+use std::time::Instant;
+
+use protocol::MigrationId;
+
+use crate::events::{DaemonEvent, SessionEvent, Whereabouts};
+use crate::journal::Journal;
+use crate::progress::Bars;
+
+/// The daemon's voice. Standard output is not its own: it belongs to the moved programs.
+#[derive(Debug)]
+pub struct Announcer {
+    journal: Journal,
+    bars: Bars,
+}
+
+impl Announcer {
+    /// An announcer that also writes to `journal`.
+    #[must_use]
+    pub fn new(journal: Journal) -> Self {
+        Self { journal, bars: Bars::default() }
+    }
+
+    /// Says something that no program waits for.
+    pub fn note(&self, text: fmt::Arguments<'_>) {
+        self.bars.print(format_args!("receiver: {text}"));
+    }
+
+    /// Tells an event of the daemon.
+    pub fn daemon(&mut self, migration: Option<MigrationId>, event: &DaemonEvent) {
+        match event {
+            DaemonEvent::Listening { address, port, .. } => {
+                self.note(format_args!("listening on {address}:{port}"));
+            }
+            DaemonEvent::Connected { peer } => {
+                self.note(format_args!("{}connected from {peer}", Label(migration)));
+            }
+            DaemonEvent::Refused { peer, reason } => {
+                self.note(format_args!("{}{peer} is turned away: {reason}", Label(migration)));
+            }
+        }
+        self.record(migration, event);
+    }
+
+    /// Tells an event of a session.
+    pub fn session(&mut self, migration: MigrationId, event: &SessionEvent, now: Instant) {
+        let label = Label(Some(migration));
+        match event {
+            SessionEvent::Progress { done_bytes, total_bytes } => {
+                self.bars.update(migration, *done_bytes, *total_bytes, now);
+                return;
+            }
+            SessionEvent::Resumed { pid, source_pid, downtime_us } => self.note(format_args!(
+                "{label}process {source_pid} goes on here as {pid}, it stood still for {downtime_us} us"
+            )),
+            SessionEvent::Complete { report } => {
+                self.bars.remove(migration);
+                self.note(format_args!("{label}all of its memory is here\n{report}"));
+            }
+            SessionEvent::Refused { reason } => self.note(format_args!("{label}refused: {reason}")),
+            SessionEvent::Failed { reason, process } => {
+                self.bars.remove(migration);
+                self.note(format_args!("{label}failed: {reason}; {}", whereabouts(*process)));
+            }
+            SessionEvent::Exited { pid, status } => {
+                self.bars.remove(migration);
+                self.note(format_args!("{label}process {pid} has ended: {status}"));
+            }
+        }
+        self.record(Some(migration), event);
+    }
+
+    fn record<E: serde::Serialize>(&mut self, migration: Option<MigrationId>, event: &E) {
+        if let Err(error) = self.journal.write(migration, event) {
+            self.note(format_args!("writing to the events file: {error}; it ends here"));
+        }
+    }
+}
+
+const fn whereabouts(process: Whereabouts) -> &'static str {
+    match process {
+        Whereabouts::Source => "the process goes on at the source",
+        Whereabouts::Here => "the process goes on here and gets SIGBUS where it touches what is lost",
+        Whereabouts::Lost => "the process is lost",
+        Whereabouts::InDoubt => "the process stands still at the source",
+    }
+}
+
+/// The beginning of a migration's id, enough to tell those on one screen apart.
+struct Label(Option<MigrationId>);
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(MigrationId([a, b, c, d, ..])) = self.0 else { return Ok(()) };
+        write!(f, "[{a:02x}{b:02x}{c:02x}{d:02x}] ")
+    }
+}

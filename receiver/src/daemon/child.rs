@@ -1,0 +1,190 @@
+//! A session as the daemon sees it: a child process, the pipe on which it tells what happens, and how far it is.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+
+use mio::unix::pipe::Receiver;
+use mio::{Interest, Registry, Token};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use protocol::MigrationId;
+
+use super::lobby::Party;
+use crate::config::MAX_EVENT_BYTES;
+use crate::events::{SessionEvent, Whereabouts};
+use crate::inherited::Inherited;
+
+/// How far a migration is, as its session has told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// The process still runs at the source.
+    Preparing,
+    /// It runs here and some of its memory is still at the source.
+    Resumed,
+    /// It runs here and nothing more will come for it.
+    Settled,
+    /// Refused, failed, or the process has ended.
+    Over,
+}
+
+/// One session.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Which migration it is.
+    pub(super) migration: MigrationId,
+    /// How far it is.
+    pub(super) stage: Stage,
+    /// Whether the process ran here at any time.
+    pub(super) resumed: bool,
+    /// Whether it was refused or has failed.
+    pub(super) failed: bool,
+    /// Whether its end was told.
+    pub(super) exited: bool,
+    /// The moved process, once it runs here.
+    program: Option<Program>,
+    child: Child,
+    pipe: Receiver,
+    line: Vec<u8>,
+}
+
+/// The moved process: a descendant, but not a child, so that its number alone does not name it for sure.
+#[derive(Debug)]
+struct Program {
+    pid: u32,
+    handle: Option<OwnedFd>,
+}
+
+impl Session {
+    /// Starts the session of `party` and listens to it under `token`.
+    ///
+    /// # Errors
+    /// Making the pipe or the process; the channels are closed then.
+    pub(super) fn start(registry: &Registry, token: Token, party: Party) -> io::Result<Self> {
+        let Party { migration, control, fault, push, peer: _ } = party;
+        let (reader, writer) = io::pipe()?;
+        let inherited = Inherited { migration, control, fault, push, events: OwnedFd::from(writer) };
+        let mut pipe = Receiver::from(OwnedFd::from(reader));
+        pipe.set_nonblocking(true)?;
+        // The running program itself: its file may have been replaced by another build since.
+        let child = Command::new("/proc/self/exe")
+            .arg0("receiver")
+            .args(inherited.hand_over()?)
+            // A group of its own: the terminal's Ctrl-C is the daemon's to handle.
+            .process_group(0)
+            .spawn()?;
+        drop(inherited);
+        registry.register(&mut pipe, token, Interest::READABLE)?;
+        Ok(Self {
+            migration,
+            stage: Stage::Preparing,
+            resumed: false,
+            failed: false,
+            exited: false,
+            program: None,
+            child,
+            pipe,
+            line: Vec::new(),
+        })
+    }
+
+    /// The next event that the session has written, or `None` until there is more to read.
+    ///
+    /// # Errors
+    /// Bytes that are not an event, or a line without end.
+    pub(super) fn next_event(&mut self) -> io::Result<Option<SessionEvent>> {
+        loop {
+            if let Some(end) = self.line.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = self.line.drain(..=end).collect();
+                let event = serde_json::from_slice(&line)?;
+                self.advance(&event);
+                return Ok(Some(event));
+            }
+            if self.line.len() >= MAX_EVENT_BYTES {
+                self.line.clear();
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "an event line is too long"));
+            }
+            let mut buffer = [0; 4096];
+            match self.pipe.read(&mut buffer) {
+                Ok(0) => return Ok(None),
+                Ok(len) => self.line.extend(buffer.iter().take(len)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Takes note of an event.
+    pub(super) fn advance(&mut self, event: &SessionEvent) {
+        match event {
+            SessionEvent::Progress { .. } => {}
+            SessionEvent::Resumed { pid, .. } => {
+                self.resumed = true;
+                self.stage = Stage::Resumed;
+                self.program = Some(Program { pid: *pid, handle: sys::pidfd::open(*pid).ok() });
+            }
+            // The process may have ended before its last page was of use to anybody.
+            SessionEvent::Complete { .. } if self.stage == Stage::Over => {}
+            SessionEvent::Complete { .. } => self.stage = Stage::Settled,
+            SessionEvent::Failed { process: Whereabouts::Here, .. } => {
+                self.failed = true;
+                self.stage = Stage::Settled;
+            }
+            SessionEvent::Refused { .. } | SessionEvent::Failed { .. } => {
+                self.failed = true;
+                self.stage = Stage::Over;
+            }
+            SessionEvent::Exited { .. } => {
+                self.exited = true;
+                self.stage = Stage::Over;
+            }
+        }
+    }
+
+    /// Process id of the moved process, once it runs here.
+    #[must_use]
+    pub(super) fn program(&self) -> Option<u32> {
+        self.program.as_ref().map(|program| program.pid)
+    }
+
+    /// Passes the terminal's Ctrl-C on to the moved process, which does not belong to that terminal's group.
+    pub(super) fn interrupt_program(&self) {
+        if let Some(handle) = self.program.as_ref().and_then(|program| program.handle.as_ref()) {
+            // A process that has just ended needs no signal.
+            let _ = sys::pidfd::send_signal(handle.as_fd(), Signal::SIGINT as u32);
+        }
+    }
+
+    /// How the session's process has ended, if it has. The first answer reaps it.
+    ///
+    /// # Errors
+    /// `waitpid`.
+    pub(super) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
+    /// Stops listening to the session.
+    pub(super) fn deregister(&mut self, registry: &Registry) {
+        // It cannot fail for a pipe that was registered, and the pipe is closed next.
+        let _ = registry.deregister(&mut self.pipe);
+    }
+
+    /// Asks the session's process to end. Its guardian then ends a process that has not got all its memory.
+    pub(super) fn terminate(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Ends the session's process.
+    pub(super) fn kill(&self) {
+        self.signal(Signal::SIGKILL);
+    }
+
+    /// The child is not reaped before the session is forgotten, so the number is still its own.
+    fn signal(&self, signal: Signal) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+}
