@@ -5,7 +5,6 @@
 //! to the session process, so that nothing that arrives there can harm this one.
 
 mod child;
-mod greeting;
 mod lobby;
 mod shutdown;
 
@@ -192,7 +191,7 @@ impl Daemon {
             Outcome::Nothing => {}
             Outcome::Stranger(peer) => self.stranger(peer, "it is not a source of this kind", now),
             Outcome::Refused { peer, migration, reason } => {
-                self.announcer.daemon(migration, &DaemonEvent::Refused { peer, reason });
+                self.announcer.daemon(Some(migration), &DaemonEvent::Refused { peer, reason });
             }
             Outcome::Complete(party) => self.begin(*party, now),
         }

@@ -4,16 +4,16 @@
 //! crowd of silent visitors cannot keep it out.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use protocol::{Channel, MigrationId, PROTOCOL_VERSION};
+use protocol::{Channel, Hello, MigrationId, PROTOCOL_VERSION};
+use transport::{Connection, Expected};
 
-use super::greeting::{Greeted, Greeting, refused, welcome};
 use crate::config::{GREETING_DEADLINE, MAX_UNFINISHED};
 
 /// All visitors, the oldest first: tokens only grow.
@@ -24,17 +24,11 @@ pub(super) struct Lobby {
 
 #[derive(Debug)]
 struct Visitor {
-    stream: TcpStream,
+    connection: Connection<TcpStream>,
     peer: SocketAddr,
     deadline: Instant,
-    stage: Stage,
-}
-
-#[derive(Debug)]
-enum Stage {
-    Greeting(Greeting),
-    /// Welcomed; the other channels of its migration are still to come.
-    Waiting(MigrationId, Channel),
+    /// Once welcomed; the other channels of its migration are still to come.
+    waiting: Option<(MigrationId, Channel)>,
 }
 
 /// The three channels of a migration, greeted.
@@ -65,8 +59,8 @@ pub(super) enum Outcome {
     Refused {
         /// Where it came from.
         peer: SocketAddr,
-        /// Which migration, if it got as far as saying so.
-        migration: Option<MigrationId>,
+        /// Which migration.
+        migration: MigrationId,
         /// What it was told.
         reason: String,
     },
@@ -86,10 +80,11 @@ impl Lobby {
         now: Instant,
     ) -> io::Result<Option<SocketAddr>> {
         let evicted = if self.visitors.len() >= MAX_UNFINISHED { self.evict_oldest() } else { None };
-        stream.set_nodelay(true)?;
+        transport::prepare(&stream)?;
         registry.register(&mut stream, token, Interest::READABLE)?;
-        let stage = Stage::Greeting(Greeting::default());
-        self.visitors.insert(token, Visitor { stream, peer, deadline: now + GREETING_DEADLINE, stage });
+        let connection = Connection::new(stream, Expected::Greeting);
+        let deadline = now + GREETING_DEADLINE;
+        self.visitors.insert(token, Visitor { connection, peer, deadline, waiting: None });
         Ok(evicted)
     }
 
@@ -119,71 +114,68 @@ impl Lobby {
     ) -> Outcome {
         let Some(visitor) = self.visitors.get_mut(&token) else { return Outcome::Nothing };
         let peer = visitor.peer;
-        let Stage::Greeting(greeting) = &mut visitor.stage else {
+        if visitor.waiting.is_some() {
+            // What it sends behind its greeting is for the session.
             if hung_up {
                 self.visitors.remove(&token);
             }
             return Outcome::Nothing;
-        };
-        match greeting.read(&mut visitor.stream) {
-            Greeted::NotYet => Outcome::Nothing,
-            Greeted::HungUp => {
+        }
+        match transport::poll_hello(&mut visitor.connection) {
+            Ok(None) => Outcome::Nothing,
+            Ok(Some(hello)) => match self.judge(&hello, admission) {
+                Ok(()) => self.welcome(registry, token, &hello),
+                Err(reason) => self.refuse(token, hello.migration, reason),
+            },
+            Err(error) => {
                 self.visitors.remove(&token);
-                Outcome::Nothing
-            }
-            Greeted::Stranger => {
-                self.visitors.remove(&token);
-                Outcome::Stranger(peer)
-            }
-            Greeted::TooForeign { oldest, newest } => {
-                let reason = format!(
-                    "this receiver speaks version {PROTOCOL_VERSION} and the source {oldest} to {newest}: \
-                     install the same release on both sides"
-                );
-                self.refuse(token, None, reason)
-            }
-            Greeted::Hello { migration, channel } => {
-                let taken =
-                    self.is_waiting(migration, channel).then(|| format!("a second {channel} channel"));
-                match taken.map_or_else(|| admission(migration), Err) {
-                    Ok(()) => self.welcome(registry, token, migration, channel),
-                    Err(reason) => self.refuse(token, Some(migration), reason),
-                }
+                if error.is_link_loss() { Outcome::Nothing } else { Outcome::Stranger(peer) }
             }
         }
     }
 
-    fn welcome(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        migration: MigrationId,
-        channel: Channel,
-    ) -> Outcome {
+    /// Whether this channel is taken, or why not.
+    fn judge(
+        &self,
+        hello: &Hello,
+        admission: impl FnOnce(MigrationId) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let Hello { oldest, newest, migration, channel, .. } = *hello;
+        if transport::negotiate(oldest, newest).is_none() {
+            return Err(format!(
+                "this receiver speaks version {PROTOCOL_VERSION} of the protocol and the source {oldest} to \
+                 {newest}: install the same release on both sides"
+            ));
+        }
+        if self.find(migration, channel).is_some() {
+            return Err(format!("it has a {channel} channel already"));
+        }
+        admission(migration)
+    }
+
+    fn welcome(&mut self, registry: &Registry, token: Token, hello: &Hello) -> Outcome {
         let Some(visitor) = self.visitors.get_mut(&token) else { return Outcome::Nothing };
-        visitor.stage = Stage::Waiting(migration, channel);
+        visitor.waiting = Some((hello.migration, hello.channel));
+        let sent = transport::welcome(&mut visitor.connection, hello);
         // The first bytes on a new connection always fit its buffer; if not, it is broken.
-        if visitor.stream.write_all(&welcome()).is_err() {
+        if sent.is_err() || visitor.connection.wants_write() {
             self.visitors.remove(&token);
             return Outcome::Nothing;
         }
-        self.gather(registry, migration).map_or(Outcome::Nothing, |party| Outcome::Complete(Box::new(party)))
+        let party = self.gather(registry, hello.migration);
+        party.map_or(Outcome::Nothing, |party| Outcome::Complete(Box::new(party)))
     }
 
-    fn refuse(&mut self, token: Token, migration: Option<MigrationId>, reason: String) -> Outcome {
+    fn refuse(&mut self, token: Token, migration: MigrationId, reason: String) -> Outcome {
         let Some(mut visitor) = self.visitors.remove(&token) else { return Outcome::Nothing };
         // If the source does not hear it, it sees the connection close.
-        let _ = visitor.stream.write_all(&refused(&reason));
+        let _ = transport::refuse(&mut visitor.connection, reason.clone());
         Outcome::Refused { peer: visitor.peer, migration, reason }
     }
 
-    fn is_waiting(&self, migration: MigrationId, channel: Channel) -> bool {
-        self.find(migration, channel).is_some()
-    }
-
     fn find(&self, migration: MigrationId, channel: Channel) -> Option<Token> {
-        let is_it = |stage: &Stage| matches!(stage, Stage::Waiting(m, c) if (*m, *c) == (migration, channel));
-        self.visitors.iter().find(|(_, visitor)| is_it(&visitor.stage)).map(|(&token, _)| token)
+        let wanted = Some((migration, channel));
+        self.visitors.iter().find(|(_, visitor)| visitor.waiting == wanted).map(|(&token, _)| token)
     }
 
     /// Takes the three channels of a migration out of the lobby, once all are there.
@@ -192,7 +184,7 @@ impl Lobby {
         let [Some(control), Some(fault), Some(push)] = tokens else { return None };
         let peer = self.visitors.get(&control)?.peer;
         let mut leave = |token: Token| {
-            let mut stream = self.visitors.remove(&token)?.stream;
+            let mut stream = self.visitors.remove(&token)?.connection.into_stream();
             registry.deregister(&mut stream).ok()?;
             Some(OwnedFd::from(std::net::TcpStream::from(stream)))
         };
