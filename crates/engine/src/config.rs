@@ -7,18 +7,35 @@ use core::time::Duration;
 pub struct Config {
     /// From the first `Hello` to `Reserved`. Default 30 s: hashing large files takes its time.
     pub setup_deadline: Duration,
-    /// From the park signal to `Ready`. Default 5 s.
+    /// From the park signal to `Ready` at the source. Default 5 s. The destination is twice as patient, so that
+    /// it is the source that decides.
     pub switchover_deadline: Duration,
-    /// Without a byte from the other side after `Run`. Default 5 min.
+    /// Without a sign of life from the other side after `Run`, or without the answer to a page request.
+    /// Default 5 min.
     pub silence_deadline: Duration,
     /// Pages that one push frame carries, 1 to 64. Default 64.
     pub push_pages: u64,
     /// Push frames on their way to the socket at a time. Default 2.
     pub push_window: u32,
-    /// Pages that one page request asks for beyond the faulting one. Default 15.
+    /// Pages that one page request asks for beyond the faulting one, at most 63. Default 15.
     pub prefetch_pages: u64,
-    /// Bytes of address space that one scan covers. Default 1 GiB.
+    /// Bytes of address space that one scan or one poison covers. Scans grow where they find nothing.
+    /// Default 1 GiB.
     pub scan_bytes: u64,
+    /// Runs of data pages in one `PageMap`: 18 bytes each at most, so that it stays below 64 KiB. Default 3000.
+    pub page_map_runs: usize,
+    /// Pages that have been requested and not yet answered, beyond which the destination asks for no more.
+    /// Default 4096 (16 MiB).
+    pub pages_in_flight: u64,
+    /// Pages around a touched page without content that are made zero with it. Default 16 (64 KiB, as the
+    /// kernel's own fault-around).
+    pub zero_fill_pages: u64,
+    /// How long after the last pushed page the destination asks for what has not come. Default 100 ms.
+    pub leftover_delay: Duration,
+    /// Ranges of lost pages that the report lists; more are only counted. Default 1024.
+    pub lost_ranges: usize,
+    /// Moves of the program whose unmapping is still awaited, in one address space. Default 1024.
+    pub moves_awaited: usize,
 }
 
 impl Default for Config {
@@ -31,6 +48,12 @@ impl Default for Config {
             push_window: 2,
             prefetch_pages: 15,
             scan_bytes: 1 << 30,
+            page_map_runs: 3000,
+            pages_in_flight: 4096,
+            zero_fill_pages: 16,
+            leftover_delay: Duration::from_millis(100),
+            lost_ranges: 1024,
+            moves_awaited: 1024,
         }
     }
 }

@@ -1,48 +1,262 @@
 //! The destination's state machine.
+//!
+//! ```text
+//! Setup ─Reserve─► Reserving ─Reserved─► Reserved ─Switchover─► Listening ─last eager page─► Ready ─Run─► Resuming
+//!   └───────────────────┴──── any failure ───┴──► Aborted ◄─────────┴──────────────────────────┘             │
+//!                                                                                                       Resumed
+//!                             Completed ◄─ nothing wanted ─ Postcopy ◄───────────────────────────────────────┘
+//!                                 ▲                            │ any failure
+//!                                 └── all poisoned ─ Lost ◄────┘
+//! ```
+//!
+//! Pre-copy will stand in `Reserved`, a paused post-copy between `Postcopy` and `Lost`.
 
 mod action;
+mod fault_table;
 mod input;
+mod page_map;
+mod phases;
+mod prefetch;
+mod space;
+mod work;
 
 use alloc::collections::VecDeque;
+use core::time::Duration;
 
 pub use action::DestinationAction;
 pub use input::{Content, DestinationInput, InstallOutcome, SpaceId};
 
-use crate::{Config, Instant};
+use crate::report::{Progress, Report};
+use crate::{Config, Failure, Instant};
+use page_map::{Desk, PageMap};
 
 /// The destination of one migration.
 #[derive(Clone, Debug)]
 pub struct Destination {
     config: Config,
+    phase: Phase,
+    report: Report,
     actions: VecDeque<DestinationAction>,
+    now: Instant,
+    started: Instant,
+    /// When the phase began.
+    since: Instant,
+    /// When the source last gave a sign of life.
+    heard: Instant,
+    /// When `Switchover` was received.
+    stopped: Instant,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    /// Waits for `Reserve`.
+    Setup,
+    /// Looks whether everything can be had.
+    Reserving,
+    /// Everything can be had; the process still runs at the source.
+    Reserved {
+        /// As in [`Listening`].
+        too_early: bool,
+    },
+    /// Builds the process; eager pages arrive as soon as the mappings stand.
+    Listening(Listening),
+    /// `Ready` is sent.
+    Ready(PageMap),
+    /// `Run` has come: the process lives here from now on, or nowhere.
+    Resuming {
+        pages: PageMap,
+        /// The source was lost meanwhile.
+        lost: Option<Failure>,
+        push_done: bool,
+    },
+    /// The process runs; its pages follow.
+    Postcopy {
+        pages: PageMap,
+        /// When to ask for what the push has left out; after `PushDone`.
+        ask_leftovers: Option<Instant>,
+    },
+    /// The process runs; what it lacks will never come.
+    Lost { pages: PageMap, failure: Failure },
+    /// Nothing is missing, or nothing more can be done.
+    Completed,
+    /// The process never ran here and never will.
+    Aborted,
+}
+
+#[derive(Clone, Debug)]
+struct Listening {
+    pages: PageMap,
+    mapped: bool,
+    /// A page frame came before there was a place for it.
+    too_early: bool,
 }
 
 impl Destination {
     /// A destination that waits for [`DestinationInput::ReserveRequested`].
     #[must_use]
-    pub fn new(config: Config, _now: Instant) -> Self {
-        Self { config, actions: VecDeque::new() }
+    pub fn new(config: Config, now: Instant) -> Self {
+        Self {
+            config,
+            phase: Phase::Setup,
+            report: Report::default(),
+            actions: VecDeque::new(),
+            now,
+            started: now,
+            since: now,
+            heard: now,
+            stopped: now,
+        }
     }
 
-    /// Takes one input; actions come out of [`Self::poll_action`].
-    pub fn handle(&mut self, _now: Instant, _input: DestinationInput) {
-        let _ = self.config;
+    /// Takes one input; actions come out of [`Self::poll_action`]. An input that has lost its meaning, such as the
+    /// answer to an action that a failure has overtaken, changes nothing.
+    pub fn handle(&mut self, now: Instant, input: DestinationInput) {
+        self.now = now;
+        if input.is_from_source() {
+            self.heard = now;
+        }
+        match self.phase {
+            Phase::Setup
+            | Phase::Reserving
+            | Phase::Reserved { .. }
+            | Phase::Listening(_)
+            | Phase::Ready(_)
+            | Phase::Resuming { .. }
+            | Phase::Postcopy { .. } => self.act_on(input),
+            Phase::Lost { .. } => self.act_on_when_lost(&input),
+            Phase::Completed | Phase::Aborted => {}
+        }
     }
 
-    /// The next thing to do; call until `None`.
+    /// The next thing to do; call until `None`. Then the page frame in hand is done with.
     pub fn poll_action(&mut self) -> Option<DestinationAction> {
-        self.actions.pop_front()
+        loop {
+            if let Some(action) = self.actions.pop_front() {
+                return Some(action);
+            }
+            if let Some(action) = self.with_pages(PageMap::next_action).flatten() {
+                return Some(action);
+            }
+            self.finish_if_done();
+            if self.actions.is_empty() {
+                self.with_pages(|pages, _| pages.frame_is_done());
+                return None;
+            }
+        }
     }
 
     /// Whether page frames may be taken from the sockets: false until the mappings stand.
     #[must_use]
-    pub fn takes_pages(&self) -> bool {
-        true
+    pub const fn takes_pages(&self) -> bool {
+        match &self.phase {
+            Phase::Setup | Phase::Reserving | Phase::Reserved { .. } => false,
+            Phase::Listening(listening) => listening.mapped,
+            Phase::Ready(_)
+            | Phase::Resuming { .. }
+            | Phase::Postcopy { .. }
+            | Phase::Lost { .. }
+            | Phase::Completed
+            | Phase::Aborted => true,
+        }
+    }
+
+    /// What is known so far; complete with [`DestinationAction::Complete`].
+    #[must_use]
+    pub const fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Pages of files that are the same here and did not travel, for the report.
+    pub const fn set_same_file_pages(&mut self, pages: u64) {
+        self.report.pages.same_file = pages;
+    }
+
+    /// How far the pages have got.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let pages = self.pages();
+        let counts = &self.report.pages;
+        let done_pages = counts.data + counts.zero + counts.lost;
+        Progress {
+            done_pages,
+            total_pages: done_pages + pages.map_or(0, PageMap::outstanding),
+            total_is_known: pages.is_none_or(PageMap::is_scanned),
+        }
+    }
+
+    /// One word for the phase, for logs.
+    #[must_use]
+    pub const fn phase(&self) -> &'static str {
+        match self.phase {
+            Phase::Setup => "setup",
+            Phase::Reserving => "reserving",
+            Phase::Reserved { .. } => "reserved",
+            Phase::Listening(_) => "listening",
+            Phase::Ready(_) => "ready",
+            Phase::Resuming { .. } => "resuming",
+            Phase::Postcopy { .. } => "postcopy",
+            Phase::Lost { .. } => "lost",
+            Phase::Completed => "completed",
+            Phase::Aborted => "aborted",
+        }
     }
 
     /// When to hand in [`DestinationInput::Tick`] at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        match &self.phase {
+            Phase::Setup | Phase::Reserving | Phase::Reserved { .. } => {
+                Some(self.since + self.config.setup_deadline)
+            }
+            Phase::Listening(_) | Phase::Ready(_) => Some(self.since + 2 * self.config.switchover_deadline),
+            Phase::Resuming { .. } | Phase::Lost { .. } | Phase::Completed | Phase::Aborted => None,
+            Phase::Postcopy { pages, ask_leftovers } => {
+                let since = pages.oldest_request().map_or(self.heard, |oldest| oldest.min(self.heard));
+                let silence = since + self.config.silence_deadline;
+                Some(ask_leftovers.map_or(silence, |leftovers| leftovers.min(silence)))
+            }
+        }
+    }
+
+    fn pages(&self) -> Option<&PageMap> {
+        match &self.phase {
+            Phase::Listening(Listening { pages, .. })
+            | Phase::Ready(pages)
+            | Phase::Resuming { pages, .. }
+            | Phase::Postcopy { pages, .. }
+            | Phase::Lost { pages, .. } => Some(pages),
+            Phase::Setup | Phase::Reserving | Phase::Reserved { .. } | Phase::Completed | Phase::Aborted => {
+                None
+            }
+        }
+    }
+
+    /// Does something with the pages, in the phases that have any.
+    fn with_pages<R>(&mut self, act: impl FnOnce(&mut PageMap, &mut Desk<'_>) -> R) -> Option<R> {
+        let pages = match &mut self.phase {
+            Phase::Listening(Listening { pages, .. })
+            | Phase::Ready(pages)
+            | Phase::Resuming { pages, .. }
+            | Phase::Postcopy { pages, .. }
+            | Phase::Lost { pages, .. } => pages,
+            Phase::Setup | Phase::Reserving | Phase::Reserved { .. } | Phase::Completed | Phase::Aborted => {
+                return None;
+            }
+        };
+        let mut desk = Desk {
+            now: self.now,
+            config: &self.config,
+            report: &mut self.report,
+            actions: &mut self.actions,
+        };
+        Some(act(pages, &mut desk))
+    }
+
+    /// The only place where the phase changes. Returns how long the last one took.
+    fn enter(&mut self, phase: Phase) -> Duration {
+        let took = self.now.since(self.since);
+        self.since = self.now;
+        self.phase = phase;
+        took
     }
 }

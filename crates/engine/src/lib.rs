@@ -13,6 +13,7 @@
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 extern crate alloc;
 
@@ -20,10 +21,13 @@ mod config;
 mod destination;
 mod failure;
 mod instant;
+mod ranges;
+mod report;
 mod source;
 
 pub use config::Config;
 pub use destination::{Content, Destination, DestinationAction, DestinationInput, InstallOutcome, SpaceId};
 pub use failure::Failure;
 pub use instant::Instant;
+pub use report::{EventCounts, Latency, LostPages, PageCounts, PhaseDurations, Progress, Report};
 pub use source::{Source, SourceAction, SourceInput};

@@ -1,48 +1,438 @@
 //! The source's state machine.
+//!
+//! ```text
+//! Setup ─Connected─► Reserving ─Reserved─► Capturing ─Captured─► Switchover ─Ready─► Committing
+//!   └────────────────────┴──── any failure ───┴──► Cancelled ◄───────┴────────────────────┤
+//!                                                                      `SendRun` handed out ▼
+//!                                                     Failed ◄─ any failure ─ Postcopy ─Drained─► Completed
+//! ```
+//!
+//! Pre-copy will stand between `Reserving` and `Capturing`, a paused post-copy beside `Postcopy`.
 
 mod action;
 mod input;
+mod scan;
+mod send_queue;
 
 use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use memory::{PageRange, RangeSet};
+use protocol::{Channel, MAX_PAGES_PER_FRAME};
 
 pub use action::SourceAction;
 pub use input::SourceInput;
 
-use crate::{Config, Instant};
+use crate::ranges::are_ascending_runs;
+use crate::{Config, Failure, Instant};
+use scan::{Scan, WrongScan};
+use send_queue::SendQueue;
+
+/// The epoch of a migration's first `Run`.
+const FIRST_EPOCH: u64 = 1;
 
 /// The source of one migration.
 #[derive(Clone, Debug)]
 pub struct Source {
     config: Config,
+    phase: Phase,
+    /// When the phase began, as far as a deadline counts from there.
+    since: Instant,
+    /// When the other side last gave a sign of life.
+    heard: Instant,
+    /// Answers to page requests: handed out before all else.
+    urgent: VecDeque<SourceAction>,
     actions: VecDeque<SourceAction>,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    /// Waits for the connections.
+    Setup,
+    /// The process runs; the destination looks whether it can have everything.
+    Reserving,
+    /// The process is being stopped.
+    Capturing,
+    /// Eager pages go out; the destination builds.
+    Switchover(Serving),
+    /// `SendRun` waits to be handed out: the last moment at which the process can be taken back.
+    Committing(Serving),
+    /// The process lives elsewhere; its pages follow.
+    Postcopy(Serving),
+    /// The destination has everything.
+    Completed,
+    /// The process goes on here.
+    Cancelled,
+    /// The process lives elsewhere, or nowhere.
+    Failed,
+}
+
+/// What it takes to serve the pages of the stopped process.
+#[derive(Clone, Debug, Default)]
+struct Serving {
+    queue: SendQueue,
+    scan: Scan,
+    /// Push frames that have not left the process's memory.
+    unsent: u32,
+    page_map_done: bool,
+    push_done: bool,
 }
 
 impl Source {
     /// A source that waits for [`SourceInput::Connected`].
     #[must_use]
-    pub fn new(config: Config, _now: Instant) -> Self {
-        Self { config, actions: VecDeque::new() }
+    pub const fn new(config: Config, now: Instant) -> Self {
+        Self {
+            config,
+            phase: Phase::Setup,
+            since: now,
+            heard: now,
+            urgent: VecDeque::new(),
+            actions: VecDeque::new(),
+        }
     }
 
-    /// Takes one input; actions come out of [`Self::poll_action`].
-    pub fn handle(&mut self, _now: Instant, _input: SourceInput) {
-        let _ = self.config;
+    /// Takes one input; actions come out of [`Self::poll_action`]. An input that has lost its meaning, such as the
+    /// answer to an action that a failure has overtaken, changes nothing.
+    pub fn handle(&mut self, now: Instant, input: SourceInput) {
+        match &input {
+            SourceInput::Tick => {}
+            SourceInput::Connected
+            | SourceInput::Reserved
+            | SourceInput::Captured { .. }
+            | SourceInput::CaptureFailed(_)
+            | SourceInput::Ready
+            | SourceInput::Running
+            | SourceInput::PageRequested(_)
+            | SourceInput::Scanned { .. }
+            | SourceInput::Sent(_)
+            | SourceInput::Drained
+            | SourceInput::Broken(_) => self.heard = now,
+        }
+        match self.phase {
+            Phase::Setup => self.in_setup(now, input),
+            Phase::Reserving => self.in_reserving(now, input),
+            Phase::Capturing => self.in_capturing(now, input),
+            Phase::Switchover(_) => self.in_switchover(now, input),
+            Phase::Committing(_) => self.in_committing(now, input),
+            Phase::Postcopy(_) => self.in_postcopy(now, input),
+            Phase::Completed | Phase::Cancelled | Phase::Failed => {}
+        }
     }
 
-    /// The next thing to do; call until `None`.
+    /// The next thing to do; call until `None`. `SendRun` is the point of no return: from the moment when it is
+    /// handed out, the process never runs here again.
     pub fn poll_action(&mut self) -> Option<SourceAction> {
-        self.actions.pop_front()
+        if let Some(answer) = self.urgent.pop_front() {
+            return Some(answer);
+        }
+        let action = self.actions.pop_front()?;
+        if matches!(action, SourceAction::SendRun { .. }) {
+            self.commit();
+        }
+        Some(action)
     }
 
     /// When to hand in [`SourceInput::Tick`] at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        match self.phase {
+            Phase::Setup | Phase::Reserving => Some(self.since + self.config.setup_deadline),
+            Phase::Capturing | Phase::Switchover(_) | Phase::Committing(_) => {
+                Some(self.since + self.config.switchover_deadline)
+            }
+            Phase::Postcopy(_) => Some(self.heard + self.config.silence_deadline),
+            Phase::Completed | Phase::Cancelled | Phase::Failed => None,
+        }
     }
 
     /// Whether the process may still run here: true until `Run` is handed out.
     #[must_use]
-    pub fn may_still_run_here(&self) -> bool {
-        true
+    pub const fn may_still_run_here(&self) -> bool {
+        match self.phase {
+            Phase::Setup
+            | Phase::Reserving
+            | Phase::Capturing
+            | Phase::Switchover(_)
+            | Phase::Committing(_)
+            | Phase::Cancelled => true,
+            Phase::Postcopy(_) | Phase::Completed | Phase::Failed => false,
+        }
+    }
+
+    /// One word for the phase, for logs.
+    #[must_use]
+    pub const fn phase(&self) -> &'static str {
+        match self.phase {
+            Phase::Setup => "setup",
+            Phase::Reserving => "reserving",
+            Phase::Capturing => "capturing",
+            Phase::Switchover(_) => "switchover",
+            Phase::Committing(_) => "committing",
+            Phase::Postcopy(_) => "postcopy",
+            Phase::Completed => "completed",
+            Phase::Cancelled => "cancelled",
+            Phase::Failed => "failed",
+        }
+    }
+
+    fn in_setup(&mut self, now: Instant, input: SourceInput) {
+        match input {
+            SourceInput::Connected => {
+                self.enter(Phase::Reserving, self.since);
+                self.actions.push_back(SourceAction::SendReserve);
+            }
+            SourceInput::Broken(failure) => self.fail(failure),
+            SourceInput::Tick => self.check_deadline(now, "connection"),
+            SourceInput::Reserved
+            | SourceInput::Ready
+            | SourceInput::Running
+            | SourceInput::PageRequested(_)
+            | SourceInput::Drained => self.fail(Failure::Protocol("a message before the connection stands")),
+            SourceInput::Captured { .. }
+            | SourceInput::CaptureFailed(_)
+            | SourceInput::Scanned { .. }
+            | SourceInput::Sent(_) => {}
+        }
+    }
+
+    fn in_reserving(&mut self, now: Instant, input: SourceInput) {
+        match input {
+            SourceInput::Reserved => {
+                self.enter(Phase::Capturing, now);
+                self.actions.push_back(SourceAction::Capture);
+            }
+            SourceInput::Broken(failure) => self.fail(failure),
+            SourceInput::Tick => self.check_deadline(now, "reservation"),
+            SourceInput::Ready
+            | SourceInput::Running
+            | SourceInput::PageRequested(_)
+            | SourceInput::Drained => self.fail(Failure::Protocol("an answer before its question")),
+            SourceInput::Connected
+            | SourceInput::Captured { .. }
+            | SourceInput::CaptureFailed(_)
+            | SourceInput::Scanned { .. }
+            | SourceInput::Sent(_) => {}
+        }
+    }
+
+    fn in_capturing(&mut self, now: Instant, input: SourceInput) {
+        match input {
+            SourceInput::Captured { eager, lazy } => {
+                let lazy: RangeSet = lazy.into_iter().collect();
+                let scan = Scan::new(&lazy, self.config.scan_bytes);
+                let queue = SendQueue::new(&eager, &lazy);
+                let serving = Serving { queue, scan, unsent: 0, page_map_done: false, push_done: false };
+                self.enter(Phase::Switchover(serving), self.since);
+                self.actions.push_back(SourceAction::SendSwitchover);
+                self.fill_push_window();
+            }
+            SourceInput::CaptureFailed(failure) | SourceInput::Broken(failure) => self.fail(failure),
+            SourceInput::Tick => self.check_deadline(now, "stop of every thread"),
+            SourceInput::Reserved
+            | SourceInput::Ready
+            | SourceInput::Running
+            | SourceInput::PageRequested(_)
+            | SourceInput::Drained => self.fail(Failure::Protocol("an answer before its question")),
+            SourceInput::Connected | SourceInput::Scanned { .. } | SourceInput::Sent(_) => {}
+        }
+    }
+
+    fn in_switchover(&mut self, now: Instant, input: SourceInput) {
+        match input {
+            SourceInput::Ready => self.ready(),
+            SourceInput::PageRequested(pages) => self.answer(pages),
+            SourceInput::Sent(channel) => self.sent(channel),
+            SourceInput::CaptureFailed(failure) | SourceInput::Broken(failure) => self.fail(failure),
+            SourceInput::Tick => self.check_deadline(now, "readiness of the destination"),
+            SourceInput::Reserved | SourceInput::Running | SourceInput::Drained => {
+                self.fail(Failure::Protocol("an answer before its question"));
+            }
+            SourceInput::Connected | SourceInput::Captured { .. } | SourceInput::Scanned { .. } => {}
+        }
+    }
+
+    fn in_committing(&mut self, now: Instant, input: SourceInput) {
+        match input {
+            SourceInput::PageRequested(pages) => self.answer(pages),
+            SourceInput::Sent(channel) => self.sent(channel),
+            SourceInput::CaptureFailed(failure) | SourceInput::Broken(failure) => self.fail(failure),
+            SourceInput::Tick => self.check_deadline(now, "switchover"),
+            SourceInput::Reserved | SourceInput::Ready | SourceInput::Running | SourceInput::Drained => {
+                self.fail(Failure::Protocol("an answer before its question"));
+            }
+            SourceInput::Connected | SourceInput::Captured { .. } | SourceInput::Scanned { .. } => {}
+        }
+    }
+
+    fn in_postcopy(&mut self, now: Instant, input: SourceInput) {
+        match input {
+            SourceInput::Running => self.actions.push_back(SourceAction::SendReport),
+            SourceInput::PageRequested(pages) => self.answer(pages),
+            SourceInput::Scanned { scanned, data } => self.scanned(scanned, &data),
+            SourceInput::Sent(channel) => self.sent(channel),
+            SourceInput::Drained => {
+                self.enter(Phase::Completed, now);
+                self.end(None);
+            }
+            SourceInput::Broken(failure) => self.fail(failure),
+            SourceInput::Tick => self.check_deadline(now, "sign of life from the destination"),
+            SourceInput::Reserved | SourceInput::Ready => {
+                self.fail(Failure::Protocol("an answer that was given before"));
+            }
+            SourceInput::Connected | SourceInput::Captured { .. } | SourceInput::CaptureFailed(_) => {}
+        }
+    }
+
+    /// The only place where the phase changes.
+    fn enter(&mut self, phase: Phase, since: Instant) {
+        self.since = since;
+        self.phase = phase;
+    }
+
+    fn ready(&mut self) {
+        match self.serving().filter(|serving| serving.queue.is_empty()).map(core::mem::take) {
+            Some(serving) => {
+                self.enter(Phase::Committing(serving), self.since);
+                self.actions.push_back(SourceAction::SendRun { epoch: FIRST_EPOCH });
+            }
+            None => self.fail(Failure::Protocol("readiness before the last eager page")),
+        }
+    }
+
+    /// `SendRun` leaves the machine.
+    fn commit(&mut self) {
+        if let Some(serving) = self.serving().map(core::mem::take) {
+            self.enter(Phase::Postcopy(serving), self.since);
+            self.go_on();
+        }
+    }
+
+    /// Before `Run`: the process goes on here. After it: never.
+    fn fail(&mut self, failure: Failure) {
+        self.urgent.clear();
+        self.actions.clear();
+        match self.phase {
+            Phase::Setup => {
+                self.enter(Phase::Cancelled, self.since);
+                self.actions.push_back(SourceAction::Release(failure));
+            }
+            Phase::Reserving | Phase::Capturing | Phase::Switchover(_) | Phase::Committing(_) => {
+                self.enter(Phase::Cancelled, self.since);
+                self.actions.push_back(SourceAction::SendCancel(failure.clone()));
+                self.actions.push_back(SourceAction::Release(failure));
+            }
+            Phase::Postcopy(_) => {
+                self.enter(Phase::Failed, self.since);
+                self.end(Some(failure));
+            }
+            Phase::Completed | Phase::Cancelled | Phase::Failed => {}
+        }
+    }
+
+    fn end(&mut self, failure: Option<Failure>) {
+        self.urgent.clear();
+        self.actions.clear();
+        self.actions.push_back(SourceAction::End(failure));
+    }
+
+    fn check_deadline(&mut self, now: Instant, awaited: &'static str) {
+        if self.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            self.fail(Failure::Deadline(awaited));
+        }
+    }
+
+    fn serving(&mut self) -> Option<&mut Serving> {
+        match &mut self.phase {
+            Phase::Switchover(serving) | Phase::Committing(serving) | Phase::Postcopy(serving) => {
+                Some(serving)
+            }
+            Phase::Setup
+            | Phase::Reserving
+            | Phase::Capturing
+            | Phase::Completed
+            | Phase::Cancelled
+            | Phase::Failed => None,
+        }
+    }
+
+    fn answer(&mut self, pages: PageRange) {
+        let fits = pages.pages() <= MAX_PAGES_PER_FRAME;
+        let answer = self.serving().filter(|_| fits).and_then(|serving| serving.queue.answer(pages));
+        let Some(answer) = answer else {
+            self.fail(Failure::Protocol("a request for pages that are not served"));
+            return;
+        };
+        let channel = Channel::Fault;
+        self.urgent.extend(answer.zero.into_iter().map(|pages| SourceAction::SendZero { channel, pages }));
+        self.urgent.extend(answer.read.into_iter().map(|pages| SourceAction::SendPages { channel, pages }));
+        self.go_on();
+    }
+
+    fn sent(&mut self, channel: Channel) {
+        if let (Channel::Push, Some(serving)) = (channel, self.serving()) {
+            serving.unsent = serving.unsent.saturating_sub(1);
+        }
+        self.go_on();
+    }
+
+    fn scanned(&mut self, scanned: PageRange, data: &[PageRange]) {
+        let Some(serving) = self.serving() else { return };
+        let noted = serving.scan.done(scanned, !data.is_empty());
+        if noted == Err(WrongScan) || !are_ascending_runs(data, scanned) {
+            self.fail(Failure::Local(String::from(
+                "a scan answered for another range than it was asked for",
+            )));
+            return;
+        }
+        serving.queue.scanned(scanned, data);
+        self.send_page_maps(scanned, data);
+        self.go_on();
+    }
+
+    /// Hands the scan's result over in messages of bounded length, each for a part of `scanned` of its own.
+    fn send_page_maps(&mut self, scanned: PageRange, data: &[PageRange]) {
+        let mut rest = scanned;
+        let mut runs = data;
+        while runs.len() > self.config.page_map_runs.max(1) {
+            let (now, later) = runs.split_at(self.config.page_map_runs.max(1));
+            let until = now.last().map_or(rest.end(), |run| run.end());
+            let (part, behind) = rest.split_at_pages((until.0 - rest.start().0) / memory::PAGE_SIZE);
+            self.actions.push_back(SourceAction::SendPageMap { scanned: part, data: now.to_vec() });
+            (rest, runs) = (behind, later);
+        }
+        self.actions.push_back(SourceAction::SendPageMap { scanned: rest, data: Vec::from(runs) });
+    }
+
+    /// Keeps the push window full and, after `Run`, one scan under way; says when either has come to its end.
+    fn go_on(&mut self) {
+        self.fill_push_window();
+        let Phase::Postcopy(serving) = &mut self.phase else { return };
+        if !serving.page_map_done && serving.scan.is_complete() {
+            serving.page_map_done = true;
+            self.actions.push_back(SourceAction::SendPageMapDone);
+        }
+        if let Some(piece) = serving.scan.next() {
+            self.actions.push_back(SourceAction::Scan(piece));
+        }
+        let all_pushed = serving.page_map_done && serving.queue.is_empty() && serving.unsent == 0;
+        if all_pushed && !serving.push_done {
+            serving.push_done = true;
+            self.actions.push_back(SourceAction::SendPushDone);
+        }
+    }
+
+    fn fill_push_window(&mut self) {
+        let (window, most) = (self.config.push_window, self.config.push_pages.clamp(1, MAX_PAGES_PER_FRAME));
+        let Some(serving) = self.serving() else { return };
+        let mut frames = Vec::new();
+        while serving.unsent < window.max(1)
+            && let Some(pages) = serving.queue.next(most)
+        {
+            serving.unsent += 1;
+            frames.push(SourceAction::SendPages { channel: Channel::Push, pages });
+        }
+        self.actions.extend(frames);
     }
 }

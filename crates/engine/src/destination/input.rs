@@ -164,3 +164,32 @@ pub enum DestinationInput {
     /// Time has passed; see [`Destination::poll_timeout`].
     Tick,
 }
+
+impl DestinationInput {
+    /// Whether this is a sign of life from the source.
+    pub(super) const fn is_from_source(&self) -> bool {
+        match self {
+            Self::ReserveRequested
+            | Self::SwitchoverRequested { .. }
+            | Self::PagesArrived { .. }
+            | Self::Run { .. }
+            | Self::PageMap { .. }
+            | Self::PageMapDone
+            | Self::PushDone => true,
+            Self::Reserved
+            | Self::Mapped
+            | Self::PrepareFailed(_)
+            | Self::Installed { .. }
+            | Self::Filled { .. }
+            | Self::Resumed
+            | Self::Fault { .. }
+            | Self::Remapped { .. }
+            | Self::Removed { .. }
+            | Self::Unmapped { .. }
+            | Self::Forked { .. }
+            | Self::SpaceGone(_)
+            | Self::Broken(_)
+            | Self::Tick => false,
+        }
+    }
+}

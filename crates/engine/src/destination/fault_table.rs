@@ -1,0 +1,114 @@
+//! Page requests: which pages have been asked for, why, and which must wait until there is room.
+
+use alloc::collections::VecDeque;
+
+use memory::{Addr, PAGE_SIZE, PageRange, PageSet};
+use protocol::MAX_PAGES_PER_FRAME;
+
+use super::space::Space;
+use crate::{Config, Instant};
+
+/// Requests of all address spaces together: a page is on its way once, whoever waits for it. Source addresses.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FaultTable {
+    in_flight: PageSet,
+    /// Pages in flight, or about to be, for which a thread waits.
+    faulted: PageSet,
+    /// To be asked for as soon as there is room.
+    deferred: PageSet,
+    /// When each request was sent; those answered are dropped from the front.
+    sent: VecDeque<(Instant, PageRange)>,
+    /// False until the mappings stand.
+    open: bool,
+}
+
+impl FaultTable {
+    /// From here on requests go out.
+    pub(super) fn open(&mut self) {
+        self.open = true;
+    }
+
+    /// A thread waits for `page`, which lies at `current` in `space`. Returns what to ask for at once: the page and
+    /// wanted ones behind it.
+    pub(super) fn fault(
+        &mut self,
+        config: &Config,
+        now: Instant,
+        space: &Space,
+        (current, page): (PageRange, PageRange),
+    ) -> Option<PageRange> {
+        self.faulted.insert(page);
+        if self.in_flight.contains(page.start()) {
+            return None;
+        }
+        if !self.open || self.in_flight.len() >= config.pages_in_flight {
+            self.deferred.insert(page);
+            return None;
+        }
+        let behind = super::prefetch::pages_behind(config, space, &self.in_flight, (current, page));
+        let request = PageRange::from_pages(page.start(), 1 + behind).unwrap_or(page);
+        self.ask(now, request);
+        Some(request)
+    }
+
+    /// Pages are wanted, though nobody waits for them.
+    pub(super) fn defer(&mut self, pages: PageRange) {
+        self.deferred.insert(pages);
+    }
+
+    /// The next deferred request, if there is room: pages that `is_wanted` and that are not on their way.
+    pub(super) fn next_deferred(
+        &mut self,
+        config: &Config,
+        now: Instant,
+        is_wanted: impl Fn(Addr) -> bool,
+    ) -> Option<PageRange> {
+        while self.open && self.in_flight.len() < config.pages_in_flight {
+            let run = self.deferred.next_run(Addr(0), MAX_PAGES_PER_FRAME)?;
+            let asked = |at: Addr| is_wanted(at) && !self.in_flight.contains(at);
+            let mut end = run.start();
+            while end < run.end() && asked(end) {
+                end = Addr(end.0 + PAGE_SIZE);
+            }
+            // A page that need not be asked for is dropped with what comes before it.
+            let taken = if end < run.end() { Addr(end.0 + PAGE_SIZE) } else { end };
+            PageRange::new(run.start(), taken).map(|taken| self.deferred.remove(taken));
+            if let Some(request) = PageRange::new(run.start(), end).filter(|request| !request.is_empty()) {
+                self.ask(now, request);
+                return Some(request);
+            }
+        }
+        None
+    }
+
+    /// The answer for these pages has come.
+    pub(super) fn answered(&mut self, pages: PageRange) {
+        self.in_flight.remove(pages);
+        while let Some((_, front)) = self.sent.front()
+            && self.in_flight.first_in(*front).is_none()
+        {
+            self.sent.pop_front();
+        }
+    }
+
+    /// How many of these pages somebody waited for; they are forgotten.
+    pub(super) fn take_faulted(&mut self, pages: PageRange) -> u64 {
+        self.faulted.remove(pages)
+    }
+
+    /// When the oldest request that has no answer yet was sent.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.sent.front().map(|(at, _)| *at)
+    }
+
+    /// Drops every request: nobody is there to answer.
+    pub(super) fn close(&mut self) {
+        *self = Self::default();
+    }
+
+    fn ask(&mut self, now: Instant, request: PageRange) {
+        self.in_flight.insert(request);
+        self.deferred.remove(request);
+        self.sent.push_back((now, request));
+    }
+}

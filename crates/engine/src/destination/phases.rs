@@ -1,0 +1,385 @@
+//! What each input does in each phase. Inputs are in the order in which a migration sees them.
+
+use alloc::string::String;
+
+use memory::PageRange;
+use protocol::Channel;
+
+use super::page_map::PageMap;
+use super::{Content, Destination, DestinationAction, DestinationInput, InstallOutcome, Listening, Phase};
+use crate::Failure;
+use crate::ranges::are_ascending_runs;
+
+impl Destination {
+    /// Everything before the source is lost.
+    pub(super) fn act_on(&mut self, input: DestinationInput) {
+        match input {
+            DestinationInput::ReserveRequested => self.reserve_requested(),
+            DestinationInput::Reserved => self.reserved(),
+            DestinationInput::SwitchoverRequested { eager, lazy } => self.switchover_requested(&eager, &lazy),
+            DestinationInput::Mapped => self.mapped(),
+            DestinationInput::PrepareFailed(failure) => self.prepare_failed(failure),
+            DestinationInput::PagesArrived { channel, pages, content } => {
+                self.pages_arrived(channel, pages, content);
+            }
+            DestinationInput::Run { .. } => self.run(),
+            DestinationInput::Resumed => self.resumed(),
+            DestinationInput::PageMap { scanned, data } => self.page_map(scanned, &data),
+            DestinationInput::PageMapDone => self.page_map_done(),
+            DestinationInput::PushDone => self.push_done(),
+            DestinationInput::Broken(failure) => self.fail(failure),
+            DestinationInput::Tick => self.tick(),
+            DestinationInput::Installed { .. }
+            | DestinationInput::Filled { .. }
+            | DestinationInput::Fault { .. }
+            | DestinationInput::Remapped { .. }
+            | DestinationInput::Removed { .. }
+            | DestinationInput::Unmapped { .. }
+            | DestinationInput::Forked { .. }
+            | DestinationInput::SpaceGone(_) => self.memory_changed(&input),
+        }
+    }
+
+    /// Nobody is there to talk to; the program still touches and changes its memory.
+    pub(super) fn act_on_when_lost(&mut self, input: &DestinationInput) {
+        match input {
+            DestinationInput::Installed { .. }
+            | DestinationInput::Filled { .. }
+            | DestinationInput::Fault { .. }
+            | DestinationInput::Remapped { .. }
+            | DestinationInput::Removed { .. }
+            | DestinationInput::Unmapped { .. }
+            | DestinationInput::Forked { .. }
+            | DestinationInput::SpaceGone(_) => self.memory_changed(input),
+            DestinationInput::ReserveRequested
+            | DestinationInput::Reserved
+            | DestinationInput::SwitchoverRequested { .. }
+            | DestinationInput::Mapped
+            | DestinationInput::PrepareFailed(_)
+            | DestinationInput::PagesArrived { .. }
+            | DestinationInput::Run { .. }
+            | DestinationInput::Resumed
+            | DestinationInput::PageMap { .. }
+            | DestinationInput::PageMapDone
+            | DestinationInput::PushDone
+            | DestinationInput::Broken(_)
+            | DestinationInput::Tick => {}
+        }
+    }
+
+    /// Nothing is wanted any more, or what is wanted has been given up: the last actions.
+    pub(super) fn finish_if_done(&mut self) {
+        let (drained, failure) = match &self.phase {
+            Phase::Postcopy { pages, .. } if pages.is_settled() => (true, None),
+            Phase::Lost { failure, .. } => (false, Some(failure.clone())),
+            Phase::Setup
+            | Phase::Reserving
+            | Phase::Reserved { .. }
+            | Phase::Listening(_)
+            | Phase::Ready(_)
+            | Phase::Resuming { .. }
+            | Phase::Postcopy { .. }
+            | Phase::Completed
+            | Phase::Aborted => return,
+        };
+        let took = self.enter(Phase::Completed);
+        self.report.phases.postcopy += took;
+        self.report.total = self.now.since(self.started);
+        self.actions.push_back(DestinationAction::Finish);
+        if drained {
+            self.actions.push_back(DestinationAction::SendDrained);
+        }
+        self.actions.push_back(DestinationAction::Complete(failure));
+    }
+
+    fn reserve_requested(&mut self) {
+        let Phase::Setup = self.phase else {
+            return self.broke_protocol("a second reservation");
+        };
+        self.enter(Phase::Reserving);
+        self.actions.push_back(DestinationAction::Reserve);
+    }
+
+    fn reserved(&mut self) {
+        let Phase::Reserving = self.phase else { return };
+        self.report.phases.reserve = self.enter(Phase::Reserved { too_early: false });
+        self.actions.push_back(DestinationAction::SendReserved);
+    }
+
+    fn switchover_requested(&mut self, eager: &[PageRange], lazy: &[PageRange]) {
+        let Phase::Reserved { too_early } = self.phase else {
+            return self.broke_protocol("a switchover that was not agreed on");
+        };
+        let pages = PageMap::new(eager, lazy);
+        let listening = Listening { pages, mapped: false, too_early };
+        self.report.phases.wait = self.enter(Phase::Listening(listening));
+        self.stopped = self.now;
+        self.actions.push_back(DestinationAction::Map);
+    }
+
+    fn mapped(&mut self) {
+        let Phase::Listening(listening) = &mut self.phase else { return };
+        listening.mapped = true;
+        let too_early = listening.too_early;
+        self.report.phases.map = self.now.since(self.since);
+        self.with_pages(|pages, desk| {
+            pages.open(desk);
+            if too_early {
+                pages.ask_leftovers(desk);
+            }
+        });
+        self.send_ready_if_all_eager();
+    }
+
+    fn prepare_failed(&mut self, failure: Failure) {
+        match self.phase {
+            Phase::Setup
+            | Phase::Reserving
+            | Phase::Reserved { .. }
+            | Phase::Listening(_)
+            | Phase::Ready(_)
+            | Phase::Resuming { .. } => self.abort(failure),
+            Phase::Postcopy { .. } | Phase::Lost { .. } | Phase::Completed | Phase::Aborted => {}
+        }
+    }
+
+    fn pages_arrived(&mut self, channel: Channel, pages: PageRange, content: Content) {
+        match &mut self.phase {
+            // No place for them yet: asked for again as soon as there is.
+            Phase::Reserved { too_early } | Phase::Listening(Listening { mapped: false, too_early, .. }) => {
+                *too_early = true;
+                return;
+            }
+            Phase::Listening(_) | Phase::Ready(_) | Phase::Resuming { .. } => {}
+            Phase::Postcopy { ask_leftovers, .. } => {
+                let later = self.now + self.config.leftover_delay;
+                *ask_leftovers = ask_leftovers.map(|_| later);
+            }
+            Phase::Setup | Phase::Reserving | Phase::Lost { .. } | Phase::Completed | Phase::Aborted => {}
+        }
+        // A zero page may have to replace the page of a file before `Run`; after it, nothing is there to be replaced.
+        let before_run = matches!(self.phase, Phase::Listening(_) | Phase::Ready(_));
+        if before_run && content == Content::Lost {
+            return self.abort(Failure::Local(String::from(
+                "a page that must be in place is unreadable at the source",
+            )));
+        }
+        let served = self.with_pages(|page_map, desk| {
+            let served = !pages.is_empty() && page_map.serves(pages);
+            match content {
+                Content::Zero if served && !before_run => page_map.arrived_zero(desk, channel, pages),
+                Content::Data | Content::Zero | Content::Lost if served => {
+                    page_map.arrived(desk, channel, pages, content);
+                }
+                Content::Data | Content::Zero | Content::Lost => {}
+            }
+            served
+        });
+        if served != Some(true) {
+            self.broke_protocol("pages that nobody can have asked for");
+        }
+    }
+
+    fn run(&mut self) {
+        let Phase::Ready(pages) = &mut self.phase else {
+            return self.broke_protocol("a run before readiness");
+        };
+        let pages = core::mem::take(pages);
+        self.report.phases.commit = self.enter(Phase::Resuming { pages, lost: None, push_done: false });
+        self.actions.push_back(DestinationAction::Resume);
+    }
+
+    fn resumed(&mut self) {
+        let Phase::Resuming { pages, lost, push_done } = &mut self.phase else { return };
+        let (pages, lost, push_done) = (core::mem::take(pages), lost.take(), *push_done);
+        let ask_leftovers = push_done.then(|| self.now + self.config.leftover_delay);
+        self.report.phases.resume = self.enter(Phase::Postcopy { pages, ask_leftovers });
+        self.report.downtime = self.now.since(self.stopped);
+        match lost {
+            None => self.actions.push_back(DestinationAction::SendRunning),
+            Some(failure) => self.fail(failure),
+        }
+    }
+
+    fn page_map(&mut self, scanned: PageRange, data: &[PageRange]) {
+        let (Phase::Resuming { .. } | Phase::Postcopy { .. }) = self.phase else {
+            return self.broke_protocol("a page map before the switchover");
+        };
+        let fits = self.with_pages(|pages, desk| {
+            let fits = pages.may_be_scanned(scanned) && are_ascending_runs(data, scanned);
+            if fits {
+                pages.scanned(desk, scanned, data);
+            }
+            fits
+        });
+        if fits != Some(true) {
+            self.broke_protocol("a page map of pages that are not served");
+        }
+    }
+
+    fn page_map_done(&mut self) {
+        if !self.is_scanned_after_run() {
+            self.broke_protocol("an end of the page map before its last range");
+        }
+    }
+
+    fn push_done(&mut self) {
+        if !self.is_scanned_after_run() {
+            return self.broke_protocol("an end of the push before the end of the page map");
+        }
+        let later = self.now + self.config.leftover_delay;
+        match &mut self.phase {
+            Phase::Resuming { push_done, .. } => *push_done = true,
+            Phase::Postcopy { ask_leftovers, .. } => *ask_leftovers = Some(later),
+            Phase::Setup
+            | Phase::Reserving
+            | Phase::Reserved { .. }
+            | Phase::Listening(_)
+            | Phase::Ready(_)
+            | Phase::Lost { .. }
+            | Phase::Completed
+            | Phase::Aborted => {}
+        }
+    }
+
+    fn is_scanned_after_run(&self) -> bool {
+        match &self.phase {
+            Phase::Resuming { pages, .. } | Phase::Postcopy { pages, .. } => pages.is_scanned(),
+            Phase::Setup
+            | Phase::Reserving
+            | Phase::Reserved { .. }
+            | Phase::Listening(_)
+            | Phase::Ready(_)
+            | Phase::Lost { .. }
+            | Phase::Completed
+            | Phase::Aborted => false,
+        }
+    }
+
+    /// The answers of the kernel and the events of the program, the same in every phase that has pages.
+    fn memory_changed(&mut self, input: &DestinationInput) {
+        let eager_has_no_place = matches!(self.phase, Phase::Listening(_))
+            && matches!(input, DestinationInput::Installed { outcome: InstallOutcome::RangeGone, .. });
+        self.with_pages(|pages, desk| match *input {
+            DestinationInput::Installed { space, pages: which, outcome } => {
+                pages.installed(desk, space, which, outcome);
+            }
+            DestinationInput::Filled { space, at, outcome } => pages.filled(desk, space, at, outcome),
+            DestinationInput::Fault { space, addr, .. } => {
+                desk.report.events.faults += 1;
+                pages.fault(desk, space, addr);
+            }
+            DestinationInput::Remapped { space, from, to } => pages.remapped(desk, space, from, to),
+            DestinationInput::Removed { space, pages: which } => pages.removed(desk, space, which),
+            DestinationInput::Unmapped { space, pages: which } => pages.unmapped(desk, space, which),
+            DestinationInput::Forked { parent, child } => pages.forked(desk, parent, child),
+            DestinationInput::SpaceGone(space) => pages.space_gone(space),
+            DestinationInput::ReserveRequested
+            | DestinationInput::Reserved
+            | DestinationInput::SwitchoverRequested { .. }
+            | DestinationInput::Mapped
+            | DestinationInput::PrepareFailed(_)
+            | DestinationInput::PagesArrived { .. }
+            | DestinationInput::Run { .. }
+            | DestinationInput::Resumed
+            | DestinationInput::PageMap { .. }
+            | DestinationInput::PageMapDone
+            | DestinationInput::PushDone
+            | DestinationInput::Broken(_)
+            | DestinationInput::Tick => {}
+        });
+        if eager_has_no_place {
+            self.abort(Failure::Local(String::from("a page that must be in place has no place here")));
+        }
+        self.check_before_run();
+    }
+
+    /// Before `Run`: a process that is gone cannot be resumed; one that has all eager pages is ready.
+    fn check_before_run(&mut self) {
+        match &self.phase {
+            Phase::Listening(Listening { pages, .. }) | Phase::Ready(pages) if !pages.has_main() => {
+                self.abort(Failure::ProcessGone);
+            }
+            Phase::Listening(_) => self.send_ready_if_all_eager(),
+            Phase::Setup
+            | Phase::Reserving
+            | Phase::Reserved { .. }
+            | Phase::Ready(_)
+            | Phase::Resuming { .. }
+            | Phase::Postcopy { .. }
+            | Phase::Lost { .. }
+            | Phase::Completed
+            | Phase::Aborted => {}
+        }
+    }
+
+    fn send_ready_if_all_eager(&mut self) {
+        let Phase::Listening(Listening { pages, mapped: true, .. }) = &mut self.phase else { return };
+        if pages.has_all_known() {
+            let pages = core::mem::take(pages);
+            let took = self.enter(Phase::Ready(pages));
+            self.report.phases.eager = took.saturating_sub(self.report.phases.map);
+            self.report.pages.eager += core::mem::take(&mut self.report.pages.push);
+            self.actions.push_back(DestinationAction::SendReady);
+        }
+    }
+
+    fn tick(&mut self) {
+        if self.poll_timeout().is_none_or(|due| self.now < due) {
+            return;
+        }
+        let next = self.now + self.config.leftover_delay;
+        match &mut self.phase {
+            Phase::Setup | Phase::Reserving => self.fail(Failure::Deadline("reservation")),
+            Phase::Reserved { .. } => self.fail(Failure::Deadline("switchover")),
+            Phase::Listening(_) => self.fail(Failure::Deadline("page that must be in place")),
+            Phase::Ready(_) => self.fail(Failure::Deadline("word to run")),
+            Phase::Postcopy { pages, ask_leftovers } => {
+                let silent = pages.oldest_request().map_or(self.heard, |oldest| oldest.min(self.heard))
+                    + self.config.silence_deadline
+                    <= self.now;
+                *ask_leftovers = ask_leftovers.map(|_| next);
+                if silent {
+                    self.fail(Failure::Deadline("page from the source"));
+                } else {
+                    self.with_pages(PageMap::ask_leftovers);
+                }
+            }
+            Phase::Resuming { .. } | Phase::Lost { .. } | Phase::Completed | Phase::Aborted => {}
+        }
+    }
+
+    fn broke_protocol(&mut self, what: &'static str) {
+        self.fail(Failure::Protocol(what));
+    }
+
+    /// Before `Run`: the process never runs here. After it: what is missing is lost.
+    fn fail(&mut self, failure: Failure) {
+        match &mut self.phase {
+            Phase::Setup
+            | Phase::Reserving
+            | Phase::Reserved { .. }
+            | Phase::Listening(_)
+            | Phase::Ready(_) => {
+                self.abort(failure);
+            }
+            Phase::Resuming { lost, .. } => _ = lost.get_or_insert(failure),
+            Phase::Postcopy { pages, .. } => {
+                let pages = core::mem::take(pages);
+                self.actions.clear();
+                self.report.phases.postcopy = self.enter(Phase::Lost { pages, failure });
+                self.with_pages(PageMap::source_lost);
+            }
+            Phase::Lost { .. } | Phase::Completed | Phase::Aborted => {}
+        }
+    }
+
+    /// The process never ran here and never will.
+    fn abort(&mut self, failure: Failure) {
+        self.enter(Phase::Aborted);
+        self.report.total = self.now.since(self.started);
+        self.actions.clear();
+        self.actions.push_back(DestinationAction::SendAbort(failure.clone()));
+        self.actions.push_back(DestinationAction::Discard(failure));
+    }
+}

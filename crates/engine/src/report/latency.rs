@@ -1,0 +1,134 @@
+//! A histogram of bounded size: eight buckets to each power of two, so that a percentile is exact to 12.5 %.
+
+use core::fmt;
+use core::time::Duration;
+
+const BUCKETS_PER_OCTAVE: u64 = 8;
+const OCTAVE_BITS: u32 = 3;
+/// Up to 2^40 µs; longer ones share the last bucket.
+const BUCKETS: usize = 304;
+
+/// Durations, kept as counts in logarithmic buckets of microseconds.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Latency {
+    buckets: [u64; BUCKETS],
+    count: u64,
+    max_us: u64,
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self { buckets: [0; BUCKETS], count: 0, max_us: 0 }
+    }
+}
+
+impl Latency {
+    /// Counts one duration.
+    pub fn record(&mut self, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let last = BUCKETS - 1;
+        if let Some(bucket) = self.buckets.get_mut(bucket_of(us).min(last)) {
+            *bucket += 1;
+        }
+        self.count += 1;
+        self.max_us = self.max_us.max(us);
+    }
+
+    /// How many durations were counted.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The longest one, in microseconds.
+    #[must_use]
+    pub const fn max_us(&self) -> u64 {
+        self.max_us
+    }
+
+    /// The duration in microseconds that `percent` per cent of all do not exceed; 0 if there are none.
+    #[must_use]
+    pub fn percentile_us(&self, percent: u64) -> u64 {
+        let rank = (self.count * percent.min(100)).div_ceil(100).max(1);
+        let mut seen = 0;
+        for (bucket, count) in self.buckets.iter().enumerate() {
+            seen += count;
+            if seen >= rank {
+                let is_last = bucket + 1 == BUCKETS;
+                return if is_last { self.max_us } else { upper_bound_us(bucket).min(self.max_us) };
+            }
+        }
+        self.max_us
+    }
+
+    /// The median, in microseconds.
+    #[must_use]
+    pub fn p50_us(&self) -> u64 {
+        self.percentile_us(50)
+    }
+
+    /// The 99th percentile, in microseconds.
+    #[must_use]
+    pub fn p99_us(&self) -> u64 {
+        self.percentile_us(99)
+    }
+}
+
+impl fmt::Debug for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} times, p50 {} us, p99 {} us, max {} us",
+            self.count,
+            self.p50_us(),
+            self.p99_us(),
+            self.max_us
+        )
+    }
+}
+
+/// Values below 8 have a bucket each; from there on the top four bits choose.
+fn bucket_of(us: u64) -> usize {
+    let bucket = match us.checked_ilog2() {
+        Some(log) if log >= OCTAVE_BITS => {
+            let shift = log - OCTAVE_BITS;
+            u64::from(shift) * BUCKETS_PER_OCTAVE + (us >> shift)
+        }
+        Some(_) | None => us,
+    };
+    usize::try_from(bucket).unwrap_or(BUCKETS)
+}
+
+/// The largest value that falls into `bucket`.
+fn upper_bound_us(bucket: usize) -> u64 {
+    let bucket = bucket as u64;
+    if bucket < 2 * BUCKETS_PER_OCTAVE {
+        return bucket;
+    }
+    let shift = bucket / BUCKETS_PER_OCTAVE - 1;
+    let top = BUCKETS_PER_OCTAVE + bucket % BUCKETS_PER_OCTAVE;
+    ((top + 1) << shift) - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_falls_into_a_bucket_that_bounds_it_closely() {
+        for us in (0..5000_u64).chain((10..40).map(|bit| (1 << bit) + 17)) {
+            let bound = upper_bound_us(bucket_of(us));
+            assert!(us <= bound && bound <= us + us / 8, "{us} in a bucket up to {bound}");
+        }
+    }
+
+    #[test]
+    fn percentiles_are_those_of_the_recorded_values() {
+        let mut latency = Latency::default();
+        (1..=1000).for_each(|us| latency.record(Duration::from_micros(us)));
+        latency.record(Duration::MAX);
+        assert!((500..=570).contains(&latency.p50_us()), "{latency:?}");
+        assert!((990..=1120).contains(&latency.p99_us()), "{latency:?}");
+        assert_eq!((latency.count(), latency.percentile_us(100)), (1001, latency.max_us()));
+    }
+}

@@ -1,0 +1,153 @@
+//! Which pages are sent next, and which need not be sent at all.
+
+use alloc::vec::Vec;
+
+use memory::{Addr, PageRange, PageSet, RangeSet};
+
+/// What the source knows of its pages after the stop. Before `Run` it holds the eager pages only.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SendQueue {
+    /// Everything that the destination may ask for: eager and lazy.
+    served: RangeSet,
+    /// Lazy pages that have been looked at.
+    scanned: RangeSet,
+    /// Scanned pages that hold data.
+    data: PageSet,
+    /// Pages to push.
+    to_push: PageSet,
+    /// Pages that went out before the scan came by; the scan does not put them into the queue again.
+    sent_unscanned: PageSet,
+    /// Where the push goes on: behind the last page that somebody waited for.
+    cursor: Addr,
+}
+
+/// What a page request gets.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Answer {
+    /// Known to hold nothing.
+    pub(super) zero: Vec<PageRange>,
+    /// To be read and sent.
+    pub(super) read: Vec<PageRange>,
+}
+
+impl SendQueue {
+    /// A queue with the eager pages in it.
+    pub(super) fn new(eager: &[PageRange], lazy: &RangeSet) -> Self {
+        let mut queue = Self {
+            served: lazy.clone(),
+            scanned: RangeSet::new(),
+            data: PageSet::new(),
+            to_push: PageSet::new(),
+            sent_unscanned: PageSet::new(),
+            cursor: Addr(0),
+        };
+        for range in eager {
+            queue.served.insert(*range);
+            queue.to_push.insert(*range);
+        }
+        queue
+    }
+
+    /// Whether everything known has been sent.
+    pub(super) fn is_empty(&self) -> bool {
+        self.to_push.is_empty()
+    }
+
+    /// The next run to push.
+    pub(super) fn next(&mut self, max_pages: u64) -> Option<PageRange> {
+        let run = self.to_push.next_run(self.cursor, max_pages);
+        let run = run.or_else(|| self.to_push.next_run(Addr(0), max_pages))?;
+        self.cursor = run.end();
+        self.mark_sent(run);
+        Some(run)
+    }
+
+    /// How a request for `pages` is answered; `None` if it names pages that are not served.
+    pub(super) fn answer(&mut self, pages: PageRange) -> Option<Answer> {
+        if pages.is_empty() || !self.served.covers(pages) {
+            return None;
+        }
+        let mut read: RangeSet = [pages].into_iter().collect();
+        for known in self.scanned.runs_in(pages) {
+            read.remove(known);
+        }
+        for run in self.data.runs_in(pages) {
+            read.insert(run);
+        }
+        let mut zero: RangeSet = [pages].into_iter().collect();
+        for run in read.runs() {
+            zero.remove(run);
+            self.mark_sent(run);
+        }
+        self.cursor = pages.end();
+        Some(Answer { zero: zero.runs().collect(), read: read.runs().collect() })
+    }
+
+    /// Takes the result of a scan; its data pages are pushed unless they have been sent already.
+    pub(super) fn scanned(&mut self, scanned: PageRange, data: &[PageRange]) {
+        for run in data {
+            self.data.insert(*run);
+            self.to_push.insert(*run);
+            for sent in self.sent_unscanned.runs_in(*run) {
+                self.to_push.remove(sent);
+            }
+        }
+        self.sent_unscanned.remove(scanned);
+        self.scanned.insert(scanned);
+    }
+
+    fn mark_sent(&mut self, run: PageRange) {
+        self.to_push.remove(run);
+        // Pages outside the lazy ranges are never scanned; remembering them costs nothing and hurts nobody.
+        if !self.scanned.covers(run) {
+            self.sent_unscanned.insert(run);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use memory::PAGE_SIZE;
+
+    fn range(start: u64, pages: u64) -> PageRange {
+        PageRange::from_pages(Addr(start * PAGE_SIZE), pages).expect("a small range")
+    }
+
+    fn queue() -> SendQueue {
+        SendQueue::new(&[], &[range(0, 1000)].into_iter().collect())
+    }
+
+    #[test]
+    fn pushing_goes_on_behind_the_page_that_was_asked_for() {
+        let mut queue = queue();
+        queue.scanned(range(0, 1000), &[range(10, 100), range(500, 100)]);
+        assert_eq!(queue.next(8), Some(range(10, 8)));
+        queue.answer(range(520, 2)).expect("served");
+        assert_eq!(queue.next(8), Some(range(522, 8)));
+        assert_eq!(queue.next(200), Some(range(530, 70)));
+        assert_eq!(queue.next(200), Some(range(18, 92)));
+        assert_eq!(queue.next(200), Some(range(500, 20)));
+        assert_eq!(queue.next(200), None);
+    }
+
+    #[test]
+    fn a_page_sent_before_the_scan_is_not_pushed_by_it() {
+        let mut queue = queue();
+        assert_eq!(queue.answer(range(10, 2)).map(|answer| answer.read), Some(alloc::vec![range(10, 2)]));
+        queue.scanned(range(0, 1000), &[range(9, 4)]);
+        assert_eq!(queue.next(8), Some(range(12, 1)));
+        assert_eq!(queue.next(8), Some(range(9, 1)));
+        assert_eq!(queue.next(8), None);
+    }
+
+    #[test]
+    fn scanned_holes_are_answered_as_zero_and_all_else_is_read() {
+        let mut queue = queue();
+        queue.scanned(range(0, 20), &[range(10, 2)]);
+        let answer = queue.answer(range(8, 16)).expect("served");
+        assert_eq!(answer.zero, [range(8, 2), range(12, 8)]);
+        assert_eq!(answer.read, [range(10, 2), range(20, 4)]);
+        assert_eq!(queue.answer(range(998, 3)), None);
+    }
+}

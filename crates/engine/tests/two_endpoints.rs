@@ -1,0 +1,356 @@
+//! Whole migrations of both engines, each in one readable scene.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Held, Image, Pair, range};
+use engine::{
+    Config, DestinationAction, DestinationInput, Failure, InstallOutcome, SourceAction, SourceInput, SpaceId,
+};
+use memory::Addr;
+use protocol::Channel;
+
+const MAIN: SpaceId = SpaceId::MAIN;
+
+/// Two eager pages, one of them in the lazy range of a thousand pages; 300 of those hold data.
+fn image() -> Image {
+    Image {
+        eager: vec![range(5, 1), range(120, 1)],
+        lazy: vec![range(100, 1000)],
+        data: vec![range(100, 100), range(500, 200)],
+        ..Image::default()
+    }
+}
+
+fn source_page(page: u64) -> Held {
+    Held::Source(range(page, 1).start())
+}
+
+fn position<T: PartialEq>(log: &[T], wanted: &T) -> usize {
+    log.iter().position(|entry| entry == wanted).expect("it was done")
+}
+
+#[test]
+fn an_undisturbed_migration_brings_every_data_page_once() {
+    let mut pair = Pair::new(image());
+    pair.migrate();
+    assert_eq!(pair.source_log.last(), Some(&SourceAction::End(None)));
+    assert_eq!(pair.destination_log.last(), Some(&DestinationAction::Complete(None)));
+    assert_eq!(pair.held.len(), 301);
+    assert!(pair.held.iter().all(|((_, at), held)| *held == Held::Source(*at)));
+    let pages = pair.destination.report().pages;
+    assert_eq!((pages.eager, pages.push, pages.fault, pages.unwanted), (2, 299, 0, 0));
+    assert_eq!((pages.data, pages.zero, pages.holes), (301, 0, 700));
+}
+
+#[test]
+fn ready_comes_after_the_last_eager_page_and_run_after_ready() {
+    let mut pair = Pair::new(image());
+    pair.migrate();
+    let log = &pair.destination_log;
+    let ready = position(log, &DestinationAction::SendReady);
+    let installs = log[..ready].iter().filter(|action| matches!(action, DestinationAction::Install { .. }));
+    assert_eq!(installs.count(), 2);
+    assert!(ready < position(log, &DestinationAction::Resume));
+    let run = position(&pair.source_log, &SourceAction::SendRun { epoch: 1 });
+    let lazy_before = pair.source_log[..run].iter().any(|action| matches!(action, SourceAction::Scan(_)));
+    assert!(!lazy_before);
+}
+
+#[test]
+fn eager_pages_that_come_before_the_mappings_stand_are_asked_for_again() {
+    let mut pair = Pair::new(image());
+    pair.destination_does(DestinationInput::ReserveRequested);
+    let (channel, content) = (Channel::Push, engine::Content::Data);
+    assert!(!pair.destination.takes_pages());
+    pair.destination_does(DestinationInput::PagesArrived { channel, pages: range(5, 1), content });
+    pair.destination_does(DestinationInput::SwitchoverRequested {
+        eager: pair.image.eager.clone(),
+        lazy: pair.image.lazy.clone(),
+    });
+    assert!(pair.destination.takes_pages());
+    assert!(pair.destination_log.contains(&DestinationAction::RequestPages(range(5, 1))));
+    assert!(pair.destination_log.contains(&DestinationAction::RequestPages(range(120, 1))));
+}
+
+#[test]
+fn fault_during_push_is_answered_first() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    assert_eq!(pair.touch(MAIN, 650), source_page(650));
+    assert!(
+        pair.source_log.contains(&SourceAction::SendPages { channel: Channel::Fault, pages: range(650, 16) })
+    );
+    let report = pair.destination.report();
+    assert_eq!((report.pages.fault, report.pages.prefetch, report.fault_latency.count()), (1, 15, 1));
+    pair.push_flows = true;
+    pair.settle();
+    assert_eq!(pair.destination_log.last(), Some(&DestinationAction::Complete(None)));
+}
+
+#[test]
+fn two_threads_at_one_page_make_one_request() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    for thread in 1..=2 {
+        pair.destination_does(DestinationInput::Fault { space: MAIN, addr: range(650, 1).start(), thread });
+    }
+    pair.settle();
+    let requests = pair.destination_log.iter().filter(|a| matches!(a, DestinationAction::RequestPages(_)));
+    assert_eq!(requests.count(), 1);
+}
+
+#[test]
+fn a_hole_is_zero_without_a_question() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    assert_eq!(pair.touch(MAIN, 300), Held::Zero);
+    assert!(!pair.destination_log.iter().any(|a| matches!(a, DestinationAction::RequestPages(_))));
+}
+
+#[test]
+fn a_dropped_page_is_zero_at_the_next_touch_though_it_is_pushed_later() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    pair.destination_does(DestinationInput::Removed { space: MAIN, pages: range(510, 2) });
+    assert_eq!(pair.touch(MAIN, 511), Held::Zero);
+    pair.push_flows = true;
+    pair.settle();
+    assert_eq!(pair.touch(MAIN, 510), Held::Zero);
+    assert_eq!(pair.destination_log.last(), Some(&DestinationAction::Complete(None)));
+}
+
+#[test]
+fn a_page_that_is_dropped_while_a_thread_waits_for_it_is_zero_at_once() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    pair.cut = true;
+    pair.destination_does(DestinationInput::Fault { space: MAIN, addr: range(650, 1).start(), thread: 1 });
+    pair.destination_does(DestinationInput::Removed { space: MAIN, pages: range(650, 1) });
+    assert_eq!(pair.touch(MAIN, 650), Held::Zero);
+}
+
+#[test]
+fn a_moved_page_arrives_at_its_new_place_and_the_old_one_is_zero() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    let (from, to) = (range(600, 10), range(5000, 10));
+    pair.destination_does(DestinationInput::Remapped { space: MAIN, from, to: to.start() });
+    pair.destination_does(DestinationInput::Unmapped { space: MAIN, pages: from });
+    assert_eq!(pair.touch(MAIN, 5003), source_page(603));
+    assert_eq!(pair.touch(MAIN, 603), Held::Zero);
+    pair.push_flows = true;
+    pair.settle();
+    assert_eq!(pair.held.get(&(MAIN, range(5009, 1).start())), Some(&source_page(609)));
+}
+
+#[test]
+fn an_unmap_that_belongs_to_an_mremap_spares_what_moved_there_meanwhile() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    let (first, second) = (range(600, 10), range(620, 10));
+    pair.destination_does(DestinationInput::Remapped {
+        space: MAIN,
+        from: first,
+        to: range(5000, 1).start(),
+    });
+    pair.destination_does(DestinationInput::Remapped { space: MAIN, from: second, to: first.start() });
+    pair.destination_does(DestinationInput::Unmapped { space: MAIN, pages: first });
+    assert_eq!(pair.touch(MAIN, 605), source_page(625));
+}
+
+#[test]
+fn a_child_gets_its_own_copy_of_every_missing_page() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    let child = SpaceId(1);
+    pair.destination_does(DestinationInput::Forked { parent: MAIN, child });
+    assert_eq!(pair.touch(child, 660), source_page(660));
+    pair.push_flows = true;
+    pair.settle();
+    assert_eq!(pair.destination_log.last(), Some(&DestinationAction::Complete(None)));
+    for page in (500..700).chain(100..120).chain(121..200) {
+        assert_eq!(pair.touch(MAIN, page), source_page(page));
+        assert_eq!(pair.held.get(&(child, range(page, 1).start())), Some(&source_page(page)));
+    }
+}
+
+#[test]
+fn an_install_that_was_put_off_is_asked_for_at_the_page_s_new_place() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    pair.refuse.push_back(InstallOutcome::Retry);
+    pair.destination_does(DestinationInput::Fault { space: MAIN, addr: range(650, 1).start(), thread: 1 });
+    pair.settle();
+    let installs = pair.destination_log.iter().filter(|action| {
+        matches!(action, DestinationAction::Install { pages, .. } if pages.contains(range(650, 1).start()))
+    });
+    assert_eq!(installs.count(), 2);
+    assert_eq!(pair.touch(MAIN, 650), source_page(650));
+}
+
+#[test]
+fn a_page_without_a_place_is_asked_for_once_more_and_then_given_up() {
+    let mut pair = Pair::new(Image {
+        data: vec![range(500, 1)],
+        eager: vec![],
+        lazy: vec![range(500, 1)],
+        ..Image::default()
+    });
+    pair.refuse.extend([InstallOutcome::RangeGone; 2]);
+    pair.migrate();
+    let requests = pair.destination_log.iter().filter(|a| matches!(a, DestinationAction::RequestPages(_)));
+    assert_eq!(requests.count(), 1);
+    assert_eq!(pair.destination_log.last(), Some(&DestinationAction::Complete(None)));
+}
+
+#[test]
+fn what_the_push_left_out_is_asked_for_at_the_end() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    pair.pushed.clear();
+    pair.tick_after(Duration::from_secs(1));
+    assert_eq!(pair.destination_log.last(), Some(&DestinationAction::Complete(None)));
+    assert_eq!(pair.held.len(), 301);
+}
+
+#[test]
+fn unreadable_pages_are_answered_by_poison() {
+    let mut image = image();
+    image.unreadable.insert(range(600, 1));
+    let mut pair = Pair::new(image);
+    pair.migrate_without_push();
+    assert_eq!(pair.touch(MAIN, 600), Held::Poison);
+    assert!(pair.destination.report().lost.pages >= 1);
+}
+
+#[test]
+fn a_failure_before_run_leaves_the_process_at_the_source() {
+    for steps in 0..40 {
+        let mut pair = Pair::new(image());
+        pair.source.handle(pair.now, SourceInput::Connected);
+        let mut run_was_sent = false;
+        for _ in 0..steps {
+            let Some(action) = pair.source.poll_action() else { break };
+            run_was_sent |= matches!(action, SourceAction::SendRun { .. });
+            match action {
+                SourceAction::SendReserve => pair.source.handle(pair.now, SourceInput::Reserved),
+                SourceAction::Capture => {
+                    let (eager, lazy) = (pair.image.eager.clone(), pair.image.lazy.clone());
+                    pair.source.handle(pair.now, SourceInput::Captured { eager, lazy });
+                    pair.source.handle(pair.now, SourceInput::Ready);
+                }
+                _ => {}
+            }
+        }
+        pair.source.handle(pair.now, SourceInput::Broken(Failure::LinkLost(Channel::Control)));
+        let last = std::iter::from_fn(|| pair.source.poll_action()).last();
+        match last {
+            Some(SourceAction::Release(_)) => assert!(!run_was_sent && pair.source.may_still_run_here()),
+            Some(SourceAction::End(Some(_))) => assert!(run_was_sent && !pair.source.may_still_run_here()),
+            other => panic!("after {steps} steps the last action was {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn silence_before_run_ends_both_sides_and_the_process_goes_on_at_the_source() {
+    let mut pair = Pair::new(image());
+    pair.cut = true;
+    pair.source_does(SourceInput::Connected);
+    pair.destination_does(DestinationInput::ReserveRequested);
+    pair.tick_after(Config::default().setup_deadline);
+    assert!(matches!(pair.source_log.last(), Some(SourceAction::Release(Failure::Deadline(_)))));
+    assert!(matches!(pair.destination_log.last(), Some(DestinationAction::Discard(Failure::Deadline(_)))));
+}
+
+#[test]
+fn a_lost_source_poisons_what_is_missing_and_leaves_holes_zero() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    pair.touch(MAIN, 650);
+    pair.destination_does(DestinationInput::Fault { space: MAIN, addr: Addr(0x77_0000_0000), thread: 1 });
+    pair.destination_does(DestinationInput::Broken(Failure::LinkLost(Channel::Fault)));
+    assert_eq!(pair.held.get(&(MAIN, range(500, 1).start())), Some(&Held::Poison));
+    assert_eq!(pair.held.get(&(MAIN, range(650, 1).start())), Some(&source_page(650)));
+    assert_eq!(pair.held.get(&(MAIN, range(300, 1).start())), None);
+    assert!(matches!(pair.destination_log.last(), Some(DestinationAction::Complete(Some(_)))));
+    assert_eq!(pair.destination.report().lost.pages, 299 - 16);
+}
+
+#[test]
+fn a_source_that_is_lost_before_the_first_page_map_poisons_the_whole_range() {
+    let mut pair = Pair::new(image());
+    pair.push_flows = false;
+    pair.cut = false;
+    pair.source.handle(pair.now, SourceInput::Connected);
+    pair.destination_does(DestinationInput::ReserveRequested);
+    pair.destination_does(DestinationInput::SwitchoverRequested {
+        eager: vec![],
+        lazy: pair.image.lazy.clone(),
+    });
+    pair.destination_does(DestinationInput::Run { epoch: 1 });
+    pair.destination_does(DestinationInput::Broken(Failure::LinkLost(Channel::Fault)));
+    let poison = DestinationAction::Poison { space: MAIN, at: range(100, 1000) };
+    assert!(pair.destination_log.contains(&poison));
+}
+
+#[test]
+fn an_exit_before_the_last_page_drains_the_source() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    pair.destination_does(DestinationInput::SpaceGone(MAIN));
+    pair.settle();
+    assert_eq!(pair.destination_log.last(), Some(&DestinationAction::Complete(None)));
+    assert_eq!(pair.source_log.last(), Some(&SourceAction::End(None)));
+}
+
+#[test]
+fn a_long_page_map_travels_in_messages_of_bounded_length() {
+    let runs = (0..10_000).map(|index| range(2 * index, 1)).collect();
+    let mut pair = Pair::new(Image { lazy: vec![range(0, 20_000)], data: runs, ..Image::default() });
+    pair.migrate();
+    let lengths: Vec<_> = pair
+        .source_log
+        .iter()
+        .filter_map(|action| match action {
+            SourceAction::SendPageMap { data, .. } => Some(data.len()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(lengths, [3000, 3000, 3000, 1000]);
+    assert_eq!(pair.destination_log.last(), Some(&DestinationAction::Complete(None)));
+    assert_eq!(pair.held.len(), 10_000);
+}
+
+#[test]
+fn a_terabyte_of_reservation_takes_a_few_scans() {
+    let pages = 1 << 28;
+    let mut pair =
+        Pair::new(Image { lazy: vec![range(16, pages)], data: vec![range(16, 3)], ..Image::default() });
+    pair.migrate();
+    let scans = pair.source_log.iter().filter(|action| matches!(action, SourceAction::Scan(_))).count();
+    assert!(scans < 12, "{scans} scans");
+    assert_eq!(pair.destination_log.last(), Some(&DestinationAction::Complete(None)));
+}
+
+#[test]
+fn nonsense_from_the_other_side_is_a_protocol_failure_on_both_sides() {
+    let mut pair = Pair::new(image());
+    pair.source_does(SourceInput::Connected);
+    pair.source_does(SourceInput::Drained);
+    assert!(matches!(pair.source_log.last(), Some(SourceAction::Release(Failure::Protocol(_)))));
+    let mut pair = Pair::new(image());
+    pair.destination_does(DestinationInput::ReserveRequested);
+    pair.destination_does(DestinationInput::Run { epoch: 1 });
+    assert!(matches!(pair.destination_log.last(), Some(DestinationAction::Discard(Failure::Protocol(_)))));
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    let stray = DestinationInput::PageMap { scanned: range(2000, 1), data: vec![] };
+    pair.destination_does(stray);
+    assert!(matches!(
+        pair.destination_log.last(),
+        Some(DestinationAction::Complete(Some(Failure::Protocol(_))))
+    ));
+}
