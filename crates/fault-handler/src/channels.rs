@@ -14,8 +14,16 @@ pub(crate) struct Line {
     channel: Channel,
     /// Reading might yield a frame.
     readable: bool,
-    /// It has ended; nothing more is read or sent.
-    ended: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Open,
+    /// What came made no sense: nothing more is read, but the other side can be told.
+    Deaf,
+    /// The link is gone.
+    Ended,
 }
 
 /// The three connections of a migration, greeted and non-blocking.
@@ -71,13 +79,13 @@ impl Channels {
 impl Line {
     fn new(stream: TcpStream, channel: Channel) -> Self {
         let connection = Connection::new(stream, Expected::FromSource(channel));
-        Self { connection, channel, readable: true, ended: false }
+        Self { connection, channel, readable: true, state: State::Open }
     }
 
     /// The kernel says that the socket is ready.
     pub(crate) fn became_ready(&mut self, event: &mio::event::Event) -> Result<(), ConnectionError> {
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-        if event.is_writable() && !self.ended && self.connection.wants_write() {
+        if event.is_writable() && self.has_unsent() {
             self.connection.flush()?;
         }
         Ok(())
@@ -85,7 +93,7 @@ impl Line {
 
     /// Whether asking for a frame makes sense.
     pub(crate) const fn may_have_frame(&self) -> bool {
-        self.readable && !self.ended
+        self.readable && matches!(self.state, State::Open)
     }
 
     /// Collects the next frame; true when there is one in hand.
@@ -94,13 +102,34 @@ impl Line {
         Ok(self.readable)
     }
 
-    /// Nothing more is read or sent.
+    /// The link is gone.
     pub(crate) const fn end(&mut self) {
-        self.ended = true;
+        self.state = State::Ended;
     }
 
+    /// Nothing more is read.
+    pub(crate) const fn deafen(&mut self) {
+        if matches!(self.state, State::Open) {
+            self.state = State::Deaf;
+        }
+    }
+
+    /// Whether the link is gone.
     pub(crate) const fn has_ended(&self) -> bool {
-        self.ended
+        matches!(self.state, State::Ended)
+    }
+
+    /// Whether the other side's end of the connection is not waited for: it is gone, or not listened to.
+    pub(crate) const fn is_over(&self) -> bool {
+        match self.state {
+            State::Open => false,
+            State::Deaf => !self.connection.wants_write(),
+            State::Ended => true,
+        }
+    }
+
+    const fn has_unsent(&self) -> bool {
+        !self.has_ended() && self.connection.wants_write()
     }
 
     pub(crate) const fn channel(&self) -> Channel {

@@ -16,3 +16,5 @@ pub(crate) const CHANGE_WAIT_MS: u32 = 1;
 pub(crate) const FAREWELL: Duration = Duration::from_secs(2);
 /// Descriptors whose readiness one wait reports.
 pub(crate) const READY_PER_WAIT: usize = 256;
+/// How often progress is told at most.
+pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);

@@ -13,9 +13,9 @@ use protocol::{Channel, Kind, Manifest, Reason, Reserved};
 use transport::ConnectionError;
 
 use crate::channels::{Channels, token};
-use crate::config::{CHANGE_WAIT_MS, FAREWELL, READY_PER_WAIT};
+use crate::config::{CHANGE_WAIT_MS, FAREWELL, PROGRESS_INTERVAL, READY_PER_WAIT};
 use crate::spaces::{News, Spaces};
-use crate::{DestinationProcess, HandlerError, Notification};
+use crate::{DestinationProcess, HandlerError, Measurement, Notification};
 
 /// Under which readiness of [`DestinationProcess::watched`] is reported.
 const NOTIFICATION: Token = Token(3);
@@ -64,6 +64,7 @@ pub struct FaultHandler<'process, P> {
     lost: Option<Channel>,
     watched: usize,
     notified: bool,
+    next_progress: Instant,
 }
 
 impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
@@ -91,6 +92,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             lost: None,
             watched: 0,
             notified: true,
+            next_progress: Instant::default(),
         };
         handler.watch_process()?;
         Ok(handler)
@@ -99,13 +101,14 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     /// Runs the migration to its end.
     ///
     /// # Errors
-    /// The process cannot be served any more. The other side has been told; the caller ends the process before it lets
-    /// go of anything else, because missing pages that nobody serves read as zero.
+    /// The process could not be served any more. It has been ended, because missing pages that nobody serves
+    /// read as zero, and the other side has been told.
     pub fn run(mut self) -> Result<Ended, HandlerError> {
         let result = self.turn_until_ended();
         if let Err(error) = &result {
-            let reason = Reason { text: error.in_full() };
-            self.send(Channel::Control, |control| control.send_message(Kind::Failed, &reason));
+            let text = error.in_full();
+            self.process.discard(&Failure::Local(text.clone()));
+            self.send(Channel::Control, |control| control.send_message(Kind::Failed, &Reason { text }));
         }
         self.say_farewell()?;
         let outcome = result?;
@@ -125,6 +128,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
                 self.take_frame();
             }
             self.settle()?;
+            self.tell_progress();
         }
     }
 
@@ -216,6 +220,13 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
         Ok(())
     }
 
+    fn tell_progress(&mut self) {
+        if self.running.is_some() && self.next_progress <= now() {
+            self.next_progress = now() + PROGRESS_INTERVAL;
+            self.process.measured(Measurement::Progress(self.engine.progress()));
+        }
+    }
+
     fn take_time(&mut self) {
         if self.engine.poll_timeout().is_some_and(|at| at <= now()) {
             self.inputs.push_back(DestinationInput::Tick);
@@ -264,10 +275,12 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     }
 
     pub(crate) fn connection_ended(&mut self, channel: Channel, error: &ConnectionError) {
-        self.channels.get_mut(channel).end();
+        let line = self.channels.get_mut(channel);
         if error.is_link_loss() {
+            line.end();
             self.lost.get_or_insert(channel);
         } else {
+            line.deafen();
             self.inputs.push_back(DestinationInput::Broken(Failure::Protocol(nonsense(error))));
         }
     }
@@ -297,7 +310,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             }
             let control = self.channels.get(Channel::Control);
             let left = deadline.since(now());
-            if control.has_ended() || left.is_zero() {
+            if control.is_over() || left.is_zero() {
                 return Ok(());
             }
             self.wait(Some(left))?;

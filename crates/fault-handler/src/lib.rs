@@ -29,4 +29,4 @@ mod spaces;
 pub use channels::Channels;
 pub use error::HandlerError;
 pub use handler::{Ended, FaultHandler, Outcome};
-pub use process::{DestinationProcess, Notification};
+pub use process::{DestinationProcess, Measurement, Notification};

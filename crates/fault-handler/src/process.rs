@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use engine::Failure;
+use engine::{Failure, Progress};
 use memory::PageRange;
 use protocol::{Manifest, Reserved, SourceReport};
 use sys::uffd::Uffd;
@@ -14,6 +14,15 @@ pub enum Notification {
     Ended,
     /// Nobody waits for the outcome any more: give up at once.
     Abandoned(Failure),
+}
+
+/// Something to tell whoever watches.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Measurement {
+    /// The source's side of the report.
+    Source(SourceReport),
+    /// How far the migration has got; at most some ten a second.
+    Progress(Progress),
 }
 
 /// The process at the destination, from the first reservation to its last missing page.
@@ -56,7 +65,7 @@ pub trait DestinationProcess {
     /// Every page is there: duplicates of userfaultfds are to be closed. **The process depends on nobody.**
     fn finished(&mut self);
 
-    /// Ends whatever was built. **The process never ran here.**
+    /// Ends whatever was built, and the process with it if it runs already.
     fn discard(&mut self, reason: &Failure);
 
     /// Descriptors that become readable when there is a [`Notification`]. Asked for after each step above; the
@@ -66,6 +75,6 @@ pub trait DestinationProcess {
     /// The next notification, without waiting.
     fn notification(&mut self) -> Option<Notification>;
 
-    /// The source's side of the report has come.
-    fn source_reported(&mut self, report: SourceReport);
+    /// Takes a measurement; a page waits meanwhile.
+    fn measured(&mut self, measurement: Measurement);
 }

@@ -5,7 +5,7 @@ use protocol::{Channel, Header, Kind, Manifest, PageMap, Reason, SourceReport};
 use transport::ConnectionError;
 
 use crate::handler::FaultHandler;
-use crate::{DestinationProcess, channels::Line};
+use crate::{DestinationProcess, Measurement, channels::Line};
 
 impl<P: DestinationProcess> FaultHandler<'_, P> {
     /// Hands in the frame that is in hand on `channel`.
@@ -54,7 +54,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
             }
             Kind::SourceReport => {
                 let report = control.message::<SourceReport>()?;
-                self.process.source_reported(report);
+                self.process.measured(Measurement::Source(report));
                 return Ok(None);
             }
             kind => return Err(ConnectionError::Unexpected(kind)),
