@@ -40,6 +40,8 @@ pub(crate) struct Header {
     pub(crate) rseq_known: AtomicU32,
     /// Bytes that the kernel may have registered for rseq beside the usual 32; 0 if none.
     pub(crate) rseq_len: AtomicU32,
+    /// 1 if the process was not dumpable and was made so.
+    pub(crate) opened: AtomicU32,
     /// 1 once `Run` was sent: from here the process must never run here again.
     pub(crate) committed: AtomicU32,
     /// First byte of the heap that was never given out; 0 before the first allocation.

@@ -18,12 +18,19 @@
 extern crate alloc;
 
 mod arena;
+mod capture;
+mod commit;
 mod config;
+mod connect;
+mod dumpable;
 mod ffi;
 mod log;
 mod migration;
+mod own_memory;
+mod own_process;
 mod panic;
 mod quiesce;
+mod restart;
 mod rseq;
 mod settings;
 mod state;

@@ -4,8 +4,10 @@
 //! descriptor that would do either gets nothing.
 
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use sys::{Errno, file, poll};
+use sys::status::FileType;
+use sys::{Errno, descriptor, file, poll, status};
 
 use crate::config::LOG_LINE_BYTES;
 use crate::{ffi, settings};
@@ -51,11 +53,35 @@ fn append(path: &core::ffi::CStr, bytes: &[u8]) -> Result<(), Errno> {
 
 fn to_standard_error(bytes: &[u8]) {
     ffi::with_standard_error(|fd| {
-        if poll::takes_bytes(fd) {
+        if poll::takes_bytes(fd) && !is_data_file() {
             // Nobody could be told that telling did not work.
             let _ = file::write_all(fd, bytes);
         }
     });
+}
+
+/// Device and inode of what was standard error when the program started.
+static STANDARD_ERROR: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// Remembers what standard error is.
+pub(crate) fn remember_standard_error() {
+    if let Ok(status) = status::of_number(2) {
+        let [device, inode] = &STANDARD_ERROR;
+        device.store(status.device.number(), Relaxed);
+        inode.store(status.inode, Relaxed);
+    }
+}
+
+/// Whether descriptor 2 is a file that the program reads and writes and was not started with: one that closed its
+/// standard streams may have opened its database there.
+fn is_data_file() -> bool {
+    const ACCESS_MODE: u32 = 3;
+    const READ_WRITE: u32 = 2;
+    let Ok(status) = status::of_number(2) else { return false };
+    let known = STANDARD_ERROR.each_ref().map(|word| word.load(Relaxed));
+    status.file_type == FileType::Regular
+        && known != [status.device.number(), status.inode]
+        && descriptor::status_flags(2).is_ok_and(|flags| flags & ACCESS_MODE == READ_WRITE)
 }
 
 /// Writes one formatted line.

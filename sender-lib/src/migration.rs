@@ -1,38 +1,72 @@
 //! The helper thread's work: one migration from the settings to its end.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 
+use engine::Instant;
+use page_server::{Channels, Outcome, Serving, serve};
+use protocol::MigrationId;
+use sys::{clock, random, thread};
+
+use crate::config::CONNECT_DEADLINE;
 use crate::log::log;
+use crate::own_process::OwnProcess;
 use crate::state::STATE;
-use crate::{ffi, quiesce, settings};
-use core::sync::atomic::Ordering::SeqCst;
+use crate::{connect, dumpable, ffi, quiesce, settings};
 
-/// Runs a migration. Returns when the program goes on here, with every thread released.
-pub(crate) fn run() {
+/// Exit status of a process whose program lives elsewhere.
+const MOVED: u8 = 0;
+/// Exit status of a process whose program may be lost.
+const LOST: u8 = 1;
+
+/// Runs a migration. Returns only when the program goes on here, with every thread released; true if nobody needs
+/// the arena any more.
+pub(crate) fn run() -> bool {
     STATE.set_helper();
-    sys::thread::set_name(c"posthaste");
-    if let Err(reason) = attempt() {
-        let _ = quiesce::release();
-        log!("{reason}; the program goes on here");
-    }
+    thread::set_name(c"posthaste");
+    let started = Instant(clock::monotonic_ns());
+    let reason = match attempt(started) {
+        Ok(Outcome::Moved { pid_there }) => {
+            log!("moved; the program is process {pid_there} there");
+            thread::exit_process(MOVED)
+        }
+        Ok(Outcome::Lost(failure)) => {
+            log!("{failure}; the program was handed over and does not run here any more");
+            thread::exit_process(LOST)
+        }
+        Ok(Outcome::Released(failure)) => failure.to_string(),
+        Err(reason) => reason,
+    };
+    let arena_is_free = restore();
+    log!("{reason}; the program goes on here");
+    arena_is_free
 }
 
-fn attempt() -> Result<(), String> {
+/// Leaves no trace on the host's side; true if nobody needs the arena any more.
+fn restore() -> bool {
+    dumpable::close();
+    quiesce::release()
+}
+
+fn attempt(started: Instant) -> Result<Outcome, String> {
+    dumpable::open();
     let receiver = settings::receiver()?;
-    let threads = quiesce::park()?;
-    Err(format!("{receiver}: {} threads parked", threads.len()))
+    let sockets = connect::three(receiver)?;
+    if let Some(header) = ffi::header() {
+        sockets.iter().for_each(|socket| header.remember(socket.raw()));
+    }
+    let id = random::sixteen_bytes().map_err(|errno| format!("no random numbers: {errno}"))?;
+    let channels = Channels::open(sockets, MigrationId(id), CONNECT_DEADLINE)
+        .map_err(|failure| format!("the receiver at {receiver}: {failure}"))?;
+    let (mut process, running) = OwnProcess::look()?;
+    let config = engine::Config::default();
+    Ok(serve(&mut process, Serving { channels, running, config, started }))
 }
 
-/// Whether `Run` was not sent yet.
-pub(crate) fn may_still_run_here() -> bool {
-    ffi::header().is_none_or(|header| header.committed.load(SeqCst) == 0)
-}
-
-/// Gives everything back after a panic; whether the arena may go.
+/// Gives everything back after a panic; true if nobody needs the arena any more.
 pub(crate) fn take_back() -> bool {
     if let Some(header) = ffi::header() {
         header.close_remembered();
     }
-    quiesce::release()
+    restore()
 }

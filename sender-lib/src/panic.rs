@@ -10,7 +10,7 @@ use sys::thread;
 
 use crate::log::log;
 use crate::state::STATE;
-use crate::{ffi, migration};
+use crate::{commit, ffi, migration};
 
 /// Exit status after an internal error, `EX_SOFTWARE`.
 const INTERNAL_ERROR: u8 = 70;
@@ -22,7 +22,7 @@ fn on_panic(info: &PanicInfo<'_>) -> ! {
         Some(at) => log!("internal error at {}:{}: {text}", at.file(), at.line()),
         None => log!("internal error: {text}"),
     }
-    if STATE.is_helper() && migration::may_still_run_here() {
+    if STATE.is_helper() && commit::may_still_run_here() {
         ffi::leave(migration::take_back());
     }
     thread::exit_process(INTERNAL_ERROR)

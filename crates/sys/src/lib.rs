@@ -30,6 +30,7 @@ pub mod pidfd;
 pub mod poll;
 pub mod proc;
 pub mod process;
+pub mod random;
 pub mod raw;
 pub mod signal;
 pub mod status;

@@ -97,6 +97,16 @@ pub fn flag(flag: Flag) -> Result<u32, Errno> {
     if argument == 0 { u32::try_from(result).map_err(|_| Errno::EOVERFLOW) } else { Ok(value) }
 }
 
+/// Sets `PR_SET_DUMPABLE` to 0 or 1: with 0 the process's own files under `/proc` belong to root.
+///
+/// # Errors
+/// `EINVAL` for another value.
+pub fn set_dumpable(value: u32) -> Result<(), Errno> {
+    const PR_SET_DUMPABLE: usize = 4;
+    // SAFETY: plain numbers.
+    unsafe { syscall(nr::PRCTL, [PR_SET_DUMPABLE, value as usize, 0, 0, 0, 0]) }.map(|_| ())
+}
+
 /// Whether setitimer(2) has armed one of the three interval timers.
 ///
 /// # Errors

@@ -1,4 +1,8 @@
-//! What a signal frame says of itself (`arch/x86/include/uapi/asm/sigcontext.h`).
+//! What a signal frame says of itself (`arch/x86/include/uapi/asm/sigcontext.h`), and the one change to it.
+
+use sys::own_memory::read_own;
+
+use crate::restart::{self, CODE_BYTES};
 
 /// Offset of `uc_mcontext.fpstate` in `struct ucontext`: flags 8, link 8, stack 24, then 23 registers.
 const FPSTATE_POINTER: usize = 40 + 23 * 8;
@@ -41,4 +45,30 @@ pub(super) unsafe fn facts(context: *const u8) -> FrameFacts {
     let (bytes, components) =
         if magic == EXTENDED { (u64::from(extended_bytes), components) } else { (FXSAVE_BYTES, 0) };
     FrameFacts { at, len: (fpstate.addr() as u64).saturating_sub(at).saturating_add(bytes), components }
+}
+
+/// Offsets of the saved registers in `struct ucontext`.
+const RAX: usize = 40 + 13 * 8;
+const RIP: usize = 40 + 16 * 8;
+
+/// Lets an interrupted system call be made again, if it is one of those that would return `EINTR`.
+///
+/// # Safety
+/// `context` is the third argument of a handler with `SA_SIGINFO` that has not returned yet.
+pub(super) unsafe fn repeat_interrupted_call(context: *mut u8) {
+    const EINTR: i64 = 4;
+    let (rax, rip) = (context.wrapping_add(RAX).cast::<i64>(), context.wrapping_add(RIP).cast::<u64>());
+    // SAFETY: the kernel wrote a whole struct ucontext there.
+    if unsafe { rax.read() } != -EINTR {
+        return;
+    }
+    // SAFETY: as above.
+    let at = unsafe { rip.read() };
+    let mut code = [0; CODE_BYTES];
+    let got = read_own(at.wrapping_sub(CODE_BYTES as u64), &mut code);
+    let Some(number) = restart::call_of(code).filter(|_| got == Ok(CODE_BYTES)) else { return };
+    // SAFETY: the handler may change the context that it returns to; the call's arguments are in it untouched.
+    unsafe { rax.write(i64::from(number)) };
+    // SAFETY: as above; two bytes back is the `syscall` instruction that was just read.
+    unsafe { rip.write(at.wrapping_sub(2)) };
 }

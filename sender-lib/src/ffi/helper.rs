@@ -37,8 +37,7 @@ pub(crate) fn spawn_helper(arena_start: u64) -> Result<(), Errno> {
 }
 
 extern "C" fn enter() -> ! {
-    migration::run();
-    leave(true)
+    leave(migration::run())
 }
 
 /// Ends the helper thread and with it the migration: the process is at rest again. `unmap` takes the arena away,

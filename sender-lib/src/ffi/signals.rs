@@ -50,18 +50,22 @@ struct SignalInfo {
     value: u64,
 }
 
-type Handler = unsafe extern "C" fn(i32, *const SignalInfo, *const u8);
+type Handler = unsafe extern "C" fn(i32, *const SignalInfo, *mut u8);
 
-extern "C" fn on_trigger(_: i32, _: *const SignalInfo, _: *const u8) {
+extern "C" fn on_trigger(_: i32, _: *const SignalInfo, context: *mut u8) {
+    // SAFETY: this is the third argument of a handler with SA_SIGINFO.
+    unsafe { frame::repeat_interrupted_call(context) };
     trigger::start();
 }
 
-extern "C" fn on_park(signal: i32, info: *const SignalInfo, context: *const u8) {
+extern "C" fn on_park(signal: i32, info: *const SignalInfo, context: *mut u8) {
     // SAFETY: the kernel hands a valid siginfo_t to a handler with SA_SIGINFO.
     let facts = unsafe { &*info };
     if facts.code == signal::SI_QUEUE && facts.errno == quiesce::MARK {
         // SAFETY: this is the third argument of a handler with SA_SIGINFO.
         let frame = unsafe { frame::facts(context) };
+        // SAFETY: as above.
+        unsafe { frame::repeat_interrupted_call(context) };
         quiesce::come_to_rest(facts.value, frame);
     } else {
         chain(signal, info, context);
@@ -69,7 +73,7 @@ extern "C" fn on_park(signal: i32, info: *const SignalInfo, context: *const u8) 
 }
 
 /// Does what the host would have done with a signal that is not the parasite's.
-fn chain(signal: i32, info: *const SignalInfo, context: *const u8) {
+fn chain(signal: i32, info: *const SignalInfo, context: *mut u8) {
     let saved = STATE.saved_action();
     if saved.handler == SIG_IGN {
         return;
@@ -91,7 +95,7 @@ fn chain(signal: i32, info: *const SignalInfo, context: *const u8) {
     }
 }
 
-fn handler_action(handler: extern "C" fn(i32, *const SignalInfo, *const u8)) -> Action {
+fn handler_action(handler: extern "C" fn(i32, *const SignalInfo, *mut u8)) -> Action {
     Action {
         handler: (handler as *const ()).addr() as u64,
         flags: SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_RESTORER,
