@@ -106,6 +106,7 @@ posthaste_trampoline_end:
 "#
 );
 
+// SAFETY: the two labels above; only their addresses are used.
 unsafe extern "C" {
     static posthaste_trampoline_begin: u8;
     static posthaste_trampoline_end: u8;

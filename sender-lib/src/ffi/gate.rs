@@ -28,6 +28,7 @@ global_asm!(
     ".popsection",
 );
 
+// SAFETY: the label above; only its address is used.
 unsafe extern "C" {
     fn posthaste_leaving_gate();
 }

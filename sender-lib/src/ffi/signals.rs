@@ -25,6 +25,7 @@ global_asm!(
     "ud2",
 );
 
+// SAFETY: the label above; only its address is used.
 unsafe extern "C" {
     fn posthaste_restorer();
 }

@@ -17,6 +17,9 @@ global_asm!(
 const SMALL: usize = 16;
 
 /// memcpy(3)
+///
+/// # Safety
+/// What the manual page asks for.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
     // SAFETY: memmove asks for less.
@@ -24,6 +27,9 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8
 }
 
 /// memmove(3)
+///
+/// # Safety
+/// What the manual page asks for.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
     if len <= SMALL {
@@ -84,6 +90,9 @@ unsafe fn move_small(to: *mut u8, from: *const u8, len: usize) {
 }
 
 /// memset(3)
+///
+/// # Safety
+/// What the manual page asks for.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
     let [low, ..] = byte.to_le_bytes();
@@ -96,6 +105,9 @@ unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
 }
 
 /// memcmp(3)
+///
+/// # Safety
+/// What the manual page asks for.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, len: usize) -> i32 {
     const WORD: usize = 8;
@@ -124,6 +136,9 @@ unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, len: usize) -> i3
 }
 
 /// bcmp(3)
+///
+/// # Safety
+/// What the manual page asks for.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn bcmp(left: *const u8, right: *const u8, len: usize) -> i32 {
     // SAFETY: the contract is the same.
