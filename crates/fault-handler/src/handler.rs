@@ -36,8 +36,21 @@ pub struct Ended {
     pub outcome: Outcome,
     /// The engine as it was at its end, for the report.
     pub engine: Destination,
-    /// Bytes received on all channels, headers included.
-    pub bytes_received: u64,
+    /// What went over the wire.
+    pub traffic: Traffic,
+}
+
+/// What went over the three connections, in bytes with headers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Received in all.
+    pub received: u64,
+    /// Received until the process stood still at the source.
+    pub before_switchover: u64,
+    /// Received until it went on here.
+    pub before_resume: u64,
+    /// Page requests sent.
+    pub requests: u64,
 }
 
 /// One migration at its destination.
@@ -59,6 +72,7 @@ pub struct FaultHandler<'process, P> {
     /// The process here, once it runs.
     pub(crate) running: Option<u32>,
     pub(crate) outcome: Option<Outcome>,
+    pub(crate) traffic: Traffic,
     events: Events,
     /// A connection that has ended while others may still have frames.
     lost: Option<Channel>,
@@ -88,6 +102,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             in_hand: None,
             running: None,
             outcome: None,
+            traffic: Traffic::default(),
             events: Events::with_capacity(READY_PER_WAIT),
             lost: None,
             watched: 0,
@@ -112,7 +127,8 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
         }
         self.say_farewell()?;
         let outcome = result?;
-        Ok(Ended { outcome, bytes_received: self.channels.bytes_received(), engine: self.engine })
+        self.traffic.received = self.channels.bytes_received();
+        Ok(Ended { outcome, traffic: self.traffic, engine: self.engine })
     }
 
     fn turn_until_ended(&mut self) -> Result<Outcome, HandlerError> {

@@ -28,5 +28,5 @@ mod spaces;
 
 pub use channels::Channels;
 pub use error::HandlerError;
-pub use handler::{Ended, FaultHandler, Outcome};
+pub use handler::{Ended, FaultHandler, Outcome, Traffic};
 pub use process::{DestinationProcess, Measurement, Notification};

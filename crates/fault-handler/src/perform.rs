@@ -26,6 +26,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
                 self.signal(Kind::Running, u64::from(self.running.unwrap_or(0)));
             }
             DestinationAction::RequestPages(pages) => {
+                self.traffic.requests += 1;
                 self.send(Channel::Fault, |fault| fault.send_page_request(pages));
             }
             DestinationAction::Install { space, pages, at, content } => {
@@ -56,6 +57,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
     }
 
     fn map(&mut self) -> Result<(), HandlerError> {
+        self.traffic.before_switchover = self.channels.bytes_received();
         let Some(manifest) = &self.manifest else { return Ok(()) };
         let mapped = self.process.map(manifest).and_then(|uffd| {
             let register = |range: &PageRange| uffd.register(*range);
@@ -79,9 +81,14 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
     }
 
     fn resume(&mut self) -> Result<(), HandlerError> {
-        let pid = self.process.resume().map_err(HandlerError::Abandoned)?;
-        self.running = Some(pid);
-        self.inputs.push_back(DestinationInput::Resumed);
+        self.traffic.before_resume = self.channels.bytes_received();
+        match self.process.resume() {
+            Ok(pid) => {
+                self.running = Some(pid);
+                self.inputs.push_back(DestinationInput::Resumed);
+            }
+            Err(failure) => self.inputs.push_back(DestinationInput::PrepareFailed(failure)),
+        }
         self.watch_process().map_err(HandlerError::Wait)
     }
 

@@ -52,7 +52,7 @@ pub trait DestinationProcess {
     /// Lets every thread go and returns the process id here. **From here on the process runs.**
     ///
     /// # Errors
-    /// What did not work; threads may have run.
+    /// What did not work; [`discard`](Self::discard) follows.
     fn resume(&mut self) -> Result<u32, Failure>;
 
     /// The process forked: whoever holds a duplicate of its userfaultfd needs one of its child's as well, so that

@@ -13,12 +13,13 @@ const BUCKETS: usize = 304;
 pub struct Latency {
     buckets: [u64; BUCKETS],
     count: u64,
+    total_us: u64,
     max_us: u64,
 }
 
 impl Default for Latency {
     fn default() -> Self {
-        Self { buckets: [0; BUCKETS], count: 0, max_us: 0 }
+        Self { buckets: [0; BUCKETS], count: 0, total_us: 0, max_us: 0 }
     }
 }
 
@@ -31,6 +32,7 @@ impl Latency {
             *bucket += 1;
         }
         self.count += 1;
+        self.total_us = self.total_us.saturating_add(us);
         self.max_us = self.max_us.max(us);
     }
 
@@ -38,6 +40,12 @@ impl Latency {
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.count
+    }
+
+    /// All of them together, in microseconds.
+    #[must_use]
+    pub const fn total_us(&self) -> u64 {
+        self.total_us
     }
 
     /// The longest one, in microseconds.
