@@ -59,11 +59,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
     fn map(&mut self) -> Result<(), HandlerError> {
         self.traffic.before_switchover = self.channels.bytes_received();
         let Some(manifest) = &self.manifest else { return Ok(()) };
-        let mapped = self.process.map(manifest).and_then(|uffd| {
-            let register = |range: &PageRange| uffd.register(*range);
-            manifest.lazy.iter().try_for_each(register).map_err(|error| local(&error))?;
-            Ok(uffd)
-        });
+        let mapped = self.process.map(manifest);
         self.watch_process().map_err(HandlerError::Wait)?;
         let uffd = match mapped {
             Ok(uffd) => uffd,

@@ -37,7 +37,7 @@ pub trait DestinationProcess {
     fn reserve(&mut self, manifest: &Manifest) -> Result<Reserved, Failure>;
 
     /// Builds mappings, descriptors and threads of the final manifest and returns the userfaultfd of their
-    /// address space. The loop registers `manifest.lazy` with it.
+    /// address space, with which every range of `manifest.lazy` is registered.
     ///
     /// # Errors
     /// What did not work.
@@ -70,7 +70,7 @@ pub trait DestinationProcess {
 
     /// Descriptors that become readable when there is a [`Notification`]. Asked for after each step above; the
     /// list may only grow at its end.
-    fn watched(&self) -> Vec<BorrowedFd<'_>>;
+    fn watched(&mut self) -> Vec<BorrowedFd<'_>>;
 
     /// The next notification, without waiting.
     fn notification(&mut self) -> Option<Notification>;

@@ -64,8 +64,10 @@ impl DestinationProcess for Process {
         self.refusal.take().map_or(Ok(Reserved { files: Vec::new() }), Err)
     }
 
-    fn map(&mut self, _manifest: &Manifest) -> Result<Uffd, Failure> {
-        self.uffd.take().ok_or_else(|| Failure::Local("mapped twice".into()))
+    fn map(&mut self, manifest: &Manifest) -> Result<Uffd, Failure> {
+        let uffd = self.uffd.take().ok_or_else(|| Failure::Local("mapped twice".into()))?;
+        let registered = manifest.lazy.iter().try_for_each(|range| uffd.register(*range));
+        registered.map_err(|error| Failure::Local(error.to_string())).map(|()| uffd)
     }
 
     fn write(&mut self, at: PageRange, bytes: &[u8]) -> Result<(), Failure> {
@@ -90,7 +92,7 @@ impl DestinationProcess for Process {
         self.discarded = Some(reason.clone());
     }
 
-    fn watched(&self) -> Vec<BorrowedFd<'_>> {
+    fn watched(&mut self) -> Vec<BorrowedFd<'_>> {
         Vec::new()
     }
 
