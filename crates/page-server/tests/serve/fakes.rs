@@ -141,7 +141,8 @@ impl FakeDestination {
         loop {
             for &channel in channels {
                 let connection = self.channel(channel);
-                if let Some(frame) = connection.receive().expect("the source keeps the link") {
+                if let Some(frame) = connection.receive().unwrap_or_else(|error| panic!("{channel}: {error}"))
+                {
                     return Received { header: frame.header, body: frame.body.to_vec() };
                 }
             }
