@@ -334,6 +334,9 @@ impl Source {
     fn end(&mut self, failure: Option<Failure>) {
         self.urgent.clear();
         self.actions.clear();
+        if failure.is_none() {
+            self.actions.push_back(SourceAction::SendReport);
+        }
         self.actions.push_back(SourceAction::End(failure));
     }
 

@@ -49,7 +49,7 @@ pub enum SourceAction {
     SendPageMapDone,
     /// Send `PushDone`.
     SendPushDone,
-    /// Send `SourceReport`.
+    /// Send `SourceReport`: once the process runs at the destination, and at the end with the final figures.
     SendReport,
     /// Send `Cancel` if the link still stands.
     SendCancel(Failure),

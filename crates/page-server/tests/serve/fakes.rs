@@ -13,7 +13,7 @@ use page_server::{Channels, Outcome, ReadRun, Serving, Socket, SourceProcess, se
 use protocol::{Channel, FileVerdict, Header, Hello, Kind, Manifest, MigrationId, Reserved, SourceReport};
 use sys::Fd;
 use sys::poll::{Interest, poll};
-use transport::{Connection, Expected, poll_hello, welcome};
+use transport::{Connection, ConnectionError, Expected, poll_hello, welcome};
 
 /// No wait of a test is longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
@@ -109,6 +109,11 @@ impl SourceProcess for FakeProcess {
     fn note(&mut self, _line: &'static str) {}
 }
 
+/// Where a channel is among the three.
+fn at(channel: Channel) -> usize {
+    Channel::ALL.iter().position(|other| *other == channel).expect("one of three")
+}
+
 /// A received frame.
 #[derive(Debug)]
 pub(crate) struct Received {
@@ -125,31 +130,36 @@ pub(crate) type Pages = BTreeMap<u64, Option<Vec<u8>>>;
 #[derive(Debug)]
 pub(crate) struct FakeDestination {
     channels: Vec<Connection<Socket>>,
-    report: Option<SourceReport>,
 }
 
 impl FakeDestination {
     /// The connection of a channel.
     pub(crate) fn channel(&mut self, channel: Channel) -> &mut Connection<Socket> {
-        let at = Channel::ALL.iter().position(|other| *other == channel).expect("one of three");
-        &mut self.channels[at]
+        &mut self.channels[at(channel)]
     }
 
     /// The next frame on any of `channels`, the first of them preferred.
     pub(crate) fn next(&mut self, channels: &[Channel]) -> Received {
+        self.next_or_end(channels).unwrap_or_else(|| panic!("the source has closed one of {channels:?}"))
+    }
+
+    /// The next frame on any of `channels`, or `None` when one of them has been closed.
+    fn next_or_end(&mut self, channels: &[Channel]) -> Option<Received> {
         let deadline = Instant::now() + LONGEST_WAIT;
         loop {
             for &channel in channels {
-                let connection = self.channel(channel);
-                if let Some(frame) = connection.receive().unwrap_or_else(|error| panic!("{channel}: {error}"))
-                {
-                    return Received { header: frame.header, body: frame.body.to_vec() };
+                match self.channel(channel).receive() {
+                    Ok(None) => {}
+                    Ok(Some(frame)) => {
+                        return Some(Received { header: frame.header, body: frame.body.to_vec() });
+                    }
+                    Err(ConnectionError::Closed) => return None,
+                    Err(error) => panic!("{channel}: {error}"),
                 }
             }
-            let mut interests: Vec<_> = channels
-                .iter()
-                .map(|channel| Interest::new(self.channel(*channel).stream().fd(), false))
-                .collect();
+            let interest =
+                |channel: &Channel| Interest::new(self.channels[at(*channel)].stream().fd(), false);
+            let mut interests: Vec<_> = channels.iter().map(interest).collect();
             poll(&mut interests, Some(1000)).expect("poll");
             assert!(Instant::now() < deadline, "nothing came on {channels:?} in time");
         }
@@ -195,23 +205,22 @@ impl FakeDestination {
             let received = self.next(&[Channel::Control, Channel::Fault, Channel::Push]);
             match received.header.kind {
                 Kind::PushDone => pushed = true,
-                Kind::PageMap | Kind::PageMapDone => {}
-                Kind::SourceReport => self.report = protocol::decode(&received.body).ok(),
+                Kind::PageMap | Kind::PageMapDone | Kind::SourceReport => {}
                 _ => note_pages(&received, pages),
             }
         }
     }
 
-    /// Says that nothing more is needed; returns the source's report, which has come at any time before its end.
+    /// Says that nothing more is needed; returns the last report of the source, with which it ends.
     pub(crate) fn drain(&mut self) -> SourceReport {
         self.send(Kind::Drained);
-        while self.report.is_none() {
-            let received = self.next(&[Channel::Control]);
+        let mut report = None;
+        while let Some(received) = self.next_or_end(&[Channel::Control]) {
             if received.header.kind == Kind::SourceReport {
-                self.report = protocol::decode(&received.body).ok();
+                report = protocol::decode(&received.body).ok();
             }
         }
-        self.report.take().expect("it has just come")
+        report.expect("the source ends with its report")
     }
 }
 
@@ -254,7 +263,7 @@ pub(crate) fn start(process: FakeProcess) -> (JoinHandle<Outcome>, FakeDestinati
         })
         .expect("a thread");
     let connection = |fd| Connection::new(Socket::new(fd), Expected::Greeting);
-    (handle, FakeDestination { channels: theirs.into_iter().map(connection).collect(), report: None })
+    (handle, FakeDestination { channels: theirs.into_iter().map(connection).collect() })
 }
 
 /// As [`start`], with every channel welcomed.
