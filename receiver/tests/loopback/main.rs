@@ -43,6 +43,8 @@ fn every_byte_arrives_while_the_program_reads_here_and_there() {
     let ends = world.join();
     assert_eq!(ends.source, page_server::Outcome::Moved { pid_there: ends.pid });
     assert_eq!(ends.destination, Outcome::Completed(None));
+    let data = expected.pages.len() - expected.zero.len();
+    assert!(ends.report.bytes_sent >= data * 4096, "{:?}", ends.report);
     let memory = world.memory(range(0, 4096));
     for (page, bytes) in (0..4096).zip(memory.chunks(4096)) {
         let right = (0..4096).zip(bytes).all(|(offset, byte)| *byte == expected.byte(page, offset));

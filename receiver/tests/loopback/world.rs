@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use engine::{Config, Failure};
-use fault_handler::{DestinationProcess, FaultHandler, Notification, Outcome};
+use fault_handler::{DestinationProcess, FaultHandler, Measurement, Notification, Outcome};
 use memory::{Addr, PAGE_SIZE, PageRange, PageSet};
 use page_server::{ReadRun, Serving, SourceProcess};
 use protocol::{Channel, FileVerdict, Manifest, MigrationId, Reserved, SourceReport};
@@ -157,6 +157,7 @@ struct Destination {
     child: Arc<Mutex<TestChild>>,
     resumed: Sender<()>,
     refusal: Option<Failure>,
+    report: Arc<Mutex<SourceReport>>,
 }
 
 fn locked(child: &Mutex<TestChild>) -> MutexGuard<'_, TestChild> {
@@ -174,7 +175,10 @@ impl DestinationProcess for Destination {
         for range in &manifest.lazy {
             child.ask(Command::Map(*range)).map_err(|error| Failure::Local(error.to_string()))?;
         }
-        child.uffd().map_err(|error| Failure::Local(error.to_string()))
+        let uffd = child.uffd().map_err(|error| Failure::Local(error.to_string()))?;
+        let registered = manifest.lazy.iter().try_for_each(|range| uffd.register(*range));
+        registered.map_err(|error| Failure::Local(error.to_string()))?;
+        Ok(uffd)
     }
 
     fn write(&mut self, at: PageRange, _bytes: &[u8]) -> Result<(), Failure> {
@@ -196,7 +200,7 @@ impl DestinationProcess for Destination {
 
     fn discard(&mut self, _reason: &Failure) {}
 
-    fn watched(&self) -> Vec<BorrowedFd<'_>> {
+    fn watched(&mut self) -> Vec<BorrowedFd<'_>> {
         Vec::new()
     }
 
@@ -204,7 +208,11 @@ impl DestinationProcess for Destination {
         None
     }
 
-    fn source_reported(&mut self, _report: SourceReport) {}
+    fn measured(&mut self, measurement: Measurement) {
+        if let Measurement::Source(report) = measurement {
+            *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
+        }
+    }
 }
 
 /// How both sides ended.
@@ -213,6 +221,8 @@ pub(crate) struct Ends {
     pub(crate) destination: Outcome,
     /// The child's process id.
     pub(crate) pid: u64,
+    /// What the source reported last.
+    pub(crate) report: SourceReport,
 }
 
 /// One migration under way.
@@ -220,6 +230,7 @@ pub(crate) struct World {
     child: Arc<Mutex<TestChild>>,
     resumed: Receiver<()>,
     released: Arc<AtomicU32>,
+    report: Arc<Mutex<SourceReport>>,
     source: Option<JoinHandle<page_server::Outcome>>,
     destination: Option<JoinHandle<Outcome>>,
 }
@@ -247,11 +258,18 @@ impl World {
             source.sockets.push(Arc::new(near.try_clone().expect("a duplicate")));
             near
         });
-        let process = Destination { child: Arc::clone(&child), resumed: resumed_sender, refusal };
+        let report = Arc::<Mutex<SourceReport>>::default();
+        let process = Destination {
+            child: Arc::clone(&child),
+            resumed: resumed_sender,
+            refusal,
+            report: Arc::clone(&report),
+        };
         Self {
             child,
             resumed,
             released,
+            report,
             source: Some(spawn("source", move || serve(source, near_ends))),
             destination: Some(spawn("destination", move || handle(process, far_ends))),
         }
@@ -287,7 +305,8 @@ impl World {
     pub(crate) fn join(&mut self) -> Ends {
         let (destination, source) = (self.join_destination(), self.join_source());
         let pid = locked(&self.child).pid() as u64;
-        Ends { source, destination, pid }
+        let report = *self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        Ends { source, destination, pid, report }
     }
 
     /// How often the source's process was released.
