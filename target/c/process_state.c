@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -59,7 +60,8 @@ static void look(struct state *state)
 
 static void prepare(void)
 {
-    CHECK(chdir("/usr") == 0, "there is no /usr");
+    const char *directory = getenv("TMPDIR");
+    CHECK(chdir(directory ? directory : "/tmp") == 0, "there is no directory for temporary files");
     umask(0127);
     prctl(PR_SET_NAME, "state-of-it");
     for (size_t at = 0; at < sizeof limits / sizeof *limits; at++) {

@@ -1,0 +1,100 @@
+"""A connection that goes through this test: it can be slow, and it can be cut at a given byte."""
+
+import selectors
+import socket
+import threading
+import time
+
+_CHUNK = 65536
+
+
+class Link:
+    """Listens on a free port and passes every connection on to `port`.
+
+    `bytes_per_second` bounds what goes from the source to the receiver. After `cut_after` bytes in that direction
+    every connection is closed and `when_cut` is called first.
+    """
+
+    def __init__(self, port: int, bytes_per_second: int = 0, cut_after: int = -1, when_cut=None):
+        self.destination = port
+        self.rate = bytes_per_second
+        self.cut_after = cut_after
+        self.when_cut = when_cut
+        self.forwarded = 0
+        self.selector = selectors.DefaultSelector()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        if self.rate:  # what waits in the kernel's buffers has left the source, but has not arrived
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CHUNK)
+        self.port = self.listener.getsockname()[1]
+        self.waker, wake = socket.socketpair()
+        self.wake = wake
+        self.selector.register(self.listener, selectors.EVENT_READ, None)
+        self.selector.register(self.waker, selectors.EVENT_READ, None)
+        self.thread = threading.Thread(target=self._run, name="link", daemon=True)
+        self.thread.start()
+
+    def cut(self) -> None:
+        """Closes every connection and refuses new ones."""
+        self.close()
+
+    def close(self) -> None:
+        try:
+            self.wake.send(b"x")
+        except OSError:
+            return
+        self.thread.join(10)
+        self.wake.close()
+
+    def _run(self) -> None:
+        try:
+            while self._turn():
+                pass
+        finally:
+            for key in list(self.selector.get_map().values()):
+                key.fileobj.close()
+            self.selector.close()
+
+    def _turn(self) -> bool:
+        for key, _ in self.selector.select():
+            if key.fileobj is self.waker:
+                return False
+            if key.fileobj is self.listener:
+                self._accept()
+            elif key.fileobj.fileno() >= 0 and not self._forward(key.fileobj, *key.data):
+                return False
+        return True
+
+    def _accept(self) -> None:
+        near, _ = self.listener.accept()
+        try:
+            far = socket.create_connection(("127.0.0.1", self.destination))
+        except OSError:
+            near.close()
+            return
+        for each in (near, far):
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.selector.register(near, selectors.EVENT_READ, (far, True))
+        self.selector.register(far, selectors.EVENT_READ, (near, False))
+
+    def _forward(self, from_socket, to_socket, outward: bool) -> bool:
+        try:
+            data = from_socket.recv(_CHUNK)
+            if outward and 0 <= self.cut_after <= self.forwarded + len(data):
+                to_socket.sendall(data[: self.cut_after - self.forwarded])
+                if self.when_cut:
+                    self.when_cut()
+                return False
+            if data:
+                to_socket.sendall(data)
+        except OSError:
+            data = b""
+        if not data:
+            for each in (from_socket, to_socket):
+                self.selector.unregister(each)
+                each.close()
+            return True
+        if outward:
+            self.forwarded += len(data)
+            if self.rate:
+                time.sleep(len(data) / self.rate)
+        return True

@@ -1,0 +1,208 @@
+"""Programs at the source, receivers, and processes that have moved."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.harness import machine
+from tests.harness.waiting import Failure, expect, until
+
+
+class Process:
+    """A process that this test started, with what it prints in files."""
+
+    def __init__(self, name: str, command: list, directory: Path, environment: dict, **options):
+        self.name = name
+        self.directory = directory
+        self.out = directory / f"{name}.out"
+        self.err = directory / f"{name}.err"
+        with open(self.err, "ab") as err:
+            out = options.pop("stdout", None) or open(self.out, "ab")
+            self.process = subprocess.Popen(
+                command, cwd=directory, env=environment, stdout=out, stderr=err,
+                stdin=options.pop("stdin", subprocess.DEVNULL), **options)
+            out.close()
+        self.pid = self.process.pid
+
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def text(self) -> str:
+        return self.out.read_text(errors="replace")
+
+    def errors(self) -> str:
+        return self.err.read_text(errors="replace")
+
+    def last_words(self) -> str:
+        status = self.process.poll()
+        words = self.errors().strip().splitlines()[-3:]
+        return f"status {status}" + (", it said: " + " / ".join(words) if words else "")
+
+    def wait(self, seconds: float = 30.0) -> int:
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise Failure(f"{self.name} has not ended after {seconds:g} s") from None
+
+    def kill(self) -> None:
+        if not self.ended():
+            self.process.kill()
+            self.process.wait()
+
+
+class Program(Process):
+    """A program with the parasite in it. Its output goes through a pipe into a file of ours, so that after a move
+    it prints where the receiver prints."""
+
+    def __init__(self, name, command, directory, environment, through_pipe=True, **options):
+        self.trigger_signal = options.pop("trigger", signal.SIGUSR2)
+        self.pump = None
+        if through_pipe:
+            self.pump = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=open(directory / f"{name}.out", "ab"))
+            options["stdout"] = self.pump.stdin
+        super().__init__(name, command, directory, environment, **options)
+
+    def aim(self, port: int) -> None:
+        aim(self.directory, port)
+
+    def trigger(self) -> None:
+        os.kill(self.pid, self.trigger_signal)
+
+    def kill(self) -> None:
+        super().kill()
+        if self.pump:
+            self.pump.wait()
+
+    def wait_lines(self, count: int) -> list:
+        """Waits until it has printed so many lines and returns all that it has printed."""
+        until(lambda: self.text().count("\n") >= count, f"{count} lines from {self.name}", alive=[self])
+        return self.text().splitlines()
+
+    def final_text(self) -> str:
+        """All that it printed here; call it after its end."""
+        if self.pump:
+            self.pump.wait()
+        return self.text()
+
+    def left(self) -> list:
+        """What the parasite said each time that a move did not happen."""
+        return refusals(self.errors())
+
+
+class Moved:
+    """A process that goes on under a receiver."""
+
+    def __init__(self, source, receiver, event: dict, printed_before: int):
+        self.name = f"the moved {source.name.replace('the moved ', '')}"
+        self.directory = source.directory
+        self.trigger_signal = source.trigger_signal
+        self.receiver = receiver
+        self.migration = event["migration"]
+        self.pid = event["pid"]
+        self.resumed = event
+        self.printed_before = printed_before
+        try:
+            self.descriptor = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            self.descriptor = None
+
+    def aim(self, port: int) -> None:
+        aim(self.directory, port)
+
+    def text(self) -> str:
+        """What its receiver, and the processes under it, have printed since it moved there."""
+        return self.receiver.text()[self.printed_before:]
+
+    def numbers(self, pattern: str) -> list:
+        """The numbers in the complete lines of that, by a pattern with one group."""
+        complete = self.text().rpartition("\n")[0]
+        return [int(number) for number in re.findall(pattern, complete, re.MULTILINE)]
+
+    def signal(self, number: int) -> None:
+        if self.descriptor is not None:
+            try:
+                signal.pidfd_send_signal(self.descriptor, number)
+            except ProcessLookupError:
+                pass
+
+    def trigger(self) -> None:
+        self.signal(self.trigger_signal)
+
+    def left(self) -> list:
+        """What the parasite said each time that a move did not happen."""
+        return refusals(self.receiver.errors())
+
+    def ended(self) -> bool:
+        return self.exited() is not None
+
+    def last_words(self) -> str:
+        return json.dumps(self.exited())
+
+    def exited(self):
+        return self.receiver.find("exited", migration=self.migration)
+
+    def wait_complete(self, seconds: float = 60.0) -> dict:
+        """Waits until every page has arrived; raises if the migration failed."""
+        def settled():
+            return self.receiver.find("complete", migration=self.migration) or self.receiver.find(
+                "failed", migration=self.migration)
+        event = until(settled, f"{self.name} to be complete", seconds, alive=[self.receiver])
+        expect(event["event"] == "complete", f"the migration failed: {event}")
+        return event
+
+    def wait_exited(self, seconds: float = 60.0) -> dict:
+        return until(self.exited, f"{self.name} to exit", seconds, alive=[self.receiver])
+
+
+class Receiver(Process):
+    """A receiver on a free port, with its events."""
+
+    def __init__(self, name, directory, environment, wrapper=(), port: int = 0):
+        self.events_file = directory / f"{name}.events"
+        self.events_file.touch()
+        command = [*wrapper, str(machine.BIN / "receiver"), str(port), "--events", str(self.events_file)]
+        super().__init__(name, command, directory, environment, start_new_session=True)
+        listening = until(lambda: self.find("listening"), f"{name} to listen", 10, alive=[self])
+        self.port = listening["port"]
+
+    def events(self) -> list:
+        lines = self.events_file.read_text().split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def find(self, kind: str, after: int = 0, **fields):
+        """The first event of this kind with these fields, after the first `after` events."""
+        for event in self.events()[after:]:
+            if event["event"] == kind and all(event.get(key) == value for key, value in fields.items()):
+                return event
+        return None
+
+
+def refusals(text: str) -> list:
+    """The lines in which a parasite says why its program stays."""
+    return [line for line in text.splitlines() if "goes on here" in line]
+
+
+def aim(directory: Path, port: int) -> None:
+    """Writes receiver_info.txt so that nobody reads half of it."""
+    new = directory / "receiver_info.new"
+    new.write_text(f"127.0.0.1 {port}\n")
+    os.replace(new, directory / "receiver_info.txt")
+
+
+def move(program, receiver: Receiver, seconds: float = 30.0) -> Moved:
+    """Asks a process to move and waits until it runs under `receiver`."""
+    program.aim(receiver.port)
+    before, printed, words = len(receiver.events()), len(receiver.text()), program.left()
+    program.trigger()
+
+    def outcome():
+        event = receiver.find("resumed", before)
+        said = program.left()
+        if not event and len(said) > len(words):
+            raise Failure(f"not moved: {said[-1]}")
+        return event
+    event = until(outcome, f"{program.name} to be resumed", seconds, alive=[receiver])
+    return Moved(program, receiver, event, printed)

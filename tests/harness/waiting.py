@@ -1,0 +1,34 @@
+"""Waiting for something to be so, never longer than a deadline and never for time to pass."""
+
+import time
+
+PATIENCE = 30.0
+_LOOK_AGAIN = 0.002
+
+
+class Failure(Exception):
+    """Something is not as it must be; the text says what."""
+
+
+def until(condition, what: str, seconds: float = PATIENCE, alive=()):
+    """Looks until `condition()` is true and returns what it returned.
+
+    Raises Failure if that takes longer than `seconds`, or as soon as one of `alive` has ended.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        for process in alive:
+            if process.ended() and not condition():
+                raise Failure(f"{process.name} ended while this test waited for {what}: {process.last_words()}")
+        if time.monotonic() > deadline:
+            raise Failure(f"waited {seconds:g} s for {what}")
+        time.sleep(_LOOK_AGAIN)
+
+
+def expect(condition, what: str) -> None:
+    """Raises Failure with `what` unless the condition is true."""
+    if not condition:
+        raise Failure(what)

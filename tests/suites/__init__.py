@@ -1,0 +1,8 @@
+"""The suites by name, in the order in which `--suite all` runs them."""
+
+from tests.suites import accidents, failures, footprint, foreign, manual, signals, workloads
+
+SUITES = {
+    module.__name__.rpartition(".")[2]: module.CHECKS
+    for module in (footprint, manual, workloads, signals, failures, accidents, foreign)
+}

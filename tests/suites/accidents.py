@@ -1,0 +1,130 @@
+"""What dies while the memory is still on its way: nobody ever reads a zero, nobody hangs, nobody runs twice.
+
+The link is slow here, so that there is a while in which something can die.
+"""
+
+import os
+import signal
+from functools import partial
+
+from tests.harness import machine
+from tests.harness.results import Check
+from tests.harness.waiting import Failure, expect, until
+from tests.suites import workloads
+
+_SLOW = 20 << 20  # bytes a second
+_RESIDENT = ("--resident-mib", "96")
+
+
+def _half_moved(lab, workload: str):
+    """A process that runs at a receiver while most of its memory is still at the source."""
+    receiver = lab.receiver()
+    link = lab.link(receiver, bytes_per_second=_SLOW)
+    program = lab.target(workload, *(("--interval-ms", "1", *_RESIDENT) if workload == "counter" else ()))
+    program.wait_lines(3)
+    before, printed = len(receiver.events()), len(receiver.text())
+    program.aim(link.port)
+    program.trigger()
+    event = until(lambda: receiver.find("resumed", before), "the move", alive=[receiver, program])
+    moved = lab.adopt(program, receiver, event, printed)
+    expect(not receiver.find("complete"), "everything has arrived already: the link is too fast for this test")
+    return receiver, link, program, moved
+
+
+def _never_wrong(moved, workload: str) -> None:
+    expect(f"{workload}: FAIL" not in moved.text(), f"it read a wrong byte: {workloads.tail(moved)}")
+
+
+def source_lost(how: str, workload: str, lab) -> None:
+    """The pages that are lost give SIGBUS; the receiver says so and takes the next process."""
+    receiver, link, program, moved = _half_moved(lab, workload)
+    if how == "source killed":
+        program.process.kill()
+    else:
+        link.cut()
+    failed = until(lambda: receiver.find("failed"), "the receiver to notice", 60, alive=[receiver])
+    expect(failed["process"] == "here", f"the event is {failed}")
+    ended = moved.wait_exited(30)
+    _never_wrong(moved, workload)
+    expect(ended.get("signal") == signal.SIGBUS, f"it ended with {ended}: {workloads.tail(moved)}")
+    program.process.kill()
+    workloads.one_move("counter", (), lab)
+
+
+def receiver_killed(whom: str, workload: str, lab) -> None:
+    """Who serves the missing pages dies: the process dies with it, before it can read a zero."""
+    receiver, _, program, moved = _half_moved(lab, workload)
+    printed = program.text()
+    session = machine.children(receiver.pid)[0]
+    victim = {"daemon": receiver.pid, "session": session}[whom]
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: _is_gone(moved.pid), "the process to die with its receiver", 15)
+    _never_wrong(moved, workload)
+    expect(program.ended() or program.text() == printed, "the source has gone on too")
+    if whom == "session":
+        program.process.kill()
+        workloads.one_move("counter", (), lab)
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+            return stat.read().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def moved_killed(lab) -> None:
+    """The moved process itself dies: its end is told, and the source does not run again."""
+    receiver, _, program, moved = _half_moved(lab, "counter")
+    printed = program.text()
+    moved.signal(signal.SIGKILL)
+    ended = moved.wait_exited()
+    expect(ended.get("signal") == signal.SIGKILL, f"the event is {ended}")
+    expect(program.ended() or program.text() == printed, "the source has gone on too")
+    program.process.kill()
+    workloads.one_move("counter", (), lab)
+
+
+def slow_link(workload: str, lab) -> None:
+    """Nothing dies: over a slow link the workload runs on its missing pages all the while."""
+    receiver, _, program, moved = _half_moved(lab, workload)
+    workloads.wait_progress(moved, workload, -1)
+    moved.wait_complete()
+    expect(program.wait() == 0, f"the source ended with {program.last_words()}")
+    workloads.settle(moved, workload, -1)
+    workloads.finish(moved, workload)
+
+
+def interrupted_source(lab) -> None:
+    """Ctrl-C, SIGTERM and SIGHUP at the source's terminal do not end what serves the pages."""
+    _, _, program, moved = _half_moved(lab, "counter")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
+        if not program.ended():
+            program.process.send_signal(number)
+    try:
+        moved.wait_complete()
+    except Failure as failure:
+        raise Failure(f"a signal to the source broke the move: {failure}") from failure
+    workloads.wait_progress(moved, "counter", -1)
+    workloads.finish(moved, "counter")
+
+
+def _checks() -> list:
+    checks = []
+    for how in ("source killed", "link cut"):
+        for workload in ("counter", "hash_chain", "heap_churn"):
+            checks.append(Check(f"{how} in post-copy: {workload} gets SIGBUS or right bytes",
+                                partial(source_lost, how, workload)))
+    for whom in ("daemon", "session"):
+        for workload in ("counter", "heap_churn"):
+            checks.append(Check(f"receiver's {whom} killed in post-copy: {workload} dies with it",
+                                partial(receiver_killed, whom, workload)))
+    for workload in ("counter", "mappings", "forker", "hash_chain", "signals", "threads"):
+        checks.append(Check(f"{workload} runs on while its memory comes slowly", partial(slow_link, workload)))
+    checks.append(Check("the moved process is killed in post-copy", moved_killed))
+    checks.append(Check("signals to the source in post-copy change nothing", interrupted_source))
+    return checks
+
+
+CHECKS = _checks

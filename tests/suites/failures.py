@@ -1,0 +1,187 @@
+"""Whatever goes wrong before the switch: the program goes on at its source, with nothing left behind."""
+
+import re
+import signal
+import socket
+import subprocess
+from functools import partial
+
+from tests.harness import machine
+from tests.harness.results import Check
+from tests.harness.waiting import expect, until
+
+TIMES = 100
+LATE_ATTEMPTS = 10
+_COUNTER = ("counter", "--interval-ms", "1")
+
+
+class Witness:
+    """A program's descriptors, threads, mappings and signals before anything has been tried."""
+
+    def __init__(self, program):
+        self.program = program
+        self.before = self._look()
+
+    def _look(self) -> dict:
+        pid = self.program.pid
+        return {"threads": machine.threads(pid), "descriptors": machine.descriptors(pid),
+                "mappings": machine.mappings(pid), "signals": machine.signal_state(pid)}
+
+    def expect_unharmed(self) -> None:
+        """Waits for the helper to be gone, then compares, and expects the program to print on."""
+        until(lambda: machine.threads(self.program.pid) == self.before["threads"], "only its own threads to be left",
+              5, alive=[self.program])
+        after = self._look()
+        for what, before in self.before.items():
+            expect(after[what] == before, f"its {what} were {_difference(before, after[what])}")
+        self.program.wait_lines(self.program.text().count("\n") + 2)
+
+
+def _difference(before, after) -> str:
+    before, after = (set(map(str, each.items() if isinstance(each, dict) else each)) for each in (before, after))
+    return f"{sorted(before - after)} and are {sorted(after - before)}"
+
+
+def try_and_stay(witness, wanted: str = "") -> None:
+    """One attempt, which ends with one line that says why."""
+    program = witness.program
+    before = len(program.left())
+    program.trigger()
+    until(lambda: len(program.left()) > before, "the line that says why", 20, alive=[program])
+    said = program.left()[before:]
+    expect(len(said) == 1 and re.search(wanted, said[0]), f"it said {said}")
+    witness.expect_unharmed()
+
+
+def _finish(program) -> None:
+    program.process.send_signal(signal.SIGTERM)
+    expect(program.wait() == 0, f"the program ended with {program.last_words()}")
+    numbers = [int(line) for line in program.final_text().splitlines() if line.isdigit()]
+    expect(numbers == list(range(len(numbers))), "a number is missing or repeated")
+
+
+def _start(lab, workload=_COUNTER, **options):
+    program = lab.target(*workload, **options)
+    program.wait_lines(2)
+    return program
+
+
+def absent(lab) -> None:
+    program = _start(lab)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, but nobody listens: every connection is refused
+        program.aim(unused.getsockname()[1])
+        witness = Witness(program)
+        for _ in range(TIMES):
+            try_and_stay(witness, "refused")
+    _finish(program)
+
+
+def refused_by_receiver(lab) -> None:
+    """The receiver lives in a mount namespace where the program's own directory is empty."""
+    machine.need_command("unshare", "mount")
+    program = _start(lab, stdin=_held_file(lab))
+    hide = 'mount -t tmpfs none "$0" && exec "$@"'
+    receiver = lab.receiver(wrapper=["unshare", "--mount", "sh", "-c", hide, str(lab.directory / "held")])
+    program.aim(receiver.port)
+    witness = Witness(program)
+    for _ in range(TIMES):
+        try_and_stay(witness)
+    refused = [event for event in receiver.events() if event["event"] == "refused"]
+    expect(len(refused) == TIMES, f"{len(refused)} of {TIMES} refusals were told")
+    expect(all("held/file" in event["reason"] for event in refused), f"the reason is {refused[0]['reason']}")
+    _finish(program)
+
+
+def _held_file(lab):
+    held = lab.directory / "held"
+    held.mkdir()
+    (held / "file").write_text("here and nowhere else\n")
+    return open(held / "file", encoding="ascii")
+
+
+def killed_before_the_switch(lab) -> None:
+    """The receiver is killed, and the link cut, after some bytes of the handshake or of the manifest."""
+    program = _start(lab)
+    witness = Witness(program)
+    for attempt in range(TIMES):
+        receiver = lab.receiver(f"killed{attempt}")
+        link = lab.link(receiver, cut_after=1 + attempt * 20, when_cut=receiver.process.kill)
+        program.aim(link.port)
+        try_and_stay(witness)
+        receiver.kill()
+    _finish(program)
+
+
+def silent(lab) -> None:
+    """Whoever listens there never says a word: the attempt ends by itself."""
+    program = _start(lab)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        program.aim(server.getsockname()[1])
+        try_and_stay(Witness(program))
+    _finish(program)
+
+
+def nonsense(lab) -> None:
+    """Whoever listens there is no receiver."""
+    program = _start(lab)
+    witness = Witness(program)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        program.aim(server.getsockname()[1])
+        before = len(program.left())
+        program.trigger()
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10)
+            until(lambda: len(program.left()) > before, "the line that says why", 20, alive=[program])
+    witness.expect_unharmed()
+    _finish(program)
+
+
+def child_is_refused(lab) -> None:
+    """A program with a child is refused by name, and moves when the child is gone."""
+    receiver = lab.receiver()
+    program = lab.program("parent", ["python3", str(machine.PROGRAMS / "parent.py")], stdin=subprocess.PIPE)
+    program.wait_lines(1)
+    program.aim(receiver.port)
+    witness = Witness(program)
+    before = len(program.left())
+    program.trigger()
+    until(lambda: len(program.left()) > before, "the refusal", alive=[program])
+    expect("child" in program.left()[-1], f"it said {program.left()[-1]}")
+    witness.before["descriptors"] = machine.descriptors(program.pid)
+    program.process.stdin.close()
+    program.wait_lines(3)
+    lab.move(program, receiver).wait_complete()
+
+
+def unharmed_workload(workload: str, lab) -> None:
+    """A workload that checks itself is stopped late and let go again: the receiver dies when the manifest is there."""
+    program = _start(lab, (workload,))
+    for attempt in range(LATE_ATTEMPTS):
+        receiver = lab.receiver(f"killed{attempt}")
+        link = lab.link(receiver, cut_after=500 + attempt * 1000, when_cut=receiver.process.kill)
+        program.aim(link.port)
+        before = len(program.left())
+        program.trigger()
+        until(lambda before=before: len(program.left()) > before, "the line that says why", 20, alive=[program])
+        program.wait_lines(program.text().count("\n") + 1)
+        receiver.kill()
+    program.process.send_signal(signal.SIGTERM)
+    expect(program.wait() == 0 and program.final_text().endswith("PASS\n"), program.final_text()[-200:])
+
+
+def _checks() -> list:
+    return [
+        Check(f"an absent receiver: the program goes on, {TIMES} times", absent),
+        Check(f"a receiver that lacks a file refuses by name: the program goes on, {TIMES} times",
+              refused_by_receiver),
+        Check(f"a receiver killed before the switch: the program goes on, {TIMES} times", killed_before_the_switch),
+        Check("a receiver that never answers: the program goes on", silent),
+        Check("something else listens there: the program goes on", nonsense),
+        Check("a program with a child is refused by name and moves later", child_is_refused),
+    ] + [Check(f"{name} goes on after {LATE_ATTEMPTS} failed attempts", partial(unharmed_workload, name))
+         for name in ("threads", "signals", "vectors", "mappings", "files_pipes")]
+
+
+CHECKS = _checks

@@ -1,0 +1,100 @@
+"""Which signal asks for a move, and whose it is."""
+
+import signal
+from functools import partial
+
+from tests.harness import machine
+from tests.harness.compiling import compile_c
+from tests.harness.results import Check
+from tests.harness.waiting import expect, until
+
+_COUNTER = [str(machine.BIN / "target"), "--interval-ms", "2"]
+
+
+def chosen_signal(setting: str, number: int, lab) -> None:
+    """POSTHASTE_SIGNAL names the signal."""
+    receiver = lab.receiver()
+    program = lab.program("counter", _COUNTER, {"POSTHASTE_SIGNAL": setting}, trigger=number)
+    program.wait_lines(2)
+    moved = lab.move(program, receiver)
+    moved.wait_complete()
+    until(lambda: len(moved.numbers(r"^(\d+)$")) > 2, "numbers from the receiver", alive=[receiver, moved])
+
+
+def impossible_signal(setting: str, lab) -> None:
+    """A signal that cannot be is named in one line, and the program runs as ever."""
+    program = lab.program("counter", [*_COUNTER, "--count", "5"], {"POSTHASTE_SIGNAL": setting})
+    expect(program.wait() == 0, f"the program ended with {program.last_words()}")
+    expect(program.final_text() == "0\n1\n2\n3\n4\ncounter: PASS\n", program.final_text())
+    said = program.errors().strip().splitlines()
+    expect(len(said) == 1 and setting in said[0], f"it said {said}")
+
+
+def own_handler_stays(lab) -> None:
+    """The program installs its own handler: it is the one that runs, and another signal can be chosen."""
+    path = compile_c("own_handler", lab.directory)
+    receiver = lab.receiver()
+    program = lab.program("own_handler", [path], {"POSTHASTE_SIGNAL": "SIGRTMIN+3"}, trigger=signal.SIGRTMIN + 3)
+    program.wait_lines(2)
+    program.process.send_signal(signal.SIGUSR2)
+    until(lambda: "own handler" in program.text(), "its own handler to run", alive=[program])
+    moved = lab.move(program, receiver)
+    moved.wait_complete()
+    until(lambda: len(moved.numbers(r"^(\d+)$")) > 2, "numbers from the receiver", alive=[receiver, moved])
+    moved.signal(signal.SIGUSR2)
+    until(lambda: "own handler" in moved.text(), "its own handler to run after the move", alive=[receiver, moved])
+
+
+def taken_back_is_left_alone(lab) -> None:
+    """A program that takes SIGUSR2 for itself keeps it and simply cannot be moved by it."""
+    program = lab.program("own_handler", [compile_c("own_handler", lab.directory)])
+    program.wait_lines(2)
+    for times in (1, 2):
+        program.trigger()
+        until(lambda times=times: program.text().count("own handler") == times, "its own handler", alive=[program])
+    program.wait_lines(10)
+
+
+def ignored_stays_ignored(lab) -> None:
+    """SIGUSR2 that whoever started the program had ignored stays ignored; one line says so."""
+    def ignore():
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    program = lab.program("counter", _COUNTER, preexec_fn=ignore)
+    program.wait_lines(2)
+    said = program.errors().strip().splitlines()
+    expect(len(said) == 1 and "POSTHASTE_SIGNAL" in said[0], f"it said {said}")
+    before = machine.signal_state(program.pid)
+    program.trigger()
+    program.wait_lines(program.text().count("\n") + 5)
+    expect(machine.signal_state(program.pid) == before, "its signals are others")
+
+
+def log_to_a_file(lab) -> None:
+    """POSTHASTE_LOG takes the lines that would go to standard error."""
+    log = lab.directory / "log"
+    program = lab.program("counter", _COUNTER, {"POSTHASTE_LOG": str(log)})
+    program.aim(1)  # nobody listens there
+    program.wait_lines(2)
+    program.trigger()
+    until(lambda: log.exists() and log.read_text().count("\n") == 1, "a line in the log", alive=[program])
+    expect("goes on here" in log.read_text() and not program.errors(), f"{log.read_text()!r} {program.errors()!r}")
+
+
+def _checks() -> list:
+    checks = []
+    for setting, number in (("SIGUSR1", signal.SIGUSR1), ("USR1", signal.SIGUSR1), ("10", 10), ("50", 50),
+                            ("SIGRTMIN+5", signal.SIGRTMIN + 5), ("RTMIN+5", signal.SIGRTMIN + 5),
+                            ("SIGRTMAX-2", signal.SIGRTMAX - 2)):
+        checks.append(Check(f"POSTHASTE_SIGNAL={setting} moves", partial(chosen_signal, setting, int(number))))
+    for setting in ("SIGKILL", "0", "65", "nonsense"):
+        checks.append(Check(f"POSTHASTE_SIGNAL={setting} is refused in one line",
+                            partial(impossible_signal, setting)))
+    return checks + [
+        Check("a handler of the program itself goes on working, before and after a move", own_handler_stays),
+        Check("a program that takes SIGUSR2 for itself keeps it", taken_back_is_left_alone),
+        Check("an ignored SIGUSR2 stays ignored and one line says so", ignored_stays_ignored),
+        Check("POSTHASTE_LOG takes the lines from standard error", log_to_a_file),
+    ]
+
+
+CHECKS = _checks
