@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::fmt;
 
+use crate::number::split_once;
 use crate::{Errno, file};
 
 /// A file under `/proc` that could not be used.
@@ -41,6 +42,42 @@ impl fmt::Display for ProcError {
 }
 
 impl core::error::Error for ProcError {}
+
+/// Bytes that are read at a time.
+const STEP: usize = 64 << 10;
+/// Bytes of the longest line; paths have at most 4096, each of which may be escaped by four.
+const LONGEST_LINE: usize = 256 << 10;
+
+/// Hands every line of a file, without its newline, to `each`: the whole file may be larger than what the parasite
+/// can hold.
+fn for_each_line(
+    path: &CStr,
+    name: &'static str,
+    each: &mut dyn FnMut(&[u8]) -> Result<(), ProcError>,
+) -> Result<(), ProcError> {
+    let failed = |errno| ProcError::Read { file: name, errno };
+    let fd = file::open(path, file::READ_ONLY).map_err(failed)?;
+    let mut pending = Vec::with_capacity(2 * STEP);
+    loop {
+        let filled = pending.len();
+        pending.resize(filled + STEP, 0);
+        let got = file::read(&fd, pending.get_mut(filled..).unwrap_or_default()).map_err(failed)?;
+        pending.truncate(filled + got);
+        let mut rest = pending.as_slice();
+        while let Some((line, tail)) = split_once(rest, b'\n') {
+            each(line)?;
+            rest = tail;
+        }
+        if got == 0 {
+            return if rest.is_empty() { Ok(()) } else { each(rest) };
+        }
+        let left = rest.len();
+        if left > LONGEST_LINE {
+            return Err(ProcError::Malformed { file: name });
+        }
+        pending.drain(..pending.len() - left);
+    }
+}
 
 fn read(path: &CStr, name: &'static str, limit: usize) -> Result<Vec<u8>, ProcError> {
     file::read_file(path, limit).map_err(|errno| ProcError::Read { file: name, errno })

@@ -9,8 +9,6 @@ use crate::number::{decimal, hexadecimal, split_once};
 use crate::status::Device;
 
 const FILE: &str = "/proc/self/maps";
-/// Bytes of a `maps` file that are read at most: 65,530 mappings with the longest path fit.
-const LIMIT: usize = 512 << 20;
 
 /// One mapping of user space.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,18 +53,11 @@ impl Mapping {
 /// # Errors
 /// The file cannot be read or is not what the kernel writes.
 pub fn own_mappings() -> Result<Vec<Mapping>, ProcError> {
-    parse(&super::read(c"/proc/thread-self/maps", FILE, LIMIT)?)
-}
-
-/// Parses a whole `maps` file.
-///
-/// # Errors
-/// A line that the kernel would not write.
-pub fn parse(bytes: &[u8]) -> Result<Vec<Mapping>, ProcError> {
     let mut mappings = Vec::new();
-    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+    super::for_each_line(c"/proc/thread-self/maps", FILE, &mut |line| {
         mappings.extend(parse_line(line)?);
-    }
+        Ok(())
+    })?;
     Ok(mappings)
 }
 
@@ -141,7 +132,9 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
 
     #[test]
     fn a_real_file_gives_every_user_mapping() {
-        let mappings = parse(REAL).expect("what a kernel wrote");
+        let lines = REAL.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let mappings: Vec<Mapping> =
+            lines.filter_map(|line| parse_line(line).expect("what a kernel wrote")).collect();
         let names: Vec<&[u8]> = mappings.iter().map(|m| m.name.as_slice()).collect();
         assert_eq!(
             names,

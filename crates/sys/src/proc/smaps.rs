@@ -11,7 +11,6 @@ use super::{ProcError, maps};
 use crate::number::words;
 
 const FILE: &str = "/proc/self/smaps";
-const LIMIT: usize = 1 << 30;
 
 /// What only `smaps` says of a mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,25 +37,38 @@ pub struct Attributes {
 /// # Errors
 /// The file cannot be read or is not what the kernel writes.
 pub fn own_attributes() -> Result<Vec<(PageRange, Attributes)>, ProcError> {
-    parse(&super::read(c"/proc/thread-self/smaps", FILE, LIMIT)?)
+    let mut parser = Parser::default();
+    super::for_each_line(c"/proc/thread-self/smaps", FILE, &mut |line| parser.line(line))?;
+    parser.finish()
 }
 
-/// Parses a whole `smaps` file.
-///
-/// # Errors
-/// Lines that the kernel would not write, or a mapping without `VmFlags`.
-pub fn parse(bytes: &[u8]) -> Result<Vec<(PageRange, Attributes)>, ProcError> {
-    let mut all = Vec::new();
-    let mut lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    while let Some(line) = lines.next() {
-        let mapping = maps::parse_line(line)?;
-        let flags = lines
-            .by_ref()
-            .find_map(|line| line.strip_prefix(b"VmFlags:"))
-            .ok_or(ProcError::Malformed { file: FILE })?;
-        all.extend(mapping.map(|mapping| (mapping.range, attributes(flags))));
+/// Takes a `smaps` file line by line.
+#[derive(Default)]
+struct Parser {
+    done: Vec<(PageRange, Attributes)>,
+    /// Between the first and the last line of a mapping: its range, unless it lies beyond user space.
+    current: Option<Option<PageRange>>,
+}
+
+impl Parser {
+    fn line(&mut self, line: &[u8]) -> Result<(), ProcError> {
+        let Some(range) = self.current else {
+            self.current = Some(maps::parse_line(line)?.map(|mapping| mapping.range));
+            return Ok(());
+        };
+        if let Some(codes) = line.strip_prefix(b"VmFlags:") {
+            self.done.extend(range.map(|range| (range, attributes(codes))));
+            self.current = None;
+        }
+        Ok(())
     }
-    Ok(all)
+
+    fn finish(self) -> Result<Vec<(PageRange, Attributes)>, ProcError> {
+        match self.current {
+            None => Ok(self.done),
+            Some(_) => Err(ProcError::Malformed { file: FILE }),
+        }
+    }
 }
 
 /// The two-letter words of a `VmFlags` line (proc(5)).
@@ -102,6 +114,13 @@ Size:                  4 kB
 VmFlags: rd wr sh mr mw me ms dc dd lo zz \n\
 ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]
 VmFlags: ex \n";
+
+    fn parse(bytes: &[u8]) -> Result<Vec<(PageRange, Attributes)>, ProcError> {
+        let mut parser = Parser::default();
+        let mut lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.try_for_each(|line| parser.line(line))?;
+        parser.finish()
+    }
 
     #[test]
     fn every_user_mapping_has_its_flags() {

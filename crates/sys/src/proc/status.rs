@@ -1,15 +1,16 @@
 //! `/proc/PID/status`: `Name:<tab>value` lines, of which the kernel adds more with every release.
 
 use alloc::ffi::CString;
+use alloc::vec::Vec;
 
 use super::ProcError;
-use crate::number::{decimal, hexadecimal, octal, split_once};
+use crate::number::{decimal, hexadecimal, octal, split_once, words};
 
 const FILE: &str = "/proc/self/status";
 const LIMIT: usize = 1 << 20;
 
 /// The lines that matter here; meaning as in proc(5).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Status {
     /// `State`, its letter.
     pub state: u8,
@@ -17,6 +18,14 @@ pub struct Status {
     pub umask: u32,
     /// `TracerPid`; 0 for none.
     pub tracer: u64,
+    /// `Uid`: real, effective, saved, for file access.
+    pub users: [u32; 4],
+    /// `Gid`: as `users`.
+    pub groups: [u32; 4],
+    /// `Groups`: supplementary.
+    pub supplementary: Vec<u32>,
+    /// `CapEff`, bit n for capability n.
+    pub capabilities: u64,
     /// `SigPnd`: pending for this thread.
     pub pending: u64,
     /// `ShdPnd`: pending for the whole process.
@@ -63,6 +72,10 @@ fn set(status: &mut Status, name: &[u8], value: &[u8]) -> Option<()> {
         b"State" => status.state = *value.first()?,
         b"Umask" => status.umask = u32::try_from(octal(value)?).ok()?,
         b"TracerPid" => status.tracer = decimal(value)?,
+        b"Uid" => status.users = ids(value)?.try_into().ok()?,
+        b"Gid" => status.groups = ids(value)?.try_into().ok()?,
+        b"Groups" => status.supplementary = ids(value)?,
+        b"CapEff" => status.capabilities = hexadecimal(value)?,
         b"SigPnd" => status.pending = hexadecimal(value)?,
         b"ShdPnd" => status.shared_pending = hexadecimal(value)?,
         b"NoNewPrivs" => status.no_new_privileges = decimal(value)? != 0,
@@ -72,12 +85,16 @@ fn set(status: &mut Status, name: &[u8], value: &[u8]) -> Option<()> {
     Some(())
 }
 
+fn ids(value: &[u8]) -> Option<Vec<u32>> {
+    words(value).map(|word| u32::try_from(decimal(word)?).ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const REAL: &[u8] = b"Name:\tcat\nUmask:\t0022\nState:\tR (running)\nTgid:\t7927\nTracerPid:\t41\n\
-Uid:\t0\t0\t0\t0\nGroups:\t \nSigQ:\t0/96365\nSigPnd:\t0000000000000200\nShdPnd:\t8000000000000000\n\
+Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t24 25 \nCapEff:\t000001fffeffffff\nSigQ:\t0/96365\nSigPnd:\t0000000000000200\nShdPnd:\t8000000000000000\n\
 SigBlk:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
 
     #[test]
@@ -86,6 +103,10 @@ SigBlk:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
             state: b'R',
             umask: 0o22,
             tracer: 41,
+            users: [1, 2, 3, 4],
+            groups: [5, 6, 7, 8],
+            supplementary: alloc::vec![24, 25],
+            capabilities: 0x1ff_feff_ffff,
             pending: 0x200,
             shared_pending: 1 << 63,
             no_new_privileges: true,
@@ -105,6 +126,7 @@ SigBlk:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
     fn a_broken_value_is_an_error() {
         assert!(parse(b"SigPnd:\tnone\n").is_err());
         assert!(parse(b"Umask:\t0999\n").is_err());
+        assert!(parse(b"Uid:\t1\t2\n").is_err());
         assert!(parse(b"State:\t\n").is_err());
     }
 }
