@@ -61,6 +61,11 @@ impl Header {
         let _ = self.descriptors.iter().find(free);
     }
 
+    /// The remembered descriptors.
+    pub(crate) fn remembered(&self) -> impl Iterator<Item = u32> + '_ {
+        self.descriptors.iter().filter_map(|slot| slot.load(Ordering::SeqCst).checked_sub(1))
+    }
+
     /// Closes every remembered descriptor, for the end without drops.
     pub(crate) fn close_remembered(&self) {
         for slot in &self.descriptors {

@@ -1,29 +1,139 @@
 //! The manifest of this process: of the running one, so that refusal comes early, and of the stopped one.
+//!
+//! ```text
+//! running ──► Reserve ──► Reserved { verdicts } ──► accept ──► (park) ──► stopped ──► Switchover
+//! ```
+//! Capture looks and does not touch: it writes into no memory of the program, moves no file position, takes no
+//! byte out of a pipe. What it cannot put into a manifest it refuses by name.
 
-use alloc::string::String;
-use alloc::vec::Vec;
-
-use protocol::{FileVerdict, Manifest};
-
+mod classify;
+mod descriptors;
+mod mappings;
+mod pages;
+mod pipes;
+mod process;
+pub(crate) mod refusal;
+mod sockets;
+mod tables;
 pub(crate) mod thread;
 
-/// The process as it runs.
-///
-/// # Errors
-/// Why it cannot be moved, in words for the user.
-pub(crate) fn running() -> Result<Manifest, String> {
-    Err(String::from("this build cannot capture a process"))
+use alloc::vec::Vec;
+
+use memory::{Addr, Backing, PageRange, Sharing};
+use protocol::{FileVerdict, Manifest, SignalAction, ThreadRecord};
+use sys::proc::maps;
+
+use descriptors::Table;
+use refusal::{Note, ProcessTrait, Refusal};
+use tables::{Files, Objects};
+use thread::Parked;
+
+/// What is in the process but is not the program's: capture leaves it out.
+#[derive(Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    /// The parasite's memory.
+    pub(crate) ranges: &'a [PageRange],
+    /// The parasite's descriptors.
+    pub(crate) descriptors: &'a [u32],
+    /// Part of the parasite that travels as a page of zeros.
+    pub(crate) state: PageRange,
+    /// Where the program is left again at the destination.
+    pub(crate) leaving_gate: Addr,
+    /// What signal 33 did before the parasite borrowed it, while it is borrowed.
+    pub(crate) park_action: Option<SignalAction>,
 }
 
-/// The process as it stands still: its threads noted `parked`, `before` is what it was while it ran, `verdicts`
-/// say which of that manifest's files the destination has.
+/// A manifest, and what will be lost.
+pub(crate) struct Captured {
+    pub(crate) manifest: Manifest,
+    /// To be said before anything stops.
+    pub(crate) notes: Vec<Note>,
+}
+
+/// The manifest of the running process: no frames, no content, nothing eager.
 ///
 /// # Errors
-/// Why it cannot be moved, in words for the user.
+/// What cannot be moved.
+pub(crate) fn running(around: &Surroundings<'_>) -> Result<Captured, Refusal> {
+    let tids = sys::process::other_threads().map_err(Refusal::kernel("listing the threads"))?;
+    process::check(&tids)?;
+    build(around, thread::listed(&tids), None)
+}
+
+/// Whether the destination's verdicts allow the move.
+///
+/// # Errors
+/// A shared mapping of a file that is not the same there.
+pub(crate) fn accept(manifest: &Manifest, verdicts: &[FileVerdict]) -> Result<(), Refusal> {
+    for vma in manifest.vmas.iter().filter(|vma| vma.sharing == Sharing::Shared) {
+        let Backing::File { file, .. } = vma.backing else { continue };
+        if verdicts.get(file as usize) != Some(&FileVerdict::Same) {
+            return Err(ProcessTrait::SharedFileDiffers(vma.range.start()).into());
+        }
+    }
+    Ok(())
+}
+
+/// The manifest of the stopped process. `before` is that of the running one, on which the `verdicts` were given; its
+/// files keep their indices, and those that came since have an index without a verdict: they travel.
+///
+/// # Errors
+/// What cannot be moved.
 pub(crate) fn stopped(
-    _parked: Vec<thread::Parked>,
-    _before: &Manifest,
-    _verdicts: &[FileVerdict],
-) -> Result<Manifest, String> {
-    Err(String::from("this build cannot capture a process"))
+    around: &Surroundings<'_>,
+    parked: Vec<Parked>,
+    before: &Manifest,
+    verdicts: &[FileVerdict],
+) -> Result<Captured, Refusal> {
+    if sys::process::has_children().map_err(Refusal::kernel("asking for child processes"))? {
+        return Err(ProcessTrait::Children.into());
+    }
+    let captured = build(around, thread::complete(parked)?, Some((before, verdicts)))?;
+    accept(&captured.manifest, verdicts)?;
+    Ok(captured)
+}
+
+fn build(
+    around: &Surroundings<'_>,
+    threads: Vec<ThreadRecord>,
+    before: Option<(&Manifest, &[FileVerdict])>,
+) -> Result<Captured, Refusal> {
+    let mappings = maps::own_mappings()?;
+    let mut files = Files::new(before.map(|(manifest, _)| manifest));
+    let mut objects = Objects::default();
+    let old = before.map(|(manifest, _)| manifest.vmas.as_slice());
+    let vmas = mappings::collect(&mappings, around.ranges, old, &mut files, &mut objects)?;
+    let (table, notes) =
+        descriptors::collect(around.descriptors, &mut files, &mut objects, before.is_some())?;
+    let process = process::record(around.park_action, &mut files)?;
+    let (eager, lazy) = match before {
+        Some((_, verdicts)) => (
+            pages::eager(&vmas, &threads, verdicts, around.leaving_gate, around.state)?,
+            pages::lazy(&vmas, &objects, verdicts, around.state),
+        ),
+        // Nothing is known of the files yet; what counts in a reservation are the mappings.
+        None => (Vec::new(), Vec::new()),
+    };
+    let host = match before {
+        Some((manifest, _)) => manifest.host.clone(),
+        None => process::host(&mappings)?,
+    };
+    let Table { descriptors, descriptions, pipes, socket_pairs } = table;
+    let manifest = Manifest {
+        host,
+        process,
+        threads,
+        files: files.into_records(),
+        objects: objects.into_records(),
+        vmas,
+        pipes,
+        socket_pairs,
+        descriptions,
+        descriptors,
+        eager,
+        lazy,
+        parasite_state: around.state,
+        leaving_gate: around.leaving_gate,
+    };
+    Ok(Captured { manifest, notes })
 }

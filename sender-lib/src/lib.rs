@@ -13,7 +13,6 @@
 #![no_std]
 #![deny(unsafe_code)]
 #![deny(clippy::indexing_slicing)]
-#![allow(dead_code, reason = "the capture and the page server are on their way")]
 
 extern crate alloc;
 

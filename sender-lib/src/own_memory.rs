@@ -31,6 +31,11 @@ impl OwnMemory {
         Ok(Self { pagemap: Pagemap::open()?, mem, vmas: Vec::new(), has_swap: process::machine_has_swap() })
     }
 
+    /// Numbers of the own descriptors.
+    pub(crate) fn descriptors(&self) -> [u32; 2] {
+        [&self.mem, self.pagemap.descriptor()].map(|fd| fd.raw().cast_unsigned())
+    }
+
     /// Takes the mappings of the stopped process.
     pub(crate) fn set_mappings(&mut self, vmas: &[Vma]) {
         self.vmas = vmas.to_vec();

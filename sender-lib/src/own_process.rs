@@ -1,15 +1,18 @@
 //! The process that the parasite lives in, as the page server wants it.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use engine::Failure;
-use memory::PageRange;
+use memory::{Addr, PageRange};
 use page_server::{ReadRun, SourceProcess};
-use protocol::{DescriptionKind, FileVerdict, Manifest, ThreadRecord};
+use protocol::{DescriptionKind, FileVerdict, Manifest, SignalAction, ThreadRecord};
 
+use crate::capture::refusal::Refusal;
+use crate::capture::{self, Captured, Surroundings};
+use crate::log::log;
 use crate::own_memory::OwnMemory;
-use crate::{capture, commit, dumpable, ffi, quiesce};
+use crate::{arena, commit, dumpable, ffi, quiesce, state};
 
 /// See the module.
 pub(crate) struct OwnProcess {
@@ -29,7 +32,7 @@ impl OwnProcess {
     /// Why it cannot be moved, in words for the user.
     pub(crate) fn look() -> Result<(Self, Manifest), String> {
         let memory = OwnMemory::open().map_err(|errno| alloc::format!("reading the own memory: {errno}"))?;
-        let mut running = capture::running()?;
+        let mut running = with_surroundings(&memory, capture::running)?;
         as_before(&mut running);
         let copy = running.clone();
         Ok((Self { memory, running, verdicts: Vec::new(), parked: Vec::new(), bound: Vec::new() }, copy))
@@ -42,13 +45,18 @@ impl SourceProcess for OwnProcess {
     }
 
     fn park(&mut self) -> Result<(), Failure> {
+        capture::accept(&self.running, &self.verdicts)
+            .map_err(|refusal| Failure::Local(refusal.to_string()))?;
         self.parked = quiesce::park().map_err(Failure::Local)?;
         Ok(())
     }
 
     fn capture(&mut self) -> Result<Manifest, Failure> {
         let parked = core::mem::take(&mut self.parked);
-        let mut manifest = capture::stopped(parked, &self.running, &self.verdicts).map_err(Failure::Local)?;
+        let mut manifest = with_surroundings(&self.memory, |around| {
+            capture::stopped(around, parked, &self.running, &self.verdicts)
+        })
+        .map_err(Failure::Local)?;
         as_before(&mut manifest);
         self.memory.set_mappings(&manifest.vmas);
         self.bound = bound_sockets(&manifest);
@@ -76,6 +84,34 @@ impl SourceProcess for OwnProcess {
     }
 
     fn note(&mut self, _line: &'static str) {}
+}
+
+/// Captures with all that is the parasite's left out, and says what will be lost.
+fn with_surroundings(
+    memory: &OwnMemory,
+    capture: impl FnOnce(&Surroundings<'_>) -> Result<Captured, Refusal>,
+) -> Result<Manifest, String> {
+    let ranges: Vec<PageRange> = arena::range().into_iter().collect();
+    let mut descriptors = memory.descriptors().to_vec();
+    descriptors.extend(ffi::header().into_iter().flat_map(arena::Header::remembered));
+    let around = Surroundings {
+        ranges: &ranges,
+        descriptors: &descriptors,
+        state: state::page().ok_or("the state page is beyond user space")?,
+        leaving_gate: Addr(ffi::leaving_gate()),
+        park_action: quiesce::host_park_action().map(|action| SignalAction {
+            handler: action.handler,
+            flags: action.flags,
+            restorer: action.restorer,
+            mask: action.mask,
+        }),
+    };
+    let Captured { manifest, notes } = capture(&around).map_err(|refusal| refusal.to_string())?;
+    // Said once, while the program still runs.
+    if around.park_action.is_none() {
+        notes.iter().for_each(|note| log!("{note}"));
+    }
+    Ok(manifest)
 }
 
 /// Takes out of the manifest what the parasite itself has changed.

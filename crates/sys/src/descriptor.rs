@@ -100,9 +100,22 @@ pub fn sameness(one: u32, other: u32) -> Sameness {
     }
 }
 
-/// What poll(2) says of the other end.
+/// Whether the number is a terminal (isatty(3)).
+#[must_use]
+pub fn is_terminal(fd: u32) -> bool {
+    const TCGETS: usize = 0x5401;
+    // Larger than the kernel's struct termios of 36 bytes.
+    let mut termios = [0_u64; 8];
+    let pointer = termios.as_mut_ptr().expose_provenance();
+    // SAFETY: the kernel writes one struct termios through the pointer.
+    unsafe { syscall3(nr::IOCTL, fd as usize, TCGETS, pointer) }.is_ok()
+}
+
+/// What poll(2) says of a descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Readiness {
+    /// `POLLIN`: a read or an accept would not block.
+    pub input: bool,
     /// `POLLHUP`: nobody has the other end open.
     pub hang_up: bool,
     /// `POLLERR`: for the writing end of a pipe, nobody can read.
@@ -114,11 +127,12 @@ pub struct Readiness {
 /// # Errors
 /// Those of poll(2); `EBADF`.
 pub fn readiness(fd: u32) -> Result<Readiness, Errno> {
+    const POLLIN: u32 = 0x1;
     const POLLERR: u32 = 0x8;
     const POLLHUP: u32 = 0x10;
     const POLLNVAL: u32 = 0x20;
     // struct pollfd: the number, then two 16-bit words of events, asked for and returned.
-    let mut interest = [fd, 0];
+    let mut interest = [fd, POLLIN];
     let pointer = (&raw mut interest).expose_provenance();
     // SAFETY: the pointer is valid for reads and writes of one struct pollfd.
     unsafe { syscall3(nr::POLL, pointer, 1, 0) }?;
@@ -127,7 +141,8 @@ pub fn readiness(fd: u32) -> Result<Readiness, Errno> {
     if returned & POLLNVAL != 0 {
         return Err(Errno::EBADF);
     }
-    Ok(Readiness { hang_up: returned & POLLHUP != 0, error: returned & POLLERR != 0 })
+    let returned = |event| returned & event != 0;
+    Ok(Readiness { input: returned(POLLIN), hang_up: returned(POLLHUP), error: returned(POLLERR) })
 }
 
 /// The extents of `fd` that hold data, as (offset, bytes), without moving its position and at most `limit`

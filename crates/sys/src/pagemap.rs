@@ -85,6 +85,12 @@ impl Pagemap {
         Ok(Self { fd, regions: alloc::vec![Region::default(); REGIONS] })
     }
 
+    /// The descriptor behind it.
+    #[must_use]
+    pub const fn descriptor(&self) -> &Fd {
+        &self.fd
+    }
+
     /// The wanted pages of `range`, as ascending maximal runs. A hole in the address space has none.
     ///
     /// # Errors

@@ -1,0 +1,136 @@
+//! What an open file description is, and whether it can be moved.
+
+use protocol::{DescriptionKind, StreamKind, WatchRecord};
+use sys::descriptor;
+use sys::proc::fdinfo::{self, FdInfo};
+use sys::status::{self, Device, FileType};
+
+use super::descriptors::{Context, Facts, stream_for};
+use super::refusal::{DescriptorTrait, Refusal};
+use super::{pipes, sockets};
+
+/// Character devices that hold no state, with the name that every machine has them under.
+const STATELESS: [(u32, &[u8]); 5] =
+    [(3, b"/dev/null"), (5, b"/dev/zero"), (7, b"/dev/full"), (8, b"/dev/random"), (9, b"/dev/urandom")];
+/// The multiplexer that makes terminals: a terminal to isatty(3), but the wrong end of one.
+const PTMX: Device = Device { major: 5, minor: 2 };
+
+/// The kind of the description behind `facts`.
+pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
+    match facts.status.file_type {
+        FileType::Regular | FileType::Directory => file(facts, context),
+        FileType::Link if facts.flags & descriptor::PATH_ONLY != 0 => file(facts, context),
+        FileType::Character => device(facts, context),
+        FileType::Pipe => pipes::kind(facts, context),
+        FileType::Socket => sockets::kind(facts, context),
+        FileType::Block => Err(facts.refuse(DescriptorTrait::Device)),
+        FileType::Link | FileType::Other => anonymous_inode(facts, context),
+    }
+}
+
+/// Whether `facts` is a terminal.
+pub(crate) fn is_terminal(facts: &Facts) -> bool {
+    facts.status.file_type == FileType::Character
+        && facts.status.special != PTMX
+        && descriptor::is_terminal(facts.fd)
+}
+
+fn file(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
+    if facts.link.starts_with(b"anon_inode:") {
+        return anonymous_inode(facts, context);
+    }
+    let info = fdinfo::of_number(facts.fd)?;
+    if info.locked {
+        return Err(facts.refuse(DescriptorTrait::Locked));
+    }
+    if is_reachable(facts) {
+        let file = context.files.of_descriptor(&facts.link, &facts.status);
+        return Ok(DescriptionKind::File { file, offset: info.position });
+    }
+    if facts.status.file_type == FileType::Regular {
+        return object(facts, &info, context);
+    }
+    Err(facts.refuse(DescriptorTrait::Deleted))
+}
+
+/// Whether the path that the kernel shows still leads to the file.
+fn is_reachable(facts: &Facts) -> bool {
+    if !facts.link.ends_with(b" (deleted)") {
+        return facts.link.starts_with(b"/");
+    }
+    let Ok(path) = alloc::ffi::CString::new(facts.link.as_slice()) else { return false };
+    status::of_path(&path).is_ok_and(|found| found.inode == facts.status.inode)
+}
+
+/// A memfd, or a file without a name, which is as good as one.
+fn object(facts: &Facts, info: &FdInfo, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
+    let size = facts.status.size;
+    let name = facts.link.strip_suffix(b" (deleted)").unwrap_or(&facts.link);
+    let (limit, is_stopped) = (context.content_left(), context.is_stopped);
+    let (object, record) = context.objects.of_descriptor(name, &facts.status);
+    if let Some(record) = record {
+        let extents = descriptor::content(facts.fd, size, limit)
+            .map_err(Refusal::kernel("reading a memfd or a deleted file of at most 8 MiB"))?;
+        let bytes = extents.iter().map(|(_, bytes)| bytes.len()).sum();
+        record.size = size;
+        record.seals = descriptor::seals(facts.fd).unwrap_or(0);
+        if is_stopped {
+            record.content = extents;
+        }
+        context.take(bytes)?;
+    }
+    Ok(DescriptionKind::Object { object, offset: info.position })
+}
+
+fn device(facts: &Facts, context: &Context<'_>) -> Result<DescriptionKind, Refusal> {
+    const MEMORY_DEVICES: u32 = 1;
+    let special = facts.status.special;
+    let stateless =
+        STATELESS.iter().find(|(minor, _)| (MEMORY_DEVICES, *minor) == (special.major, special.minor));
+    if let Some((_, path)) = stateless {
+        return Ok(DescriptionKind::Device { path: path.to_vec() });
+    }
+    if !is_terminal(facts) {
+        return Err(facts.refuse(DescriptorTrait::Device));
+    }
+    // A terminal that is not open as a standard stream too: what is only written is output; the rest is there
+    // to be read, as by a program that asks for a password.
+    let by_mode = if facts.is_readable() { StreamKind::Input } else { StreamKind::Output };
+    Ok(stream_for(facts, context.all).unwrap_or(DescriptionKind::Stream(by_mode)))
+}
+
+fn anonymous_inode(facts: &Facts, context: &Context<'_>) -> Result<DescriptionKind, Refusal> {
+    let name = facts.link.strip_prefix(b"anon_inode:").unwrap_or(&facts.link);
+    let what = match name {
+        b"[eventfd]" => return event(facts),
+        b"[eventpoll]" => return epoll(facts, context),
+        b"[io_uring]" => DescriptorTrait::IoUring,
+        b"[userfaultfd]" => DescriptorTrait::Userfaultfd,
+        b"[timerfd]" => DescriptorTrait::Timer,
+        b"[signalfd]" => DescriptorTrait::Signal,
+        b"inotify" | b"[fanotify]" => DescriptorTrait::Watcher,
+        b"[pidfd]" => DescriptorTrait::Process,
+        _ => DescriptorTrait::AnonymousInode,
+    };
+    Err(facts.refuse(what))
+}
+
+fn event(facts: &Facts) -> Result<DescriptionKind, Refusal> {
+    let info = fdinfo::of_number(facts.fd)?;
+    let count = info.event_count.ok_or_else(|| facts.refuse(DescriptorTrait::AnonymousInode))?;
+    Ok(DescriptionKind::Event { count, semaphore: info.event_semaphore })
+}
+
+/// The interest list, without entries whose number is closed or open on another file: those can no longer be
+/// reached under that number, and there is no other way to add them.
+fn epoll(facts: &Facts, context: &Context<'_>) -> Result<DescriptionKind, Refusal> {
+    let info = fdinfo::of_number(facts.fd)?;
+    let is_there = |watch: &&fdinfo::Watch| {
+        let watched = context.all.iter().find(|other| other.fd == watch.fd);
+        watched.is_some_and(|other| watch.inode.is_none_or(|inode| inode == other.status.inode))
+    };
+    let watches = info.watches.iter().filter(is_there);
+    let watches =
+        watches.map(|watch| WatchRecord { fd: watch.fd, events: watch.events, data: watch.data }).collect();
+    Ok(DescriptionKind::Epoll { watches })
+}

@@ -1,0 +1,198 @@
+//! The descriptor table: which numbers there are, which of them share an open file description, and what each
+//! description is.
+//!
+//! Streams of the outside are an exception to sharing: a shell gives a program one description of the terminal
+//! under all three numbers, but the receiver's three streams may lead to three places.
+
+use alloc::vec::Vec;
+
+use protocol::{Description, DescriptionKind, Descriptor, PipeRecord, SocketPairRecord, StreamKind};
+use sys::Errno;
+use sys::descriptor::{self, Sameness};
+use sys::status::{self, FileStatus, FileType};
+
+use super::refusal::{DescriptorTrait, Note, ProcessTrait, Refusal};
+use super::tables::{Files, Objects};
+use super::{classify, pipes, sockets};
+
+/// Bytes of content that descriptors may bring into the manifest.
+pub(crate) const CONTENT_LIMIT: usize = 8 << 20;
+
+/// One open number, as the kernel describes it.
+pub(crate) struct Facts {
+    pub(crate) fd: u32,
+    pub(crate) close_on_exec: bool,
+    pub(crate) flags: u32,
+    pub(crate) link: Vec<u8>,
+    pub(crate) status: FileStatus,
+}
+
+impl Facts {
+    /// Whether both are open on the same inode.
+    pub(crate) fn is_same_inode(&self, other: &Self) -> bool {
+        (self.status.device, self.status.inode) == (other.status.device, other.status.inode)
+    }
+
+    /// Refuses this descriptor.
+    pub(crate) const fn refuse(&self, what: DescriptorTrait) -> Refusal {
+        Refusal::Descriptor { fd: self.fd, what }
+    }
+
+    /// Whether the description can be written.
+    pub(crate) const fn is_writable(&self) -> bool {
+        matches!(self.flags & descriptor::ACCESS_MODE, descriptor::WRITE_ONLY | descriptor::READ_WRITE)
+    }
+
+    /// Whether the description can be read.
+    pub(crate) const fn is_readable(&self) -> bool {
+        self.flags & descriptor::ACCESS_MODE != descriptor::WRITE_ONLY
+    }
+}
+
+/// What the descriptors put into the manifest.
+#[derive(Default)]
+pub(crate) struct Table {
+    pub(crate) descriptors: Vec<Descriptor>,
+    pub(crate) descriptions: Vec<Description>,
+    pub(crate) pipes: Vec<PipeRecord>,
+    pub(crate) socket_pairs: Vec<SocketPairRecord>,
+}
+
+/// What classifying a descriptor needs and adds to.
+pub(crate) struct Context<'a> {
+    pub(crate) files: &'a mut Files,
+    pub(crate) objects: &'a mut Objects,
+    pub(crate) all: &'a [Facts],
+    pub(crate) pipes: pipes::Pipes,
+    pub(crate) pairs: sockets::Pairs,
+    pub(crate) notes: Vec<Note>,
+    /// Whether content is copied; while the process runs it is only counted.
+    pub(crate) is_stopped: bool,
+    content_left: usize,
+}
+
+impl Context<'_> {
+    /// Takes `bytes` from what the manifest may hold.
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let left = self.content_left.checked_sub(bytes).ok_or(ProcessTrait::TooMuchContent)?;
+        self.content_left = left;
+        Ok(())
+    }
+
+    /// Bytes that the manifest may still hold.
+    pub(crate) const fn content_left(&self) -> usize {
+        self.content_left
+    }
+}
+
+/// The descriptor table without `own`, and what is lost with it.
+pub(crate) fn collect(
+    own: &[u32],
+    files: &mut Files,
+    objects: &mut Objects,
+    is_stopped: bool,
+) -> Result<(Table, Vec<Note>), Refusal> {
+    let all = facts(own)?;
+    let mut context = Context {
+        files,
+        objects,
+        all: &all,
+        pipes: pipes::Pipes::default(),
+        pairs: sockets::Pairs::default(),
+        notes: Vec::new(),
+        is_stopped,
+        content_left: CONTENT_LIMIT,
+    };
+    let mut table = Table::default();
+    for (index, facts) in all.iter().enumerate() {
+        let earlier = all.get(..index).unwrap_or_default();
+        let description = match shared_with(facts, earlier)? {
+            Some(twin) => description_of(&table, twin),
+            None => None,
+        };
+        let description = match description {
+            Some(known) => known,
+            None => {
+                let kind = classify::kind(facts, &mut context)?;
+                table.descriptions.push(Description { flags: facts.flags, kind });
+                u32::try_from(table.descriptions.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        table.descriptors.push(Descriptor { fd: facts.fd, close_on_exec: facts.close_on_exec, description });
+    }
+    table.pipes = context.pipes.into_records();
+    table.socket_pairs = context.pairs.into_records();
+    Ok((table, context.notes))
+}
+
+fn facts(own: &[u32]) -> Result<Vec<Facts>, Refusal> {
+    let failed = Refusal::kernel("listing the descriptors");
+    let numbers = descriptor::numbers().map_err(&failed)?;
+    let mut all = Vec::with_capacity(numbers.len());
+    for fd in numbers.into_iter().filter(|fd| !own.contains(fd)) {
+        match look(fd) {
+            Ok(facts) => all.push(facts),
+            // The running program has closed it since.
+            Err(Errno::EBADF | Errno::ENOENT) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+    }
+    Ok(all)
+}
+
+fn look(fd: u32) -> Result<Facts, Errno> {
+    Ok(Facts {
+        fd,
+        close_on_exec: descriptor::close_on_exec(fd)?,
+        flags: descriptor::status_flags(fd)?,
+        link: descriptor::link(fd)?,
+        status: status::of_number(fd)?,
+    })
+}
+
+/// The earlier number that shares `facts`' description, if one does; only equal inodes and flags are compared.
+/// Terminals share only above the standard numbers, best with standard output.
+fn shared_with(facts: &Facts, earlier: &[Facts]) -> Result<Option<u32>, Refusal> {
+    let is_terminal = classify::is_terminal(facts);
+    if is_terminal && facts.fd <= 2 {
+        return Ok(None);
+    }
+    let mut best = None;
+    for other in earlier {
+        if !facts.is_same_inode(other) || facts.flags != other.flags {
+            continue;
+        }
+        match descriptor::sameness(facts.fd, other.fd) {
+            Sameness::Different => {}
+            Sameness::Unknown if facts.status.file_type == FileType::Character => {}
+            Sameness::Unknown => return Err(facts.refuse(DescriptorTrait::SharingUnknown(other.fd))),
+            Sameness::Same if !is_terminal || other.fd == 1 => return Ok(Some(other.fd)),
+            Sameness::Same => best = Some(other.fd),
+        }
+    }
+    Ok(best)
+}
+
+fn description_of(table: &Table, fd: u32) -> Option<u32> {
+    table.descriptors.iter().find(|known| known.fd == fd).map(|known| known.description)
+}
+
+/// The receiver's stream that stands in for standard number `fd`.
+pub(crate) const fn stream_of(fd: u32) -> Option<StreamKind> {
+    match fd {
+        0 => Some(StreamKind::Input),
+        1 => Some(StreamKind::Output),
+        2 => Some(StreamKind::Error),
+        _ => None,
+    }
+}
+
+/// The stream that stands in for something outside that `facts` is open on: by its number, or by that of a
+/// standard descriptor that is open on the same and can do the same.
+pub(crate) fn stream_for(facts: &Facts, all: &[Facts]) -> Option<DescriptionKind> {
+    let same = |other: &&Facts| {
+        other.fd <= 2 && facts.is_same_inode(other) && facts.is_writable() == other.is_writable()
+    };
+    let number = if facts.fd <= 2 { facts.fd } else { all.iter().find(same)?.fd };
+    stream_of(number).map(DescriptionKind::Stream)
+}

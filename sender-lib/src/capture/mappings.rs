@@ -1,0 +1,180 @@
+//! From `/proc/self/maps` to the manifest's mappings.
+
+use alloc::vec::Vec;
+
+use memory::{Backing, PageRange, Sharing, Vma, VmaFlags, VmaName};
+use sys::identity::is_vdso;
+use sys::proc::maps::Mapping;
+use sys::proc::smaps::{self, Attributes};
+
+use super::refusal::{MappingTrait, Refusal};
+use super::tables::{Files, Objects};
+
+/// What stands behind a mapping, before it has an index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Origin {
+    Anonymous,
+    File,
+    Object,
+}
+
+/// The manifest's mappings: all of `mappings` but vDSO and `own`, ascending.
+///
+/// Of the stopped process, `before` are the mappings of the running one: their flags are taken over where a mapping
+/// is still there, so that `smaps` need not be read in the time in which the program stands still.
+pub(crate) fn collect(
+    mappings: &[Mapping],
+    own: &[PageRange],
+    before: Option<&[Vma]>,
+    files: &mut Files,
+    objects: &mut Objects,
+) -> Result<Vec<Vma>, Refusal> {
+    let mut vmas = Vec::with_capacity(mappings.len());
+    for mapping in mappings.iter().filter(|mapping| !is_vdso(mapping)) {
+        let origin = origin(mapping)?;
+        for range in without(mapping.range, own) {
+            let offset = mapping.offset + (range.start().0 - mapping.range.start().0);
+            vmas.push(Vma {
+                range,
+                protection: mapping.protection,
+                sharing: mapping.sharing,
+                flags: VmaFlags::default(),
+                name: name(mapping),
+                backing: match origin {
+                    Origin::Anonymous => Backing::Anonymous,
+                    Origin::File => Backing::File { file: files.of_mapping(mapping), offset },
+                    Origin::Object => Backing::Object { object: objects.of_mapping(mapping), offset },
+                },
+            });
+        }
+    }
+    match before {
+        Some(before) if inherit_flags(&mut vmas, before) => {}
+        _ => read_flags(&mut vmas)?,
+    }
+    Ok(vmas)
+}
+
+fn name(mapping: &Mapping) -> VmaName {
+    match mapping.name.as_slice() {
+        b"[heap]" => VmaName::Heap,
+        b"[stack]" => VmaName::Stack,
+        _ => VmaName::Plain,
+    }
+}
+
+/// What kind of mapping it is, by its name as proc(5) has them.
+fn origin(mapping: &Mapping) -> Result<Origin, Refusal> {
+    let refuse = |what| Err(Refusal::Mapping { at: mapping.range.start(), what });
+    let name = mapping.name.as_slice();
+    let deleted = mapping.is_deleted();
+    if mapping.inode == 0 {
+        return match (mapping.sharing, name) {
+            (Sharing::Private, b"" | b"[heap]" | b"[stack]") => Ok(Origin::Anonymous),
+            (Sharing::Private, _) if name.starts_with(b"[anon:") => Ok(Origin::Anonymous),
+            _ => refuse(MappingTrait::Unknown),
+        };
+    }
+    if deleted && name.starts_with(b"/SYSV") {
+        return refuse(MappingTrait::SystemV);
+    }
+    if name.starts_with(b"/[aio]") {
+        return refuse(MappingTrait::Aio);
+    }
+    if name.starts_with(b"anon_inode:") || name.starts_with(b"socket:") {
+        return refuse(MappingTrait::AnonymousInode);
+    }
+    match mapping.sharing {
+        // A private mapping of /dev/zero is anonymous memory by another way.
+        Sharing::Private if name == b"/dev/zero" => Ok(Origin::Anonymous),
+        // What a private mapping shows of an object or a deleted file travels page by page.
+        Sharing::Private => Ok(Origin::File),
+        Sharing::Shared if name.starts_with(b"/memfd:") || name == b"/dev/zero (deleted)" => {
+            Ok(Origin::Object)
+        }
+        Sharing::Shared if name.starts_with(b"[anon_shmem:") => Ok(Origin::Object),
+        Sharing::Shared if deleted && name.starts_with(b"/dev/shm/") => Ok(Origin::Object),
+        Sharing::Shared if deleted => refuse(MappingTrait::DeletedShared),
+        Sharing::Shared if name.starts_with(b"/") => Ok(Origin::File),
+        Sharing::Shared => refuse(MappingTrait::Unknown),
+    }
+}
+
+/// The pieces of `range` outside of `own`, ascending.
+fn without(range: PageRange, own: &[PageRange]) -> Vec<PageRange> {
+    let mut pieces = alloc::vec![range];
+    for hole in own {
+        let mut left = Vec::with_capacity(pieces.len() + 1);
+        for piece in pieces {
+            let Some(cut) = piece.intersection(*hole) else {
+                left.push(piece);
+                continue;
+            };
+            let before = PageRange::new(piece.start(), cut.start());
+            let behind = PageRange::new(cut.end(), piece.end());
+            left.extend([before, behind].into_iter().flatten().filter(|piece| !piece.is_empty()));
+        }
+        pieces = left;
+    }
+    pieces
+}
+
+/// Gives every mapping the flags of the old mapping that it overlaps, if that is of the same kind; whether each one
+/// found such a mapping. A grown heap or stack, and one changed by mprotect(2), inherit; a new one does not.
+fn inherit_flags(vmas: &mut [Vma], before: &[Vma]) -> bool {
+    let mut old = before.iter().peekable();
+    vmas.iter_mut().all(|vma| {
+        while old.next_if(|old| old.range.end() <= vma.range.start()).is_some() {}
+        let same = old.peek().filter(|old| {
+            old.range.intersection(vma.range).is_some()
+                && (old.sharing, old.name) == (vma.sharing, vma.name)
+                && is_same_origin(&old.backing, &vma.backing)
+        });
+        same.is_some_and(|old| {
+            vma.flags = old.flags;
+            true
+        })
+    })
+}
+
+const fn is_same_origin(one: &Backing, other: &Backing) -> bool {
+    matches!(
+        (one, other),
+        (Backing::Anonymous, Backing::Anonymous)
+            | (Backing::File { .. }, Backing::File { .. })
+            | (Backing::Object { .. }, Backing::Object { .. })
+    )
+}
+
+/// Reads the flags of all mappings, and refuses what only the flags tell.
+fn read_flags(vmas: &mut [Vma]) -> Result<(), Refusal> {
+    let attributes = smaps::own_attributes()?;
+    let mut known = attributes.iter().peekable();
+    for vma in vmas {
+        while known.next_if(|(range, _)| range.end() <= vma.range.start()).is_some() {}
+        // A mapping that has gone or changed since `maps` was read is seen as it is by the next capture.
+        let Some((_, found)) = known.peek().filter(|(range, _)| range.intersection(vma.range).is_some())
+        else {
+            continue;
+        };
+        if let Some(what) = immovable(found) {
+            return Err(Refusal::Mapping { at: vma.range.start(), what });
+        }
+        vma.flags = found.flags;
+    }
+    Ok(())
+}
+
+const fn immovable(attributes: &Attributes) -> Option<MappingTrait> {
+    if attributes.device_memory {
+        Some(MappingTrait::Device)
+    } else if attributes.huge_tlb {
+        Some(MappingTrait::HugePages)
+    } else if attributes.registered {
+        Some(MappingTrait::Userfaultfd)
+    } else if attributes.shadow_stack {
+        Some(MappingTrait::ShadowStack)
+    } else {
+        None
+    }
+}

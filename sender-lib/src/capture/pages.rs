@@ -1,0 +1,133 @@
+//! Which pages must be in place before the first instruction at the destination, and which come after it.
+
+use alloc::vec::Vec;
+
+use memory::{Addr, Backing, PageRange, RangeSet, Sharing, Vma};
+use protocol::{FileVerdict, ThreadRecord};
+use sys::own_memory;
+use sys::pagemap::{Pagemap, Wanted};
+
+use super::refusal::Refusal;
+use super::tables::Objects;
+
+/// Entries of a robust list that are followed, as in the kernel (`ROBUST_LIST_LIMIT`).
+const ROBUST_LIST_LIMIT: usize = 2048;
+
+/// What the destination does with a file.
+fn travels(verdicts: &[FileVerdict], file: u32) -> bool {
+    verdicts.get(file as usize) != Some(&FileVerdict::Same)
+}
+
+/// Ranges whose pages come after `Run`: private memory, private mappings of files that the destination does not have,
+/// and objects that no descriptor can read; without `never`, which is left zero.
+pub(crate) fn lazy(
+    vmas: &[Vma],
+    objects: &Objects,
+    verdicts: &[FileVerdict],
+    never: PageRange,
+) -> Vec<PageRange> {
+    let mut ranges = RangeSet::new();
+    for vma in vmas {
+        let is_lazy = match (&vma.backing, vma.sharing) {
+            (Backing::Anonymous, _) => true,
+            (Backing::File { file, .. }, Sharing::Private) => travels(verdicts, *file),
+            (Backing::File { .. }, Sharing::Shared) => false,
+            (Backing::Object { object, .. }, _) => !objects.is_readable(*object),
+        };
+        if is_lazy {
+            ranges.insert(vma.range);
+        }
+    }
+    ranges.remove(never);
+    ranges.runs().collect()
+}
+
+/// Pages that must come before `Run`: what the kernel reads while a thread starts or ends, the leaving gate if its file
+/// travels, and changed pages of private mappings of files that the destination has.
+pub(crate) fn eager(
+    vmas: &[Vma],
+    threads: &[ThreadRecord],
+    verdicts: &[FileVerdict],
+    leaving_gate: Addr,
+    never: PageRange,
+) -> Result<Vec<PageRange>, Refusal> {
+    let failed = Refusal::kernel("looking for changed pages");
+    let mut wanted = RangeSet::new();
+    for thread in threads {
+        of_thread(thread, &mut wanted);
+    }
+    let mut ranges = RangeSet::new();
+    let mut pagemap = Pagemap::open().map_err(&failed)?;
+    for vma in vmas {
+        for touched in wanted.runs_in(vma.range) {
+            ranges.insert(touched);
+        }
+        let Backing::File { file, .. } = vma.backing else { continue };
+        if vma.sharing == Sharing::Shared {
+            continue;
+        }
+        if !travels(verdicts, file) {
+            for changed in pagemap.scan(vma.range, Wanted::Private).map_err(&failed)? {
+                ranges.insert(changed);
+            }
+        } else if let Some(gate) = PageRange::covering(leaving_gate, GATE_BYTES)
+            && let Some(gate) = gate.intersection(vma.range)
+        {
+            ranges.insert(gate);
+        }
+    }
+    ranges.remove(never);
+    Ok(ranges.runs().collect())
+}
+
+/// Bytes of the leaving gate, amply.
+const GATE_BYTES: u64 = 64;
+/// `struct robust_list_head`: the first entry, the offset of the futex word, the pending operation.
+const HEAD_BYTES: usize = 24;
+
+/// The pages that the kernel touches on behalf of `thread` where no fault can be served: its exit writes
+/// `clear_child_tid` and walks the robust list. Frame and rseq area are added to save their faults.
+fn of_thread(thread: &ThreadRecord, wanted: &mut RangeSet) {
+    let mut want = |addr: Addr, len: u64| {
+        if let Some(range) = PageRange::covering(addr, len).filter(|_| addr.0 != 0) {
+            wanted.insert(range);
+        }
+    };
+    want(thread.frame, thread.frame_len);
+    want(thread.clear_child_tid, 4);
+    if let Some(rseq) = thread.rseq {
+        want(rseq.addr, u64::from(rseq.len));
+    }
+    let (head, _) = thread.robust_list;
+    want(head, HEAD_BYTES as u64);
+    let Some([first, futex_offset, pending]) = words(head) else { return };
+    let mut entry = first;
+    for _ in 0..ROBUST_LIST_LIMIT {
+        // The lowest bit marks priority inheritance.
+        let at = Addr(entry & !1);
+        if at == head || at.0 == 0 {
+            break;
+        }
+        want(at, 8);
+        want(Addr(at.0.wrapping_add(futex_offset)), 4);
+        let Some([next]) = words(at) else { break };
+        entry = next;
+    }
+    want(Addr(pending & !1), 8);
+    if pending & !1 != 0 {
+        want(Addr((pending & !1).wrapping_add(futex_offset)), 4);
+    }
+}
+
+/// Words of the program's memory; `None` where they cannot be read.
+fn words<const N: usize>(addr: Addr) -> Option<[u64; N]> {
+    let mut words = [0; N];
+    for (at, word) in (addr.0..).step_by(8).zip(&mut words) {
+        let mut bytes = [0; 8];
+        if addr.0 == 0 || own_memory::read_own(at, &mut bytes) != Ok(bytes.len()) {
+            return None;
+        }
+        *word = u64::from_ne_bytes(bytes);
+    }
+    Some(words)
+}

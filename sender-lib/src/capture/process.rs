@@ -1,0 +1,168 @@
+//! What all threads share, and what stands in the way of moving the process as a whole.
+
+use alloc::vec::Vec;
+
+use protocol::{Credentials, HostFacts, MmFields, ProcessRecord, ResourceLimit, SignalAction};
+use sys::proc::maps::Mapping;
+use sys::proc::stat::{self, Stat};
+use sys::proc::status::{self, Status};
+use sys::process::{self, Flag};
+use sys::{file, identity, signal, thread};
+
+use super::refusal::{ProcessTrait, Refusal};
+use super::tables::Files;
+
+/// Signals that exist.
+const SIGNALS: core::ops::RangeInclusive<u32> = 1..=64;
+/// Bytes of an auxiliary vector.
+const AUXV_LIMIT: usize = 64 << 10;
+
+/// What must fit the destination.
+pub(crate) fn host(mappings: &[Mapping]) -> Result<HostFacts, Refusal> {
+    Ok(HostFacts {
+        boot_id: identity::boot_id().map_err(Refusal::kernel("reading the boot id"))?,
+        xsave: identity::xsave_layout(),
+        vdso: identity::vdso_record(mappings).ok_or(ProcessTrait::Vdso)?,
+    })
+}
+
+/// Refuses what no manifest of this version can hold. Looks at every thread, so only while the process runs.
+pub(crate) fn check(threads: &[u32]) -> Result<(), Refusal> {
+    let asking = Refusal::kernel("asking for child processes and timers");
+    if process::has_children().map_err(&asking)? {
+        return Err(ProcessTrait::Children.into());
+    }
+    if process::may_use_tiles() {
+        return Err(ProcessTrait::Tiles.into());
+    }
+    if process::has_interval_timer().map_err(&asking)? {
+        return Err(ProcessTrait::IntervalTimer.into());
+    }
+    if process::has_posix_timer() {
+        return Err(ProcessTrait::PosixTimer.into());
+    }
+    let root = file::read_link(c"/proc/thread-self/root");
+    if root.map_err(Refusal::kernel("looking at the root directory"))? != b"/" {
+        return Err(ProcessTrait::Chroot.into());
+    }
+    threads.iter().try_for_each(|tid| check_thread(*tid))
+}
+
+fn check_thread(tid: u32) -> Result<(), Refusal> {
+    if tid == 1 {
+        return Err(ProcessTrait::Init.into());
+    }
+    // A thread that has ended since it was listed is no obstacle.
+    let Ok(status) = status::of_thread(tid) else { return Ok(()) };
+    if status.tracer != 0 {
+        return Err(ProcessTrait::Traced(status.tracer).into());
+    }
+    if status.seccomp != 0 {
+        return Err(ProcessTrait::Seccomp.into());
+    }
+    match status.state {
+        b'T' | b't' => Err(ProcessTrait::Stopped(tid).into()),
+        b'Z' | b'X' if tid == thread::process_id() => Err(ProcessTrait::DeadMainThread.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The process's record. `park_action` is what signal 33 did before the parasite borrowed it.
+pub(crate) fn record(park_action: Option<SignalAction>, files: &mut Files) -> Result<ProcessRecord, Refusal> {
+    const PARK_SIGNAL: usize = 33;
+    let status = status::own()?;
+    let mut actions = actions()?;
+    if let (Some(action), Some(slot)) = (park_action, actions.get_mut(PARK_SIGNAL - 1)) {
+        *slot = action;
+    }
+    let flag = |flag| process::flag(flag).map_err(Refusal::kernel("reading flags of the process"));
+    Ok(ProcessRecord {
+        pid: thread::process_id(),
+        executable: executable(files)?,
+        mm: mm(&stat::own()?)?,
+        auxv: auxv()?,
+        working_directory: working_directory()?,
+        credentials: credentials(&status)?,
+        umask: status.umask,
+        personality: process::personality().map_err(Refusal::kernel("reading the personality"))?,
+        limits: limits()?,
+        actions,
+        pending: status.shared_pending,
+        dumpable: u8::try_from(flag(Flag::Dumpable)?).unwrap_or(0),
+        keep_capabilities: flag(Flag::KeepCapabilities)? != 0,
+        no_new_privileges: status.no_new_privileges,
+        child_subreaper: flag(Flag::ChildSubreaper)? != 0,
+        thp_disable: flag(Flag::ThpDisable)? != 0,
+    })
+}
+
+fn actions() -> Result<Vec<SignalAction>, Refusal> {
+    SIGNALS
+        .map(|number| {
+            let signal::Action { handler, flags, restorer, mask } =
+                signal::action(number).map_err(Refusal::kernel("reading signal actions"))?;
+            Ok(SignalAction { handler, flags, restorer, mask })
+        })
+        .collect()
+}
+
+fn executable(files: &mut Files) -> Result<u32, Refusal> {
+    let path = file::read_link(c"/proc/thread-self/exe")
+        .map_err(Refusal::kernel("looking at the program's file"))?;
+    let status = sys::status::of_path(c"/proc/thread-self/exe");
+    let status = status.map_err(Refusal::kernel("looking at the program's file"))?;
+    let reached =
+        alloc::ffi::CString::new(path.as_slice()).ok().and_then(|path| sys::status::of_path(&path).ok());
+    if reached.is_none_or(|reached| reached.inode != status.inode) {
+        return Err(ProcessTrait::NoExecutable.into());
+    }
+    Ok(files.of_descriptor(&path, &status))
+}
+
+fn mm(stat: &Stat) -> Result<MmFields, Refusal> {
+    Ok(MmFields {
+        start_code: stat.start_code,
+        end_code: stat.end_code,
+        start_data: stat.start_data,
+        end_data: stat.end_data,
+        start_brk: stat.start_brk,
+        brk: process::program_break().map_err(Refusal::kernel("asking for the end of the heap"))?,
+        start_stack: stat.start_stack,
+        arg_start: stat.arg_start,
+        arg_end: stat.arg_end,
+        env_start: stat.env_start,
+        env_end: stat.env_end,
+    })
+}
+
+/// The auxiliary vector up to its terminator, whole pairs of words.
+fn auxv() -> Result<Vec<u8>, Refusal> {
+    let mut bytes = file::read_file(c"/proc/thread-self/auxv", AUXV_LIMIT)
+        .map_err(Refusal::kernel("reading the auxiliary vector"))?;
+    bytes.truncate(bytes.len() & !15);
+    Ok(bytes)
+}
+
+fn working_directory() -> Result<Vec<u8>, Refusal> {
+    let path = file::read_link(c"/proc/thread-self/cwd")
+        .map_err(Refusal::kernel("looking at the working directory"))?;
+    if !path.starts_with(b"/") || path.ends_with(b" (deleted)") {
+        return Err(ProcessTrait::NoWorkingDirectory.into());
+    }
+    Ok(path)
+}
+
+fn credentials(status: &Status) -> Result<Credentials, Refusal> {
+    let [user, ..] = status.users;
+    let [group, ..] = status.groups;
+    if status.users != [user; 4] || status.groups != [group; 4] {
+        return Err(ProcessTrait::MixedIds.into());
+    }
+    let groups = status.supplementary.clone();
+    Ok(Credentials { user, group, groups, capabilities: status.capabilities })
+}
+
+fn limits() -> Result<Vec<ResourceLimit>, Refusal> {
+    let limits = process::limits().map_err(Refusal::kernel("reading resource limits"))?;
+    Ok(limits.into_iter().map(|(soft, hard)| ResourceLimit { soft, hard }).collect())
+}

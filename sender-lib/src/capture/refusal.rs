@@ -1,0 +1,270 @@
+//! Why a process cannot be moved: one line, without a path or a byte of the program, and with the cure where
+//! there is one.
+
+use core::fmt;
+
+use memory::Addr;
+use sys::Errno;
+use sys::proc::ProcError;
+
+/// What stands in the way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    /// A system call or a file under `/proc` did not work.
+    Kernel {
+        /// What capture was doing.
+        doing: &'static str,
+        /// Why it did not work.
+        errno: Errno,
+    },
+    /// A file under `/proc`.
+    Proc(ProcError),
+    /// The process as a whole.
+    Process(ProcessTrait),
+    /// One mapping.
+    Mapping {
+        /// Where it begins.
+        at: Addr,
+        /// What it is.
+        what: MappingTrait,
+    },
+    /// One descriptor.
+    Descriptor {
+        /// Its number.
+        fd: u32,
+        /// What it is.
+        what: DescriptorTrait,
+    },
+}
+
+/// What a process as a whole may be that cannot be moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ProcessTrait {
+    /// It has children, dead or alive.
+    Children,
+    /// A debugger or tracer is attached.
+    Traced(u64),
+    /// It runs under seccomp.
+    Seccomp,
+    /// A thread is stopped by a signal.
+    Stopped(u32),
+    /// A thread has ended but its process has not: the main thread called `pthread_exit`.
+    DeadMainThread,
+    /// A thread has id 1.
+    Init,
+    /// It has asked for AMX tiles.
+    Tiles,
+    /// It has armed `setitimer`.
+    IntervalTimer,
+    /// It has made a timer with `timer_create`.
+    PosixTimer,
+    /// Real, effective and saved ids differ.
+    MixedIds,
+    /// Its root directory is not `/`.
+    Chroot,
+    /// Its working directory is deleted or cannot be reached.
+    NoWorkingDirectory,
+    /// Its program file is deleted or cannot be reached.
+    NoExecutable,
+    /// The vDSO was moved apart.
+    Vdso,
+    /// The descriptors hold more bytes than a manifest takes.
+    TooMuchContent,
+    /// The shared mapping at this address is of a file that is not the same at the destination.
+    SharedFileDiffers(Addr),
+}
+
+/// What a mapping may be that cannot be moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum MappingTrait {
+    /// A device's memory.
+    Device,
+    /// Huge TLB pages.
+    HugePages,
+    /// Registered with a userfaultfd of the program.
+    Userfaultfd,
+    /// System V shared memory.
+    SystemV,
+    /// Linux asynchronous I/O.
+    Aio,
+    /// An anonymous inode: `io_uring`, perf, BPF.
+    AnonymousInode,
+    /// A shadow stack.
+    ShadowStack,
+    /// A shared mapping of a deleted file.
+    DeletedShared,
+    /// A label that this version does not know.
+    Unknown,
+}
+
+/// What a descriptor may be that cannot be moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum DescriptorTrait {
+    /// A deleted file or directory that is no memory either.
+    Deleted,
+    /// A device.
+    Device,
+    /// A file with a lock on it.
+    Locked,
+    /// A pipe in packet mode.
+    PacketPipe,
+    /// A socket of a family that this version does not know.
+    Socket(u32),
+    /// `io_uring`
+    IoUring,
+    /// `userfaultfd`
+    Userfaultfd,
+    /// `timerfd`
+    Timer,
+    /// `signalfd`
+    Signal,
+    /// `inotify` or `fanotify`
+    Watcher,
+    /// `pidfd`
+    Process,
+    /// Any other anonymous inode: perf, BPF, KVM.
+    AnonymousInode,
+    /// What it shares with another descriptor cannot be told.
+    SharingUnknown(u32),
+}
+
+impl Refusal {
+    /// Turns the error of a call that did not work into a refusal.
+    pub(crate) fn kernel(doing: &'static str) -> impl Fn(Errno) -> Self {
+        move |errno| Self::Kernel { doing, errno }
+    }
+}
+
+impl From<ProcError> for Refusal {
+    fn from(error: ProcError) -> Self {
+        Self::Proc(error)
+    }
+}
+
+impl From<ProcessTrait> for Refusal {
+    fn from(what: ProcessTrait) -> Self {
+        Self::Process(what)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel { doing, errno } => write!(f, "{doing}: {errno}"),
+            Self::Proc(error) => fmt::Display::fmt(error, f),
+            Self::Process(what) => fmt::Display::fmt(what, f),
+            Self::Mapping { at, what } => {
+                write!(f, "the mapping at {at} {}: not moved in this version", what.text())
+            }
+            Self::Descriptor { fd, what } => {
+                write!(f, "descriptor {fd} is {}", what.text())?;
+                match what {
+                    DescriptorTrait::Socket(domain) => write!(f, " {domain}: not moved in this version"),
+                    DescriptorTrait::SharingUnknown(other) => {
+                        write!(f, " {other}: use a kernel with CONFIG_KCMP or Linux 6.10")
+                    }
+                    _ => f.write_str(": not moved in this version, close it first"),
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for ProcessTrait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Traced(by) => write!(f, "process {by} traces this one: detach it first"),
+            Self::Stopped(tid) => write!(f, "thread {tid} is stopped: send SIGCONT first"),
+            Self::SharedFileDiffers(at) => {
+                write!(f, "the shared mapping at {at} is of a file that the destination does not have")
+            }
+            other => f.write_str(other.text()),
+        }
+    }
+}
+
+impl ProcessTrait {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Children => "the process has children, which this version does not move",
+            Self::Seccomp => "the process runs under seccomp, which this version does not move",
+            Self::DeadMainThread => "the main thread has ended before its process: not moved in this version",
+            Self::Init => "a thread has id 1, which cannot be given to a moved process",
+            Self::Tiles => "the process may use AMX tiles, which this version does not move",
+            Self::IntervalTimer => "an interval timer is armed (setitimer), which this version does not move",
+            Self::PosixTimer => "the process has a timer (timer_create), which this version does not move",
+            Self::MixedIds => "real, effective and saved ids differ, which this version does not move",
+            Self::Chroot => "the process has a root directory of its own, which this version does not move",
+            Self::NoWorkingDirectory => "the working directory is deleted: change to another one first",
+            Self::NoExecutable => "the program's file is deleted: start the program anew",
+            Self::Vdso => "the vDSO is not where the kernel put it",
+            Self::TooMuchContent => {
+                "memfds, deleted files and pipes hold more than 8 MiB, which this version does not move"
+            }
+            Self::Traced(_) | Self::Stopped(_) | Self::SharedFileDiffers(_) => "",
+        }
+    }
+}
+
+impl MappingTrait {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Device => "is a device's memory",
+            Self::HugePages => "has huge TLB pages",
+            Self::Userfaultfd => "is registered with a userfaultfd",
+            Self::SystemV => "is System V shared memory",
+            Self::Aio => "belongs to asynchronous I/O",
+            Self::AnonymousInode => "belongs to io_uring, perf or the like",
+            Self::ShadowStack => "is a shadow stack",
+            Self::DeletedShared => "is shared and of a deleted file",
+            Self::Unknown => "is of a kind that is not known",
+        }
+    }
+}
+
+impl DescriptorTrait {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Deleted => "open on a deleted file",
+            Self::Device => "a device",
+            Self::Locked => "a file that is locked",
+            Self::PacketPipe => "a pipe in packet mode",
+            Self::Socket(_) => "a socket of domain",
+            Self::IoUring => "an io_uring",
+            Self::Userfaultfd => "a userfaultfd",
+            Self::Timer => "a timerfd",
+            Self::Signal => "a signalfd",
+            Self::Watcher => "an inotify or fanotify",
+            Self::Process => "a pidfd",
+            Self::AnonymousInode => "a kernel object of a kind that is not known",
+            Self::SharingUnknown(_) => "perhaps the same open file as",
+        }
+    }
+}
+
+/// What is lost with the move and is said beforehand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Note {
+    /// A connection: reset at the destination.
+    LostConnection(u32),
+    /// A pipe whose other end is in another process.
+    LostPipe(u32),
+    /// Connections that nobody has accepted yet.
+    QueuedConnections(u32),
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LostConnection(fd) => {
+                write!(f, "descriptor {fd} is connected to the outside: the connection will be reset")
+            }
+            Self::LostPipe(fd) => {
+                write!(f, "descriptor {fd} is a pipe to another process: its other end will be closed")
+            }
+            Self::QueuedConnections(fd) => {
+                write!(f, "descriptor {fd} listens: connections not yet accepted will be reset")
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The manifest's tables of files and shared-memory objects, which mappings and descriptors refer to by index.
+
+use alloc::vec::Vec;
+
+use protocol::{FileProof, FileRecord, Manifest, ObjectRecord};
+use sys::identity;
+use sys::proc::maps::Mapping;
+use sys::status::{Device, FileStatus};
+
+/// A proof that no file satisfies: nothing can be said of the content, so its pages travel.
+const NEVER: FileProof = FileProof::Content([0; 16]);
+
+/// Files, each once. Those of the manifest of the running process keep their indices in that of the stopped one,
+/// because the destination's verdicts count on them.
+pub(crate) struct Files {
+    records: Vec<FileRecord>,
+    /// With a manifest of the running process there is no time to hash anything any more.
+    is_stopped: bool,
+    /// Index of the latest file that was looked up by a mapping: neighbours mostly belong to one file.
+    latest: usize,
+}
+
+impl Files {
+    /// The table to start with.
+    pub(crate) fn new(before: Option<&Manifest>) -> Self {
+        Self {
+            records: before.map(|manifest| manifest.files.clone()).unwrap_or_default(),
+            is_stopped: before.is_some(),
+            latest: 0,
+        }
+    }
+
+    /// The finished table.
+    pub(crate) fn into_records(self) -> Vec<FileRecord> {
+        self.records
+    }
+
+    /// The index of the file behind `mapping`. A file that cannot be reached by its path any more, and one that was
+    /// first mapped after the destination gave its verdicts, gets a record that no file satisfies.
+    pub(crate) fn of_mapping(&mut self, mapping: &Mapping) -> u32 {
+        let is_it = |record: &FileRecord| {
+            record.identity.1 == mapping.inode
+                && record.proof != FileProof::None
+                && record.path == mapping.name
+        };
+        let found = match self.records.get(self.latest) {
+            Some(record) if is_it(record) => Some(self.latest),
+            _ => self.records.iter().position(is_it),
+        };
+        let index = found.unwrap_or_else(|| {
+            let proven = if self.is_stopped { None } else { prove(mapping) };
+            self.append(proven.unwrap_or_else(|| unproven(mapping)))
+        });
+        self.latest = index;
+        narrow(index)
+    }
+
+    /// The index of a file that is only open.
+    pub(crate) fn of_descriptor(&mut self, path: &[u8], status: &FileStatus) -> u32 {
+        let is_it = |record: &FileRecord| record.identity.1 == status.inode && record.path == path;
+        let found = self.records.iter().position(is_it);
+        narrow(found.unwrap_or_else(|| self.append(identity::record(path, status, FileProof::None))))
+    }
+
+    fn append(&mut self, record: FileRecord) -> usize {
+        self.records.push(record);
+        self.records.len() - 1
+    }
+}
+
+/// The record of a mapped file with its proof; `None` if its path leads to another file or to none.
+fn prove(mapping: &Mapping) -> Option<FileRecord> {
+    if mapping.is_deleted() {
+        return None;
+    }
+    let record = identity::file_record(&mapping.name, true).ok()?;
+    // The device is not compared: some file systems show one number here and another there.
+    (record.identity.1 == mapping.inode).then_some(record)
+}
+
+fn unproven(mapping: &Mapping) -> FileRecord {
+    FileRecord {
+        path: mapping.name.clone(),
+        size: 0,
+        identity: (mapping.device.number(), mapping.inode),
+        times: (0, 0),
+        proof: NEVER,
+    }
+}
+
+/// Shared-memory objects, each once, by device and inode.
+#[derive(Default)]
+pub(crate) struct Objects {
+    records: Vec<ObjectRecord>,
+    keys: Vec<(Device, u64)>,
+    readable: Vec<bool>,
+}
+
+impl Objects {
+    /// The finished table.
+    pub(crate) fn into_records(self) -> Vec<ObjectRecord> {
+        self.records
+    }
+
+    /// The index of the object behind `mapping`. Its size is known only as far as it is mapped.
+    pub(crate) fn of_mapping(&mut self, mapping: &Mapping) -> u32 {
+        let index = self.entry(mapping.device, mapping.inode, mapping.path());
+        if let Some(record) = self.records.get_mut(index) {
+            record.size = record.size.max(mapping.offset.saturating_add(mapping.range.len()));
+        }
+        narrow(index)
+    }
+
+    /// The index of the object with `status`, open under `name`, and its record, for the first descriptor that
+    /// can read it.
+    pub(crate) fn of_descriptor(
+        &mut self,
+        name: &[u8],
+        status: &FileStatus,
+    ) -> (u32, Option<&mut ObjectRecord>) {
+        let index = self.entry(status.device, status.inode, name);
+        let is_new = self.readable.get_mut(index).is_some_and(|readable| !core::mem::replace(readable, true));
+        let record = self.records.get_mut(index).filter(|_| is_new);
+        (narrow(index), record)
+    }
+
+    /// Whether a descriptor can read the object: then its content travels in the manifest.
+    pub(crate) fn is_readable(&self, object: u32) -> bool {
+        self.readable.get(object as usize).is_some_and(|readable| *readable)
+    }
+
+    fn entry(&mut self, device: Device, inode: u64, name: &[u8]) -> usize {
+        let key = (device, inode);
+        if let Some(index) = self.keys.iter().position(|known| *known == key) {
+            return index;
+        }
+        let name = name.strip_prefix(b"/memfd:").unwrap_or(b"shared").to_vec();
+        self.records.push(ObjectRecord { name, size: 0, seals: 0, content: Vec::new() });
+        self.keys.push(key);
+        self.readable.push(false);
+        self.keys.len() - 1
+    }
+}
+
+/// An index as the manifest has it. A table of four thousand million entries cannot have been built.
+fn narrow(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
