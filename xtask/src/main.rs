@@ -1,6 +1,7 @@
 //! `cargo xtask`: what this repository does to itself. Not part of any installation.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod tidy;
 
 use std::io::{self, Write};
@@ -15,12 +16,29 @@ use clap::Parser;
 enum Task {
     /// Check the rules of the house; prints what breaks them as path:line and exits with 1
     Tidy,
+    /// Measure the programs in bin/; exits with 1 when a promise is broken
+    #[command(subcommand)]
+    Bench(Bench),
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+#[derive(clap::Subcommand)]
+enum Bench {
+    /// Whether the time for which a program stands still grows with its memory
+    Downtime(bench::Downtime),
+}
+
+fn main() -> ExitCode {
+    perform(&Task::parse()).unwrap_or_else(|error| {
+        let _ = writeln!(io::stderr(), "xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn perform(task: &Task) -> anyhow::Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
-    match Task::parse() {
+    match task {
         Task::Tidy => tidy_main(root),
+        Task::Bench(Bench::Downtime(what)) => Ok(exit_code(bench::downtime(root, *what)?)),
     }
 }
 
@@ -31,5 +49,9 @@ fn tidy_main(root: &Path) -> anyhow::Result<ExitCode> {
         writeln!(out, "{finding}")?;
     }
     writeln!(out, "tidy: {} files, {} findings", report.files, report.findings.len())?;
-    Ok(if report.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit_code(report.findings.is_empty()))
+}
+
+fn exit_code(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
