@@ -54,8 +54,8 @@ class Lab:
         """Starts any program with the parasite in it, in a directory of its own."""
         directory = self.directory / f"{name}-{len(self.programs)}"
         directory.mkdir()
-        environment = self.environment(LD_PRELOAD=str(machine.BIN / "libsender.so"), TMPDIR=str(directory),
-                                       **(settings or {}))
+        preload = {"LD_PRELOAD": str(machine.BIN / "libsender.so"), "TMPDIR": str(directory)}
+        environment = self.environment(**{**preload, **(settings or {})})
         program = Program(name, command, directory, environment, **options)
         self.programs.append(program)
         return program

@@ -63,6 +63,50 @@ def mappings(pid: int) -> list:
     return [line for line in lines if not line.endswith(("[heap]", "[stack]"))]
 
 
+def layout(pid: int) -> list:
+    """The address space without what grows by itself: (start, end, protection, name), neighbours that are alike
+    taken together."""
+    found = []
+    for line in mappings(pid):
+        place, protection, _, _, _, *name = line.split(None, 5)
+        start, end = (int(word, 16) for word in place.split("-"))
+        name = (name or [""])[0]
+        if found and found[-1][1:] == (start, protection, name):
+            start = found.pop()[0]
+        found.append((start, end, protection, name))
+    return found
+
+
+def inner_ids(pid: int) -> list:
+    """The thread ids of a process as it sees them itself."""
+    found = []
+    for thread in threads(pid):
+        lines = Path(f"/proc/{pid}/task/{thread}/status").read_text().splitlines()
+        found += [int(line.split()[-1]) for line in lines if line.startswith("NSpid:")]
+    return sorted(found)
+
+
+def facts(pid: int) -> dict:
+    """What /proc says of a process and must not change by a move."""
+    proc = Path(f"/proc/{pid}")
+    kinds = {number: what.partition(":")[0] for number, what in descriptors(pid).items()}
+    kept = ("Name", "Umask", "Uid", "Gid", "Groups", "Sig", "Shd", "Cap", "NoNewPrivs", "Seccomp", "THP_enabled")
+    return {
+        "threads": inner_ids(pid),
+        "thread names": sorted((proc / "task" / thread / "comm").read_text() for thread in threads(pid)),
+        "descriptors": kinds,
+        "mappings": layout(pid),
+        "program": os.readlink(proc / "exe"),
+        "directory": os.readlink(proc / "cwd"),
+        "command line": (proc / "cmdline").read_bytes(),
+        "environment": (proc / "environ").read_bytes(),
+        "auxiliary vector": (proc / "auxv").read_bytes(),
+        "limits": (proc / "limits").read_text(),
+        "status": [line for line in (proc / "status").read_text().splitlines()
+                   if line.startswith(kept) and not line.startswith("SigQ")],
+    }
+
+
 def signal_state(pid: int) -> list:
     """What the process blocks, ignores and handles."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()

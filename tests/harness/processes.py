@@ -73,8 +73,14 @@ class Program(Process):
 
     def kill(self) -> None:
         super().kill()
+        if self.process.stdin:
+            self.process.stdin.close()
         if self.pump:
-            self.pump.wait()
+            try:
+                self.pump.wait(2)
+            except subprocess.TimeoutExpired:  # something else has its output open
+                self.pump.kill()
+                self.pump.wait()
 
     def wait_lines(self, count: int) -> list:
         """Waits until it has printed so many lines and returns all that it has printed."""
@@ -82,9 +88,9 @@ class Program(Process):
         return self.text().splitlines()
 
     def final_text(self) -> str:
-        """All that it printed here; call it after its end."""
+        """All that it printed here, once it has ended."""
         if self.pump:
-            self.pump.wait()
+            until(lambda: self.pump.poll() is not None, f"the last output of {self.name}")
         return self.text()
 
     def left(self) -> list:

@@ -32,3 +32,11 @@ def expect(condition, what: str) -> None:
     """Raises Failure with `what` unless the condition is true."""
     if not condition:
         raise Failure(what)
+
+
+def differences(before, after) -> str:
+    """What two collections do not have in common, as text."""
+    if not isinstance(before, (list, set, dict)):
+        return f"{before!r:.300} and {after!r:.300}"
+    lost, come = (set(map(str, each.items() if isinstance(each, dict) else each)) for each in (before, after))
+    return f"gone {sorted(lost - come)}, new {sorted(come - lost)}"

@@ -8,7 +8,7 @@ from functools import partial
 
 from tests.harness import machine
 from tests.harness.results import Check
-from tests.harness.waiting import expect, until
+from tests.harness.waiting import differences, expect, until
 
 TIMES = 100
 LATE_ATTEMPTS = 10
@@ -33,13 +33,8 @@ class Witness:
               5, alive=[self.program])
         after = self._look()
         for what, before in self.before.items():
-            expect(after[what] == before, f"its {what} were {_difference(before, after[what])}")
+            expect(after[what] == before, f"its {what} are not as before: {differences(before, after[what])}")
         self.program.wait_lines(self.program.text().count("\n") + 2)
-
-
-def _difference(before, after) -> str:
-    before, after = (set(map(str, each.items() if isinstance(each, dict) else each)) for each in (before, after))
-    return f"{sorted(before - after)} and are {sorted(after - before)}"
 
 
 def try_and_stay(witness, wanted: str = "") -> None:

@@ -7,7 +7,7 @@ from functools import partial
 
 from tests.harness import machine
 from tests.harness.results import Check
-from tests.harness.waiting import expect, until
+from tests.harness.waiting import differences, expect, until
 
 RING = 3
 MOVES_IN_RING = 10
@@ -130,6 +130,19 @@ def counter_hundred_times(lab) -> None:
         continuous(program.final_text(), moved.text())
 
 
+def proc_tells_the_same(workload: str, lab) -> None:
+    """Identity, descriptors, address space and threads, as seen from outside, are those of the source."""
+    receiver = lab.receiver()
+    program = start(lab, workload)
+    before = machine.facts(program.pid)
+    moved = lab.move(program, receiver)
+    settle(moved, workload, -1)
+    after = machine.facts(moved.pid)
+    for what, was in before.items():
+        expect(after[what] == was, f"its {what} are not as before: {differences(was, after[what])}")
+    finish(moved, workload)
+
+
 def side_by_side(lab) -> None:
     """Several at once to one receiver, each with its own migration."""
     receiver = lab.receiver()
@@ -149,6 +162,8 @@ def _checks() -> list:
     checks = [Check("counter goes on at exactly last + 1", counter_continues)]
     for name in names():
         checks.append(Check(f"{name} survives a move", partial(one_move, name, ())))
+    for name in ("counter", "files_pipes", "process_state"):
+        checks.append(Check(f"/proc tells the same of {name} after a move", partial(proc_tells_the_same, name)))
     for count in ("1", "256"):
         for name in ("threads", "robust_mutex"):
             checks.append(Check(f"{name} with {count} threads survives a move",
