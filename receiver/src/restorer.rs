@@ -3,15 +3,31 @@
 //! ```text
 //! session S ── restorer ──► program (operations, data) ──► hole (shared memory) ──► trampoline in child C
 //!     └──── guardian (pid 1 of C's namespace) ─ starts C, reaps it, kills it if S is gone ────┘
+//!
+//! Manifest (running) ─ reserve ─► Reserved ─ map (final manifest) ─► Mapped ─ register ─► Registered ─ resume ─► Running
 //! ```
+//!
+//! What it does not do: talk to the source, or serve pages (`fault-handler`).
 
 mod blank;
+mod credentials;
+mod descriptors;
+mod error;
+mod files;
 mod layout;
+mod mappings;
+mod objects;
+mod process;
 mod program;
+mod requirements;
+mod stages;
 mod step;
+mod threads;
 pub mod trampoline;
 
 pub use blank::{BlankChild, ChildError, Results};
+pub use error::RestoreError;
 pub use layout::{Hole, Layout};
 pub use program::{Program, Slot};
+pub use stages::{Mapped, Registered, Reserved, Restorer, Running};
 pub use step::Step;

@@ -123,17 +123,6 @@ pub fn fetch_descriptor(pidfd: BorrowedFd<'_>, number: u32) -> Result<OwnedFd, E
     crate::Fd::from_result(raw).map(Into::into)
 }
 
-/// Sends SIGKILL to the process behind `pidfd`.
-///
-/// # Errors
-/// `ESRCH` when it has ended already.
-pub fn kill(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
-    const PIDFD_SEND_SIGNAL: usize = 424;
-    const SIGKILL: usize = 9;
-    // SAFETY: plain numbers; the null pointer means that there is no siginfo.
-    unsafe { syscall(PIDFD_SEND_SIGNAL, [argument(pidfd), SIGKILL, 0, 0, 0, 0]) }.map(|_| ())
-}
-
 /// Closes every descriptor above 2 that is not in `keep` (`close_range(2)`, Linux 5.9).
 ///
 /// For a child right after [`birth`] that leaves everything else of its parent's behind: other values that
@@ -207,14 +196,6 @@ pub fn block_all_signals() -> Result<(), Errno> {
     let arguments = [SIG_SETMASK, (&raw const all).expose_provenance(), 0, size_of::<u64>(), 0, 0];
     // SAFETY: the mask is valid for reads of eight bytes.
     unsafe { syscall(nr::RT_SIGPROCMASK, arguments) }.map(|_| ())
-}
-
-/// Ends this process at once: no destructor runs, no buffer is written.
-pub fn exit_now(code: u8) -> ! {
-    loop {
-        // SAFETY: the process ends; nothing is left that could be invalid.
-        let _ = unsafe { syscall3(nr::EXIT_GROUP, usize::from(code), 0, 0) };
-    }
 }
 
 /// What [`reap`] found.

@@ -40,7 +40,7 @@ pub struct Blank<'a> {
 pub(super) fn run(socket: &OwnedFd, blank: &Blank<'_>) -> ! {
     // Out of the terminal's process group: Ctrl-C is for the receiver.
     let _ = setsid();
-    let _ = nix::sys::prctl::set_name(c"guardian");
+    sys::thread::set_name(c"guardian");
     let code = match serve(socket, blank) {
         Ok(()) => 0,
         Err(word) => {
@@ -48,7 +48,7 @@ pub(super) fn run(socket: &OwnedFd, blank: &Blank<'_>) -> ! {
             1
         }
     };
-    birth::exit_now(code)
+    sys::thread::exit_process(code)
 }
 
 fn serve(socket: &OwnedFd, blank: &Blank<'_>) -> Result<(), Word> {
@@ -89,16 +89,16 @@ fn become_blank(blank: &Blank<'_>) -> ! {
     let _ = birth::block_all_signals();
     let number = i32::try_from(blank.control_number).unwrap_or(i32::MAX);
     let Ok(control) = nix::fcntl::fcntl(blank.control, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(number)) else {
-        birth::exit_now(125)
+        sys::thread::exit_process(125)
     };
     if control != number {
-        birth::exit_now(125);
+        sys::thread::exit_process(125);
     }
     if let Ok(control) = sys::fd::received(control) {
         let _ = birth::close_all_but(&[blank.memory, control.as_fd()]);
         let _ = trampoline::enter(blank.memory, blank.hole, blank.hole_len, blank.first);
     }
-    birth::exit_now(126)
+    sys::thread::exit_process(126)
 }
 
 /// What the watch knows.

@@ -189,6 +189,17 @@ impl BlankChild {
         Ok(bytes)
     }
 
+    /// Waits for the end of an idle child, at most so long.
+    ///
+    /// # Errors
+    /// [`ChildError::Died`] when it has come.
+    pub fn wait_for_its_end(&self, at_most: Duration) -> Result<(), ChildError> {
+        match wait_for(self.control.as_fd(), at_most).map_err(ChildError::Talk)? {
+            true => Err(ChildError::Died { step: Step::Idle }),
+            false => Ok(()),
+        }
+    }
+
     /// Where things are in the hole.
     #[must_use]
     pub const fn layout(&self) -> Layout {

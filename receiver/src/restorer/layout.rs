@@ -12,9 +12,12 @@ pub(super) const MAX_OPS: u64 = 4096;
 /// Data bytes of the largest program.
 pub(super) const MAX_DATA_BYTES: u64 = 1 << 20;
 /// Bytes for one thread: its operations and their data.
-pub(super) const THREAD_BYTES: u64 = 2048;
+pub(super) const THREAD_BYTES: u64 = 4096;
 /// Operations of one thread.
-pub(super) const THREAD_OPS: u64 = 16;
+pub(super) const THREAD_OPS: u64 = 32;
+
+/// Bytes of data that threads share.
+pub(super) const SHARED_DATA_BYTES: u64 = PAGE_SIZE - 256;
 
 /// Offsets from the hole's start.
 const LOOP: u64 = 2 * PAGE_SIZE;
@@ -123,6 +126,12 @@ impl Layout {
     #[must_use]
     pub const fn leave(self) -> Addr {
         self.at(WORDS + 128)
+    }
+
+    /// Data that stays, for operations of threads: the credentials.
+    #[must_use]
+    pub const fn shared_data(self) -> Addr {
+        self.at(WORDS + 256)
     }
 
     /// The program's first operation.

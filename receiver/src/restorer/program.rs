@@ -143,11 +143,19 @@ impl Program {
         self.push(COPY, 0, six([from.0, to.0]))
     }
 
-    /// Lets a [`Self::copy`] write to another place: arguments of operations that did not exist when it was made.
-    pub fn redirect(&mut self, copy: Slot, to: Addr) {
-        if let Some([_, target, ..]) = self.ops.get_mut(copy.0).map(|op| &mut op.arguments) {
-            *target = to.0;
+    /// A system call that must succeed, some of whose arguments are words of the hole when it is made: each
+    /// `(index, from)` copies the word at `from` into argument `index` first.
+    pub fn call_with<const N: usize>(
+        &mut self,
+        number: libc::c_long,
+        arguments: [u64; N],
+        words: &[(usize, Addr)],
+    ) -> Slot {
+        let call = Slot(self.ops.len() + words.len());
+        for &(index, from) in words {
+            self.copy(from, self.argument(call, index));
         }
+        self.call(number, arguments)
     }
 
     /// Leaves by the gate, with what the gate expects in its registers.
@@ -155,13 +163,11 @@ impl Program {
         self.push(LEAVE, 0, six([counter.0, hole.start().0, hole.len(), frame.0, gate.0]))
     }
 
-    /// Address of argument `index` of an operation, as a target of [`Self::copy`].
-    #[must_use]
-    pub const fn argument(&self, slot: Slot, index: usize) -> Addr {
+    const fn argument(&self, slot: Slot, index: usize) -> Addr {
         Addr(self.ops_at.0 + slot.0 as u64 * OP_BYTES + 8 + index as u64 * 8)
     }
 
-    /// Address of an operation's result, as a source of [`Self::copy`].
+    /// Address of an operation's result, for [`Self::call_with`].
     #[must_use]
     pub const fn result(&self, slot: Slot) -> Addr {
         Addr(self.ops_at.0 + slot.0 as u64 * OP_BYTES + 56)
@@ -194,7 +200,7 @@ impl Program {
     }
 
     /// `recvmsg(2)`: receives one descriptor from the control socket, at the lowest free number. Returns where
-    /// that number will stand, as a source of [`Self::copy`] into an argument (the upper half is zero).
+    /// that number will stand, for [`Self::call_with`] (the upper half is zero).
     pub fn receive(&mut self, control: u32, close_on_exec: bool) -> Addr {
         const MSG_CMSG_CLOEXEC: u64 = 0x4000_0000;
         /// `CMSG_SPACE(sizeof(int))`: a header of 16 bytes, then the number.

@@ -6,6 +6,9 @@
 //!        then    whatever the parent lays out (see `layout`)
 //! ```
 //!
+//! A new thread takes the address of its operations along in a register: by the time that it first runs, its
+//! creator may be through, and the parent may have written the next program over the one that made it.
+//!
 //! Position independent, without stack, data or calls: rbx points to the next operation, everything else is
 //! scratch. It never changes with what is restored; order, errors and tests live in Rust.
 #![allow(unsafe_code, reason = "one of the three places for it: assembly, and the jump into it")]
@@ -76,11 +79,12 @@ posthaste_trampoline_begin:
     jne 65f
     mov rdi, [rbx+8]
     mov rsi, [rbx+16]
+    mov r12, [rbx+24]
     mov eax, 435
     syscall
     test rax, rax
     jnz 30b
-    mov rbx, [rbx+24]
+    mov rbx, r12
     jmp 20b
 65: cmp eax, -3
     jne 70f

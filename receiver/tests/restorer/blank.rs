@@ -70,9 +70,7 @@ fn a_result_can_become_a_later_argument() -> Outcome {
     let child = start();
     let mut program = child.program();
     let pid = program.call(libc::SYS_getpid, []);
-    let copy = program.copy(program.result(pid), Addr(0));
-    let group = program.call(libc::SYS_getpgid, [1 << 22]);
-    program.redirect(copy, program.argument(group, 0));
+    let group = program.call_with(libc::SYS_getpgid, [1 << 22], &[(0, program.result(pid))]);
     let results = child.run(program, &[]).expect("runs");
     assert_eq!(results.of(group).expect("a group"), u64::from(PID));
     Ok(())

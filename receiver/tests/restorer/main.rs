@@ -5,6 +5,8 @@
 #![allow(clippy::print_stdout, reason = "this is what a test harness does")]
 
 mod blank;
+mod image;
+mod whole;
 
 /// What a case says when it cannot run here.
 type Outcome = Result<(), String>;
@@ -13,9 +15,9 @@ type Case = (&'static str, fn() -> Outcome);
 
 fn main() {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let cases = blank::CASES;
+    let cases = blank::CASES.iter().chain(whole::CASES);
     let mut passed = 0;
-    for (name, case) in cases.iter().filter(|(name, _)| name.contains(&filter)) {
+    for (name, case) in cases.filter(|(name, _)| name.contains(&filter)) {
         match case() {
             Ok(()) => println!("test {name} ... ok"),
             Err(why) => println!("test {name} ... skipped: {why}"),

@@ -1,0 +1,134 @@
+//! Who the program is to the kernel: user, groups and capabilities, which each thread has for itself.
+
+use memory::Addr;
+use nix::libc;
+use protocol::Credentials;
+
+use super::layout::{Layout, SHARED_DATA_BYTES};
+use super::{BlankChild, Program, RestoreError};
+
+/// Offsets in the data that threads share: `struct __user_cap_header_struct`, two `__user_cap_data_struct`, groups.
+const HEADER: u64 = 0;
+const SETS: u64 = 16;
+const GROUPS: u64 = 64;
+/// Groups that there is room for.
+const MAX_GROUPS: u64 = (SHARED_DATA_BYTES - GROUPS) / 4;
+
+/// What a thread of the child has to do to become who the program is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Change {
+    ids: Option<Ids>,
+    /// Capabilities have to be set: they are not what the ids bring.
+    capabilities: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Ids {
+    user: u32,
+    group: u32,
+    groups: u64,
+}
+
+impl Change {
+    /// From `ours` to `theirs`, if that is possible: nobody gets more than the receiver has.
+    pub(super) fn between(ours: &Credentials, theirs: &Credentials) -> Result<Self, RestoreError> {
+        const SET_GID: u64 = 1 << 6;
+        const SET_UID: u64 = 1 << 7;
+        let identity = |who: &Credentials| (who.user, who.group, who.groups.clone());
+        let other = identity(ours) != identity(theirs);
+        let ids = Ids { user: theirs.user, group: theirs.group, groups: theirs.groups.len() as u64 };
+        let needed = if other { SET_GID | SET_UID } else { 0 };
+        let excessive = theirs.capabilities & !ours.capabilities != 0;
+        if excessive || needed & !ours.capabilities != 0 || ids.groups > MAX_GROUPS {
+            let (user, group, capabilities) = (theirs.user, theirs.group, theirs.capabilities);
+            return Err(RestoreError::Credentials { user, group, capabilities });
+        }
+        let brought = if theirs.user == 0 || !other { ours.capabilities } else { 0 };
+        Ok(Self { ids: other.then_some(ids), capabilities: brought != theirs.capabilities })
+    }
+
+    /// Puts what [`Self::apply`] refers to into the child.
+    pub(super) fn place_data(self, child: &BlankChild, theirs: &Credentials) -> Result<(), RestoreError> {
+        const VERSION_3: u32 = 0x2008_0522;
+        let [low, high] = [theirs.capabilities & 0xffff_ffff, theirs.capabilities >> 32].map(half);
+        let at = child.layout().shared_data();
+        child.set_word(Addr(at.0 + HEADER), VERSION_3)?;
+        for (offset, word) in (0..).step_by(4).zip([low, low, 0, high, high, 0]) {
+            child.set_word(Addr(at.0 + SETS + offset), word)?;
+        }
+        for (offset, group) in (0..).step_by(4).zip(&theirs.groups) {
+            child.set_word(Addr(at.0 + GROUPS + offset), *group)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the credentials on, in the calling thread.
+    pub(super) fn apply(self, program: &mut Program, layout: Layout) {
+        const PR_GET_KEEPCAPS: u64 = 7;
+        const PR_SET_KEEPCAPS: u64 = 8;
+        let at = layout.shared_data();
+        if let Some(ids) = self.ids {
+            let [user, group] = [ids.user, ids.group].map(u64::from);
+            let keep = self.capabilities.then(|| {
+                let before = program.call(libc::SYS_prctl, [PR_GET_KEEPCAPS, 0, 0, 0, 0]);
+                program.call(libc::SYS_prctl, [PR_SET_KEEPCAPS, 1, 0, 0, 0]);
+                program.result(before)
+            });
+            program.call(libc::SYS_setgroups, [ids.groups, at.0 + GROUPS]);
+            program.call(libc::SYS_setresgid, [group; 3]);
+            program.call(libc::SYS_setresuid, [user; 3]);
+            if let Some(before) = keep {
+                program.call_with(libc::SYS_prctl, [PR_SET_KEEPCAPS, 0, 0, 0, 0], &[(1, before)]);
+            }
+        }
+        if self.capabilities {
+            program.call(libc::SYS_capset, [at.0 + HEADER, at.0 + SETS]);
+        }
+    }
+}
+
+/// The lower half of a word that has nothing in its upper one.
+fn half(word: u64) -> u32 {
+    u32::try_from(word).unwrap_or(u32::MAX)
+}
+
+/// The receiver's own (proc(5), `/proc/self/status`).
+pub(super) fn own() -> Result<Credentials, RestoreError> {
+    let what = "the credentials of the receiver";
+    let text =
+        std::fs::read_to_string("/proc/self/status").map_err(|source| RestoreError::Host { what, source })?;
+    let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    let numbers = |name| line(name).split_whitespace().filter_map(|word| word.parse().ok());
+    let effective = |name| numbers(name).nth(1).unwrap_or(u32::MAX);
+    Ok(Credentials {
+        user: effective("Uid:"),
+        group: effective("Gid:"),
+        groups: numbers("Groups:").collect(),
+        capabilities: u64::from_str_radix(line("CapEff:").trim(), 16).unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(user: u32, capabilities: u64) -> Credentials {
+        Credentials { user, group: user, groups: vec![], capabilities }
+    }
+
+    #[test]
+    fn nobody_gets_more_than_the_receiver_has() {
+        assert!(Change::between(&who(0, 0xff), &who(0, 0x1ff)).is_err());
+        assert!(Change::between(&who(5, 0), &who(6, 0)).is_err());
+        assert!(Change::between(&who(5, 0), &who(5, 0)).is_ok());
+    }
+
+    #[test]
+    fn capabilities_are_set_only_when_the_ids_do_not_bring_them() {
+        let set = |theirs| Change::between(&who(0, 0xff), &theirs).map(|change| change.capabilities);
+        assert!(matches!(set(who(0, 0xff)), Ok(false)));
+        assert!(matches!(set(who(0, 0xf)), Ok(true)));
+        assert!(matches!(set(who(7, 0)), Ok(false)));
+        assert!(matches!(set(who(7, 1)), Ok(true)));
+    }
+}

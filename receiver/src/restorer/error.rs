@@ -1,0 +1,206 @@
+//! Why a process cannot be rebuilt here, in words for the user at the source.
+
+use std::io;
+
+use memory::{Addr, PageRange};
+use sys::Errno;
+use sys::uffd::UffdError;
+
+use super::ChildError;
+
+/// What could not be had, to what, and how to cure it.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The process under construction.
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    /// The userfaultfd.
+    #[error(transparent)]
+    Uffd(#[from] UffdError),
+    /// Something of this machine could not be found out.
+    #[error("reading {what} of this machine")]
+    Host {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The processor lacks register state that the program's frames hold.
+    #[error(
+        "the program's extended registers ({components:#x}, {size} bytes) do not fit this processor's ({here:#x}, \
+         {here_size} bytes): start it on, or move it to, a machine with the same XSAVE features"
+    )]
+    Registers {
+        /// State components of the source.
+        components: u64,
+        /// Bytes of the source's area.
+        size: u32,
+        /// State components here.
+        here: u64,
+        /// Bytes of the area here.
+        here_size: u32,
+    },
+    /// The processor lacks instructions that the program may use.
+    #[error("this processor lacks instructions that the source has (CPUID word {word}: {missing:#x})")]
+    Instructions {
+        /// Index into `XsaveLayout::features`.
+        word: usize,
+        /// The missing bits.
+        missing: u32,
+    },
+    /// The kernel's code page is another build.
+    #[error("the vDSO here is another build than the source's: boot both machines with the same kernel")]
+    Vdso,
+    /// The kernel put its code page elsewhere.
+    #[error("the vDSO could not be mapped at {0}")]
+    VdsoPlace(Addr),
+    /// A process or thread id that cannot be given.
+    #[error("a process or thread with id {0} cannot be made: 1 is the guardian's, and each id is given once")]
+    Id(u32),
+    /// No thread, or the first one is not the process.
+    #[error("the image's main thread is missing")]
+    NoMainThread,
+    /// The image has no mapping or more than the restorer takes.
+    #[error("no gap of the address space is free on both sides for the restorer")]
+    NoHole,
+    /// The program has mapped what the restorer uses.
+    #[error("the program has mapped {0} meanwhile, where the restorer is: try again")]
+    HoleTaken(PageRange),
+    /// The program has opened the number that the restorer uses.
+    #[error("the program has opened descriptor {0} meanwhile, which the restorer uses: try again")]
+    NumberTaken(u32),
+    /// A path of the program.
+    #[error("{what} {path} is not here: provide it, as the program had it")]
+    File {
+        /// What the program has it for.
+        what: &'static str,
+        /// Its path.
+        path: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file that is mapped and must be the very same one.
+    #[error("{path} differs from the file that the program has mapped at {range}: provide the same file")]
+    Different {
+        /// Its path.
+        path: String,
+        /// Where it is mapped.
+        range: PageRange,
+    },
+    /// A path that leads to something else here.
+    #[error("{path} is neither a file nor a directory here")]
+    NotAFile {
+        /// Its path.
+        path: String,
+    },
+    /// Rights that the receiver does not have itself.
+    #[error(
+        "the program acts as user {user}, group {group} with capabilities {capabilities:#x}, which the receiver cannot \
+         give it: run the receiver as root"
+    )]
+    Credentials {
+        /// The program's user id.
+        user: u32,
+        /// The program's group id.
+        group: u32,
+        /// The program's effective capabilities.
+        capabilities: u64,
+    },
+    /// A limit that is lower here.
+    #[error(
+        "{name} is limited to {here} here, and the program needs {needed}: raise the hard limit of the receiver"
+    )]
+    Limit {
+        /// Which.
+        name: &'static str,
+        /// The hard limit here.
+        here: u64,
+        /// What the program has.
+        needed: u64,
+    },
+    /// An address that a socket of the program is bound to.
+    #[error("the address of the socket at descriptor {fd} cannot be had: {errno}")]
+    Address {
+        /// The descriptor.
+        fd: u32,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// The image does not fit together.
+    #[error("the image refers to {what} {index}, which it does not have")]
+    Dangling {
+        /// What kind of thing.
+        what: &'static str,
+        /// Which one.
+        index: u32,
+    },
+    /// A descriptor that could not be made again.
+    #[error("making descriptor {fd} ({what}) again")]
+    Descriptor {
+        /// Its number.
+        fd: u32,
+        /// What it is open on.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A pipe.
+    #[error("making pipe {index} again")]
+    Pipe {
+        /// Its index.
+        index: u32,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A socket pair.
+    #[error("making socket pair {index} again")]
+    Pair {
+        /// Its index.
+        index: u32,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A shared-memory object.
+    #[error("making shared-memory object {index} again")]
+    Object {
+        /// Its index.
+        index: u32,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Pages that are written directly.
+    #[error("writing pages {range} of the new process")]
+    Write {
+        /// Where.
+        range: PageRange,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl RestoreError {
+    /// Everything in one line, causes included.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            line.push_str(": ");
+            line.push_str(&error.to_string());
+            cause = error.source();
+        }
+        line
+    }
+}
+
+/// A path as text.
+pub(super) fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}

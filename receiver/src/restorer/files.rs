@@ -1,0 +1,132 @@
+//! Files of the program: whether those here are the same, and opening them.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use protocol::{FileProof, FileRecord, FileVerdict, Manifest};
+use sys::status::{self, FileType};
+use sys::{Errno, Fd, file, identity};
+
+use super::RestoreError;
+use super::error::shown;
+
+/// `O_RDWR`
+const READ_WRITE: usize = 2;
+/// `O_NOCTTY`: a terminal that is opened shall not become ours.
+const NO_TERMINAL: usize = 0o400;
+/// `O_NONBLOCK`: opening a pipe that has come to be at a path shall not wait for its other end.
+const NOT_WAITING: usize = 0o4000;
+
+/// The verdict on each of the manifest's files, in its order.
+pub(super) fn verdicts(manifest: &Manifest, boot_id: [u8; 16]) -> Vec<FileVerdict> {
+    let same_kernel = manifest.host.boot_id == boot_id;
+    manifest.files.iter().map(|file| verdict(file, same_kernel)).collect()
+}
+
+/// Whether the file here has the very content that `record` describes.
+pub(super) fn verdict(record: &FileRecord, same_kernel: bool) -> FileVerdict {
+    match is_same(record, same_kernel) {
+        Ok(true) => FileVerdict::Same,
+        Ok(false) | Err(_) => FileVerdict::Travels,
+    }
+}
+
+fn is_same(record: &FileRecord, same_kernel: bool) -> Result<bool, Errno> {
+    let fd = open(&record.path, file::READ_ONLY)?;
+    let found = identity::record(&record.path, &status::of_fd(&fd)?, FileProof::None);
+    let unchanged = (found.identity, found.times, found.size) == (record.identity, record.times, record.size);
+    if same_kernel && unchanged {
+        return Ok(true);
+    }
+    match &record.proof {
+        FileProof::None => Ok(true),
+        // A build id says nothing of a file that is shorter: its last pages would be gone.
+        FileProof::BuildId(_) if found.size != record.size => Ok(false),
+        proof @ (FileProof::BuildId(_) | FileProof::Content(_)) => Ok(identity::file_proof(&fd)? == *proof),
+    }
+}
+
+/// Opens a mapped file for a shared mapping: for writing too if that can be had, since the program may ask
+/// for write access later.
+pub(super) fn open_shared(path: &[u8], must_write: bool) -> Result<OwnedFd, Errno> {
+    match open(path, READ_WRITE) {
+        Err(_) if !must_write => open(path, file::READ_ONLY),
+        other => other,
+    }
+    .map(OwnedFd::from)
+}
+
+/// Opens a mapped file for reading.
+pub(super) fn open_readable(path: &[u8]) -> Result<OwnedFd, Errno> {
+    open(path, file::READ_ONLY).map(OwnedFd::from)
+}
+
+/// Opens `path` as a descriptor of the program had it; a regular file or a directory.
+pub(super) fn open_again(path: &[u8], flags: u32) -> Result<OwnedFd, RestoreError> {
+    /// Access mode, `O_APPEND`, `O_DSYNC`, `O_DIRECT`, `O_DIRECTORY`, `O_NOATIME`, `O_SYNC`, `O_PATH`.
+    const KEPT: u32 =
+        0o3 | 0o2000 | 0o10_000 | 0o40_000 | 0o200_000 | 0o1_000_000 | 0o4_010_000 | 0o10_000_000;
+    let opened = open(path, (flags & KEPT) as usize | NOT_WAITING);
+    let fd = opened.map_err(|errno| missing("the open file", path, errno))?;
+    match status::of_fd(&fd).map(|status| status.file_type) {
+        Ok(FileType::Regular | FileType::Directory) => Ok(fd.into()),
+        Ok(_) => Err(RestoreError::NotAFile { path: shown(path) }),
+        Err(errno) => Err(missing("the open file", path, errno)),
+    }
+}
+
+/// Opens the device at `path`.
+pub(super) fn open_device(path: &[u8], flags: u32) -> Result<OwnedFd, RestoreError> {
+    let opened = open(path, (flags & 0o3) as usize | NOT_WAITING);
+    opened.map(OwnedFd::from).map_err(|errno| missing("the device", path, errno))
+}
+
+/// Proves that `path` is a directory.
+pub(super) fn prove_directory(path: &[u8]) -> Result<(), RestoreError> {
+    let opened = open(path, file::PATH_ONLY | file::DIRECTORY);
+    opened.map(|_| ()).map_err(|errno| missing("the working directory", path, errno))
+}
+
+/// Opens the program's executable.
+pub(super) fn open_executable(path: &[u8]) -> Result<OwnedFd, RestoreError> {
+    open(path, file::READ_ONLY).map(OwnedFd::from).map_err(|errno| missing("the program", path, errno))
+}
+
+/// The manifest's file `index`.
+pub(super) fn record(manifest: &Manifest, index: u32) -> Result<&FileRecord, RestoreError> {
+    manifest.files.get(index as usize).ok_or(RestoreError::Dangling { what: "file", index })
+}
+
+/// The error for a path that cannot be opened.
+pub(super) fn missing(what: &'static str, path: &[u8], errno: Errno) -> RestoreError {
+    RestoreError::File { what, path: shown(path), source: io::Error::from(errno) }
+}
+
+fn open(path: &[u8], flags: usize) -> Result<Fd, Errno> {
+    let path = CString::new(path).map_err(|_| Errno::ENOENT)?;
+    file::open(&path, flags | NO_TERMINAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn a_rewritten_file_is_not_the_same_and_a_copy_is() {
+        let directory = std::env::temp_dir().join(format!("posthaste-files-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let path = directory.join("mapped");
+        std::fs::write(&path, b"what the program has mapped").expect("a file");
+        let record = identity::file_record(path.as_os_str().as_bytes(), true).expect("readable");
+        assert_eq!(verdict(&record, true), FileVerdict::Same);
+        let elsewhere = FileRecord { identity: (0, 0), ..record.clone() };
+        assert_eq!(verdict(&elsewhere, true), FileVerdict::Same);
+        std::fs::write(&path, b"what somebody else wrote...").expect("a file");
+        assert_eq!(verdict(&record, true), FileVerdict::Travels);
+        std::fs::remove_dir_all(&directory).expect("ours");
+        assert_eq!(verdict(&record, true), FileVerdict::Travels);
+    }
+}

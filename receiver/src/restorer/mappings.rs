@@ -1,0 +1,248 @@
+//! Mappings: which ones the child needs, what changed between two manifests, and the programs that do it.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use memory::{Backing, PageRange, Protection, Sharing, VmaFlags};
+use nix::libc;
+use protocol::{FileRecord, FileVerdict, Manifest};
+
+use super::{BlankChild, Program, RestoreError, Step, files};
+
+/// Mappings that one program makes at most, so that it fits.
+const MAPPINGS_PER_PROGRAM: usize = 256;
+
+/// What stands behind a mapping here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Source {
+    /// Nothing: zero pages until others arrive.
+    Anonymous,
+    /// The file at this path, from this offset.
+    File { path: Vec<u8>, offset: u64 },
+    /// A shared-memory object of the final manifest, from this offset.
+    Object { index: u32, offset: u64 },
+}
+
+/// One mapping as the child shall have it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Mapping {
+    range: PageRange,
+    protection: Protection,
+    sharing: Sharing,
+    flags: VmaFlags,
+    source: Source,
+}
+
+/// The mappings that the child has, or shall have, by address.
+pub(super) type Mappings = BTreeMap<PageRange, Mapping>;
+
+/// The mappings of a running program, as far as they can be made ahead: shared-memory objects are made once
+/// nothing changes them any more.
+pub(super) fn ahead(manifest: &Manifest, verdicts: &[FileVerdict]) -> Result<Mappings, RestoreError> {
+    let wanted = wanted(manifest, &|index, _| verdicts.get(index as usize) == Some(&FileVerdict::Same))?;
+    Ok(wanted.into_iter().filter(|(_, mapping)| !matches!(mapping.source, Source::Object { .. })).collect())
+}
+
+/// The mappings of the final manifest: a private file mapping whose pages are to come is anonymous here.
+pub(super) fn last(manifest: &Manifest) -> Result<Mappings, RestoreError> {
+    wanted(manifest, &|_, range| !travels(manifest, range))
+}
+
+/// Refuses a final manifest that maps a file which is not the same here, and whose pages do not come.
+pub(super) fn check_files(
+    manifest: &Manifest,
+    verdict: &dyn Fn(&FileRecord) -> FileVerdict,
+) -> Result<(), RestoreError> {
+    for vma in &manifest.vmas {
+        if let Backing::File { file, .. } = vma.backing
+            && (vma.sharing == Sharing::Shared || !travels(manifest, vma.range))
+            && let record = files::record(manifest, file)?
+            && verdict(record) != FileVerdict::Same
+        {
+            return Err(different(&record.path, vma.range));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the pages of a mapping come from the source.
+fn travels(manifest: &Manifest, range: PageRange) -> bool {
+    manifest.lazy.iter().any(|lazy| lazy.intersection(range).is_some())
+}
+
+fn wanted(manifest: &Manifest, from_file: &dyn Fn(u32, PageRange) -> bool) -> Result<Mappings, RestoreError> {
+    let mut mappings = Mappings::new();
+    for vma in &manifest.vmas {
+        let source = match vma.backing {
+            Backing::Anonymous => Source::Anonymous,
+            Backing::File { file, offset } => {
+                let record = files::record(manifest, file)?;
+                match (vma.sharing, from_file(file, vma.range)) {
+                    (_, true) => Source::File { path: record.path.clone(), offset },
+                    (Sharing::Private, false) => Source::Anonymous,
+                    (Sharing::Shared, false) => return Err(different(&record.path, vma.range)),
+                }
+            }
+            Backing::Object { object, offset } => Source::Object { index: object, offset },
+        };
+        let (range, protection, sharing, flags) = (vma.range, vma.protection, vma.sharing, vma.flags);
+        mappings.insert(range, Mapping { range, protection, sharing, flags, source });
+    }
+    Ok(mappings)
+}
+
+fn different(path: &[u8], range: PageRange) -> RestoreError {
+    RestoreError::Different { path: super::error::shown(path), range }
+}
+
+/// Turns what the child has into what it shall have. `objects` are those of the final manifest.
+pub(super) fn change(
+    child: &BlankChild,
+    have: &Mappings,
+    want: &Mappings,
+    objects: &[OwnedFd],
+) -> Result<(), RestoreError> {
+    let differs = |map: &Mappings, mapping: &Mapping| map.get(&mapping.range) != Some(mapping);
+    let gone: Vec<&Mapping> = have.values().filter(|mapping| differs(want, mapping)).collect();
+    for part in gone.chunks(MAPPINGS_PER_PROGRAM) {
+        let mut program = child.program();
+        for mapping in part {
+            program.step(Step::Unmap(mapping.range)).unmap(mapping.range);
+        }
+        child.run(program, &[])?;
+    }
+    let new: Vec<&Mapping> = want.values().filter(|mapping| differs(have, mapping)).collect();
+    for part in new.chunks(MAPPINGS_PER_PROGRAM) {
+        make(child, part, objects)?;
+    }
+    Ok(())
+}
+
+/// Makes a few mappings with one program.
+fn make(child: &BlankChild, part: &[&Mapping], objects: &[OwnedFd]) -> Result<(), RestoreError> {
+    let mut opened = Opened::default();
+    let places = part.iter().map(|mapping| opened.place_of(mapping)).collect::<Result<Vec<_>, _>>()?;
+    let mut program = child.program();
+    let numbers: Vec<_> =
+        opened.order.iter().map(|_| program.receive(child.control_number(), true)).collect();
+    for (mapping, place) in part.iter().zip(places) {
+        program.step(Step::Map(mapping.range));
+        let word = place.and_then(|place| numbers.get(place)).map(|number| (4, *number));
+        map(&mut program, mapping, word.as_slice());
+        advise(&mut program, mapping);
+    }
+    for number in &numbers {
+        program.call_with(libc::SYS_close, [0], &[(0, *number)]);
+    }
+    let fds = opened.descriptors(objects)?;
+    child.run(program, &fds)?;
+    Ok(())
+}
+
+fn map(program: &mut Program, mapping: &Mapping, fd: &[(usize, memory::Addr)]) {
+    const FIXED_NOREPLACE: u64 = 0x10_0000;
+    const NO_RESERVE: u64 = 0x4000;
+    const GROWS_DOWN: u64 = 0x100;
+    const ANONYMOUS: u64 = 0x20;
+    let when = |condition: bool, flag: u64| if condition { flag } else { 0 };
+    let (kind, offset) = match mapping.source {
+        Source::Anonymous => (ANONYMOUS, 0),
+        Source::File { offset, .. } | Source::Object { offset, .. } => (0, offset),
+    };
+    let flags = when(mapping.sharing == Sharing::Shared, 1)
+        | when(mapping.sharing == Sharing::Private, 2)
+        | when(mapping.flags.no_reserve, NO_RESERVE)
+        | when(mapping.flags.grows_down, GROWS_DOWN)
+        | kind
+        | FIXED_NOREPLACE;
+    let protection = u64::from(mapping.protection.bits());
+    let range = mapping.range;
+    let nothing = u64::MAX;
+    let arguments = [range.start().0, range.len(), protection, flags, nothing, offset];
+    program.call_with(libc::SYS_mmap, arguments, fd);
+}
+
+/// `madvise(2)` and `mlock2(2)`: what changes the program's behaviour must be had, mere advice need not.
+fn advise(program: &mut Program, mapping: &Mapping) {
+    /// Locks pages as they come: locking at once would touch pages that are still missing.
+    const MLOCK_ONFAULT: u64 = 1;
+    let (range, flags) = (mapping.range, mapping.flags);
+    let behaviour = [
+        (flags.dont_fork, libc::MADV_DONTFORK),
+        (flags.wipe_on_fork, libc::MADV_WIPEONFORK),
+        (flags.dont_dump, libc::MADV_DONTDUMP),
+    ];
+    let advice = [
+        (flags.huge_page, libc::MADV_HUGEPAGE),
+        (flags.no_huge_page, libc::MADV_NOHUGEPAGE),
+        (flags.mergeable, libc::MADV_MERGEABLE),
+        (flags.sequential, libc::MADV_SEQUENTIAL),
+        (flags.random, libc::MADV_RANDOM),
+    ];
+    let arguments = |advice: i32| [range.start().0, range.len(), u64::from(advice.unsigned_abs())];
+    for (_, number) in behaviour.into_iter().filter(|(wanted, _)| *wanted) {
+        program.call(libc::SYS_madvise, arguments(number));
+    }
+    for (_, number) in advice.into_iter().filter(|(wanted, _)| *wanted) {
+        program.attempt(libc::SYS_madvise, arguments(number));
+    }
+    if flags.locked {
+        program.call(libc::SYS_mlock2, [range.start().0, range.len(), MLOCK_ONFAULT]);
+    }
+}
+
+/// Descriptors that one program needs, each once.
+#[derive(Default)]
+struct Opened<'a> {
+    /// By path and sharing: the place in `order`.
+    files: BTreeMap<(&'a [u8], bool), usize>,
+    objects: BTreeMap<u32, usize>,
+    order: Vec<Needed>,
+}
+
+enum Needed {
+    File(OwnedFd),
+    Object(u32),
+}
+
+impl<'a> Opened<'a> {
+    /// Which of the descriptors a mapping needs, if any.
+    fn place_of(&mut self, mapping: &'a Mapping) -> Result<Option<usize>, RestoreError> {
+        let next = self.order.len();
+        match &mapping.source {
+            Source::Anonymous => Ok(None),
+            Source::Object { index, .. } => {
+                let place = *self.objects.entry(*index).or_insert(next);
+                if place == next {
+                    self.order.push(Needed::Object(*index));
+                }
+                Ok(Some(place))
+            }
+            Source::File { path, .. } => {
+                let shared = mapping.sharing == Sharing::Shared;
+                let place = *self.files.entry((path, shared)).or_insert(next);
+                if place == next {
+                    let opened = if shared {
+                        files::open_shared(path, mapping.protection.write)
+                    } else {
+                        files::open_readable(path)
+                    };
+                    let fd = opened.map_err(|errno| files::missing("the mapped file", path, errno))?;
+                    self.order.push(Needed::File(fd));
+                }
+                Ok(Some(place))
+            }
+        }
+    }
+
+    fn descriptors<'b>(&'b self, objects: &'b [OwnedFd]) -> Result<Vec<BorrowedFd<'b>>, RestoreError> {
+        let one = |needed: &'b Needed| match needed {
+            Needed::File(fd) => Ok(fd.as_fd()),
+            Needed::Object(index) => objects
+                .get(*index as usize)
+                .map(AsFd::as_fd)
+                .ok_or(RestoreError::Dangling { what: "shared-memory object", index: *index }),
+        };
+        self.order.iter().map(one).collect()
+    }
+}

@@ -1,0 +1,75 @@
+//! Shared-memory objects, each a memfd here.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use protocol::{Manifest, ObjectRecord};
+
+use super::RestoreError;
+
+/// Every object of `manifest`, with its size and the content that came with it.
+///
+/// Seals against all writing are set before anything maps the object, as at the source; all others only
+/// when the mappings stand ([`seal`]).
+pub(super) fn make(manifest: &Manifest) -> Result<Vec<OwnedFd>, RestoreError> {
+    let one = |(index, record)| object(record).map_err(|source| RestoreError::Object { index, source });
+    (0..).zip(&manifest.objects).map(one).collect()
+}
+
+/// Sets the seals that are still to be set.
+pub(super) fn seal(manifest: &Manifest, objects: &[OwnedFd]) -> Result<(), RestoreError> {
+    for ((index, record), object) in (0..).zip(&manifest.objects).zip(objects) {
+        let seals = seals(record);
+        if !seals.is_empty() && !seals.contains(SealFlag::F_SEAL_WRITE) {
+            add(object, seals).map_err(|source| RestoreError::Object { index, source })?;
+        }
+    }
+    Ok(())
+}
+
+fn object(record: &ObjectRecord) -> io::Result<OwnedFd> {
+    let name = CString::new(record.name.as_slice()).map_err(io::Error::other)?;
+    let memory = memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let memory = File::from(memory);
+    memory.set_len(record.size)?;
+    for (offset, bytes) in &record.content {
+        memory.write_all_at(bytes, *offset)?;
+    }
+    let memory = OwnedFd::from(memory);
+    let seals = seals(record);
+    if seals.contains(SealFlag::F_SEAL_WRITE) {
+        add(&memory, seals)?;
+    }
+    Ok(memory)
+}
+
+fn seals(record: &ObjectRecord) -> SealFlag {
+    SealFlag::from_bits_retain(record.seals.cast_signed())
+}
+
+fn add(object: &OwnedFd, seals: SealFlag) -> io::Result<()> {
+    fcntl(object.as_fd(), FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_object_has_its_content_and_takes_no_more() {
+        let record =
+            ObjectRecord { name: b"x".to_vec(), size: 8192, seals: 0xf, content: vec![(4096, vec![9; 10])] };
+        let object = File::from(object(&record).expect("an object"));
+        let mut bytes = [0; 10];
+        object.read_exact_at(&mut bytes, 4096).expect("readable");
+        assert_eq!(bytes, [9; 10]);
+        assert!(object.write_all_at(&[1], 0).is_err());
+        assert_eq!(object.metadata().expect("a size").len(), 8192);
+    }
+}

@@ -1,0 +1,141 @@
+//! What all threads of a process share, besides memory and descriptors.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use memory::Addr;
+use nix::libc;
+use protocol::{Manifest, ProcessRecord};
+
+use super::{BlankChild, Program, RestoreError, Step, files};
+
+/// Limits without which the program's memory and descriptors do not hold, by `RLIMIT_*` number.
+const NEEDED_LIMITS: [(u32, &str); 4] =
+    [(2, "the data segment"), (3, "the stack"), (7, "the number of descriptors"), (9, "the address space")];
+
+/// Sets everything but limits.
+pub(super) fn set(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
+    let process = &manifest.process;
+    let executable = files::open_executable(&files::record(manifest, process.executable)?.path)?;
+    let mut program = child.program();
+    set_memory_fields(&mut program, child.control_number(), process);
+    set_actions(&mut program, process);
+    program.step(Step::ChangeDirectory);
+    let directory = program.c_string(&process.working_directory);
+    program.call(libc::SYS_chdir, [directory.0]);
+    set_flags(&mut program, process);
+    run_with(child, program, &executable)
+}
+
+fn run_with(child: &BlankChild, program: Program, fd: &OwnedFd) -> Result<(), RestoreError> {
+    child.run(program, &[fd.as_fd()])?;
+    Ok(())
+}
+
+/// `PR_SET_MM_MAP` (prctl(2)): with the executable, which may be changed because the old one is not mapped.
+fn set_memory_fields(program: &mut Program, control: u32, process: &ProcessRecord) {
+    const PR_SET_MM: u64 = 35;
+    const PR_SET_MM_MAP: u64 = 14;
+    const STRUCT_BYTES: u64 = 104;
+    program.step(Step::SetMemoryFields);
+    let executable = program.receive(control, true);
+    let auxv = program.data(&process.auxv);
+    let mm = &process.mm;
+    let fields = program.words(&[
+        mm.start_code,
+        mm.end_code,
+        mm.start_data,
+        mm.end_data,
+        mm.start_brk,
+        mm.brk,
+        mm.start_stack,
+        mm.arg_start,
+        mm.arg_end,
+        mm.env_start,
+        mm.env_end,
+        auxv.0,
+        // u32 auxv_size, u32 exe_fd; exe_fd is copied there below, with four zero bytes behind it.
+        process.auxv.len() as u64,
+        0,
+    ]);
+    program.copy(executable, Addr(fields.0 + STRUCT_BYTES - 4));
+    program.call(libc::SYS_prctl, [PR_SET_MM, PR_SET_MM_MAP, fields.0, STRUCT_BYTES, 0]);
+    program.call_with(libc::SYS_close, [0], &[(0, executable)]);
+}
+
+fn set_actions(program: &mut Program, process: &ProcessRecord) {
+    const SIGKILL: u32 = 9;
+    const SIGSTOP: u32 = 19;
+    for (signal, action) in (1_u32..).zip(&process.actions) {
+        if signal != SIGKILL && signal != SIGSTOP {
+            program.step(Step::SetSignalAction(signal));
+            let action = program.words(&[action.handler, action.flags, action.restorer, action.mask]);
+            program.call(libc::SYS_rt_sigaction, [u64::from(signal), action.0, 0, 8]);
+        }
+    }
+}
+
+fn set_flags(program: &mut Program, process: &ProcessRecord) {
+    const PR_SET_KEEPCAPS: u64 = 8;
+    const PR_SET_CHILD_SUBREAPER: u64 = 36;
+    const PR_SET_NO_NEW_PRIVS: u64 = 38;
+    const PR_SET_THP_DISABLE: u64 = 41;
+    program.step(Step::SetProcessFlags);
+    program.call(libc::SYS_umask, [u64::from(process.umask)]);
+    program.call(libc::SYS_personality, [u64::from(process.personality)]);
+    let flags = [
+        (PR_SET_KEEPCAPS, process.keep_capabilities),
+        (PR_SET_CHILD_SUBREAPER, process.child_subreaper),
+        (PR_SET_THP_DISABLE, process.thp_disable),
+        (PR_SET_NO_NEW_PRIVS, process.no_new_privileges),
+    ];
+    for (option, _) in flags.into_iter().filter(|(_, set)| *set) {
+        program.call(libc::SYS_prctl, [option, 1, 0, 0, 0]);
+    }
+}
+
+/// Sets whether others may look into the process: last, because taking on credentials resets it.
+pub(super) fn set_dumpable(program: &mut Program, process: &ProcessRecord) {
+    const PR_SET_DUMPABLE: u64 = 4;
+    program.step(Step::SetProcessFlags);
+    // 2 (readable by root only) cannot be asked for; 0 is the stricter of what can.
+    program.call(libc::SYS_prctl, [PR_SET_DUMPABLE, u64::from(process.dumpable == 1), 0, 0, 0]);
+}
+
+/// Sets the limits: soft ones as they were, as far as the hard ones here allow; hard ones are never raised.
+pub(super) fn set_limits(child: &BlankChild, process: &ProcessRecord) -> Result<(), RestoreError> {
+    let mut program = child.program();
+    for ((number, limit), here) in (0_u32..).zip(&process.limits).zip(hard_limits()?) {
+        let hard = limit.hard.min(here);
+        let soft = limit.soft.min(hard);
+        if soft < limit.soft {
+            tracing::warn!(resource = number, wanted = limit.soft, soft, "a soft limit is lower here");
+        }
+        program.step(Step::SetLimit(number));
+        let value = program.words(&[soft, hard]);
+        program.call(libc::SYS_prlimit64, [0, u64::from(number), value.0, 0]);
+    }
+    child.run(program, &[])?;
+    Ok(())
+}
+
+/// Refuses a program that needs more than may be had here.
+pub(super) fn check_limits(process: &ProcessRecord, highest_fd: u32) -> Result<(), RestoreError> {
+    const DESCRIPTORS: u32 = 7;
+    let here = hard_limits()?;
+    for (number, name) in NEEDED_LIMITS {
+        let needed = process.limits.get(number as usize).map_or(0, |limit| limit.soft);
+        let needed = if number == DESCRIPTORS { u64::from(highest_fd) + 1 } else { needed };
+        let here = here.get(number as usize).copied().unwrap_or(u64::MAX);
+        if here < needed {
+            return Err(RestoreError::Limit { name, here, needed });
+        }
+    }
+    Ok(())
+}
+
+/// The hard limits of this process, by `RLIMIT_*` number.
+fn hard_limits() -> Result<Vec<u64>, RestoreError> {
+    let limits = sys::process::limits()
+        .map_err(|errno| RestoreError::Host { what: "the resource limits", source: errno.into() })?;
+    Ok(limits.into_iter().map(|(_, hard)| hard).collect())
+}

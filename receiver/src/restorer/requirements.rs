@@ -1,0 +1,132 @@
+//! What must be so before anything is built: processor, kernel, ids, limits.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use memory::PageRange;
+use protocol::{Credentials, HostFacts, Manifest, VdsoRecord, XsaveLayout};
+use sys::identity;
+use sys::proc::maps;
+
+use super::RestoreError;
+use super::credentials::{self, Change};
+
+/// What this machine is, and what of the address space a new process starts with.
+#[derive(Debug)]
+pub(super) struct Here {
+    pub(super) boot_id: [u8; 16],
+    /// This process's mappings, which its child has too until it is blank.
+    pub(super) occupied: Vec<PageRange>,
+    xsave: XsaveLayout,
+    vdso: Option<VdsoRecord>,
+    credentials: Credentials,
+}
+
+impl Here {
+    /// Looks.
+    pub(super) fn look() -> Result<Self, RestoreError> {
+        let boot_id = identity::boot_id()
+            .map_err(|errno| RestoreError::Host { what: "the boot id", source: io::Error::from(errno) })?;
+        let mappings = maps::own_mappings()
+            .map_err(|error| RestoreError::Host { what: "the mappings", source: io::Error::other(error) })?;
+        Ok(Self {
+            boot_id,
+            xsave: identity::xsave_layout(),
+            vdso: identity::vdso_record(&mappings),
+            credentials: credentials::own()?,
+            occupied: mappings.iter().map(|mapping| mapping.range).collect(),
+        })
+    }
+
+    /// Whether `manifest` comes from this running kernel.
+    pub(super) fn is_home_of(&self, manifest: &Manifest) -> bool {
+        self.boot_id == manifest.host.boot_id
+    }
+
+    /// Refuses what this machine is not or cannot give.
+    pub(super) fn check(&self, manifest: &Manifest) -> Result<(), RestoreError> {
+        check_registers(&manifest.host.xsave, &self.xsave)?;
+        self.check_vdso(&manifest.host)?;
+        self.change(manifest)?;
+        check_ids(manifest)
+    }
+
+    /// How threads get the program's credentials.
+    pub(super) fn change(&self, manifest: &Manifest) -> Result<Change, RestoreError> {
+        Change::between(&self.credentials, &manifest.process.credentials)
+    }
+
+    fn check_vdso(&self, source: &HostFacts) -> Result<(), RestoreError> {
+        let theirs = &source.vdso;
+        if theirs.range.is_empty() {
+            return Ok(());
+        }
+        let code = |vdso: &VdsoRecord| vdso.code.0 - vdso.range.start().0;
+        match &self.vdso {
+            Some(ours)
+                if ours.build_id == theirs.build_id
+                    && ours.range.len() == theirs.range.len()
+                    && code(ours) == code(theirs) =>
+            {
+                Ok(())
+            }
+            _ => Err(RestoreError::Vdso),
+        }
+    }
+}
+
+fn check_registers(theirs: &XsaveLayout, ours: &XsaveLayout) -> Result<(), RestoreError> {
+    if theirs.components & !ours.components != 0 || theirs.size > ours.size {
+        return Err(RestoreError::Registers {
+            components: theirs.components,
+            size: theirs.size,
+            here: ours.components,
+            here_size: ours.size,
+        });
+    }
+    for (word, (theirs, ours)) in theirs.features.iter().zip(ours.features).enumerate() {
+        let missing = theirs & !ours & !if word == 0 { KERNEL_ONLY } else { 0 };
+        if missing != 0 {
+            return Err(RestoreError::Instructions { word, missing });
+        }
+    }
+    Ok(())
+}
+
+/// CPUID 1, ECX: what only kernels can use (debug store, monitor, virtual machines, power, `xTPR`, `PDCM`, `PCID`,
+/// `x2APIC`, deadline timer, hypervisor).
+const KERNEL_ONLY: u32 = 0x1fc | 1 << 14 | 1 << 15 | 1 << 17 | 1 << 18 | 1 << 21 | 1 << 24 | 1 << 31;
+
+fn check_ids(manifest: &Manifest) -> Result<(), RestoreError> {
+    let main = manifest.threads.first().ok_or(RestoreError::NoMainThread)?;
+    if main.tid != manifest.process.pid {
+        return Err(RestoreError::NoMainThread);
+    }
+    let mut seen = BTreeSet::from([0, 1]);
+    match manifest.threads.iter().find(|thread| !seen.insert(thread.tid)) {
+        Some(thread) => Err(RestoreError::Id(thread.tid)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: XsaveLayout = XsaveLayout { components: 0xe7, size: 2696, features: [0xff, 1, 2, 3, 4] };
+
+    #[test]
+    fn a_processor_with_more_is_as_good() {
+        let theirs = XsaveLayout { components: 0x7, size: 832, features: [0x0f, 1, 2, 3, 0] };
+        assert!(check_registers(&theirs, &OURS).is_ok());
+    }
+
+    #[test]
+    fn a_processor_that_lacks_something_is_refused_by_name() {
+        let wider = XsaveLayout { components: 0x2_00e7, ..OURS };
+        assert!(matches!(check_registers(&wider, &OURS), Err(RestoreError::Registers { .. })));
+        let richer = XsaveLayout { features: [0xff, 1, 2, 3, 5], ..OURS };
+        let missing = check_registers(&richer, &OURS);
+        assert!(matches!(missing, Err(RestoreError::Instructions { word: 4, missing: 1 })));
+    }
+}

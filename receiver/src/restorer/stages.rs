@@ -1,0 +1,274 @@
+//! The stages of rebuilding a process, as types: only a [`Registered`] one can be resumed.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use memory::PageRange;
+use nix::libc;
+use protocol::{FileVerdict, Manifest};
+use sys::Errno;
+use sys::proc::maps;
+use sys::uffd::{self, Uffd};
+
+use super::descriptors::{self, Bind};
+use super::mappings::{self, Mappings};
+use super::requirements::Here;
+use super::threads::Threads;
+use super::{BlankChild, Hole, RestoreError, Step, files, objects, process, threads};
+use crate::guardian::Guardian;
+
+/// Numbers below this are left to the program for descriptors that it still opens; the control socket is
+/// above.
+const LOWEST_CONTROL_NUMBER: u32 = 900;
+/// How many numbers above the program's highest the control socket keeps away.
+const CONTROL_DISTANCE: u32 = 64;
+/// Threads that the program may still start between the two manifests.
+const SPARE_THREADS: u64 = 256;
+
+/// A process under construction.
+#[derive(Debug)]
+pub struct Restorer<Stage> {
+    child: BlankChild,
+    here: Here,
+    stage: Stage,
+}
+
+/// Everything that the running program needs can be had, and most of its mappings are there.
+#[derive(Debug)]
+pub struct Reserved {
+    mappings: Mappings,
+    uffd: Uffd,
+    verdicts: Vec<(protocol::FileRecord, FileVerdict)>,
+    memory: File,
+}
+
+/// The final image stands, but for its pages; threads wait.
+#[derive(Debug)]
+pub struct Mapped {
+    image: Image,
+    uffd: Uffd,
+}
+
+/// What is known of an image that stands.
+#[derive(Debug)]
+struct Image {
+    manifest: Manifest,
+    threads: Threads,
+    binds: Vec<Bind>,
+    memory: File,
+}
+
+/// Every page that is to come is waited for: the process may run.
+#[derive(Debug)]
+pub struct Registered(Image);
+
+/// A process that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Its id in the receiver's PID namespace.
+    pub pid: u32,
+    /// Becomes readable when it ends.
+    pub pidfd: OwnedFd,
+    /// Who watches over it.
+    pub guardian: Guardian,
+    /// Sockets whose addresses could not be had after all, by descriptor: they stay unbound.
+    pub unbound: Vec<(u32, Errno)>,
+}
+
+impl Restorer<Reserved> {
+    /// Checks that everything `manifest` asks for can be had here, starts the blank child and maps ahead what
+    /// the program has mapped. Nothing has stopped at the source yet.
+    ///
+    /// # Errors
+    /// What cannot be had; the child is dead then.
+    pub fn reserve(manifest: &Manifest) -> Result<(Self, protocol::Reserved), RestoreError> {
+        let here = Here::look()?;
+        here.check(manifest)?;
+        uffd::check_permission()?;
+        let highest_fd = manifest.descriptors.iter().map(|descriptor| descriptor.fd).max().unwrap_or(0);
+        let control_number = highest_fd.saturating_add(CONTROL_DISTANCE).max(LOWEST_CONTROL_NUMBER);
+        process::check_limits(&manifest.process, control_number)?;
+        files::prove_directory(&manifest.process.working_directory)?;
+        files::open_executable(&files::record(manifest, manifest.process.executable)?.path)?;
+        descriptors::prove(manifest)?;
+        let verdicts = files::verdicts(manifest, here.boot_id);
+        let wanted = mappings::ahead(manifest, &verdicts)?;
+        let hole = find_hole(manifest, &here)?;
+        let child = BlankChild::start(manifest.process.pid, hole, control_number)?;
+        descriptors::check_addresses(&child, manifest, here.is_home_of(manifest))?;
+        map_vdso(&child, manifest)?;
+        let uffd = create_uffd(&child)?;
+        mappings::change(&child, &Mappings::new(), &wanted, &[])?;
+        let memory = open_memory(&child)?;
+        let answer = protocol::Reserved { files: verdicts.clone() };
+        let verdicts = manifest.files.iter().cloned().zip(verdicts).collect();
+        Ok((Self { child, here, stage: Reserved { mappings: wanted, uffd, verdicts, memory } }, answer))
+    }
+
+    /// Builds the final image: mappings, descriptors, threads, everything but pages and addresses of sockets.
+    ///
+    /// # Errors
+    /// What did not work; the child is dead then.
+    pub fn map(mut self, manifest: &Manifest) -> Result<Restorer<Mapped>, RestoreError> {
+        self.check_final(manifest)?;
+        let wanted = mappings::last(manifest)?;
+        let objects = objects::make(manifest)?;
+        mappings::change(&self.child, &self.stage.mappings, &wanted, &objects)?;
+        process::set(&self.child, manifest)?;
+        let binds = descriptors::make(&self.child, manifest, &objects)?;
+        objects::seal(manifest, &objects)?;
+        let threads = threads::make(&mut self.child, manifest, self.here.change(manifest)?)?;
+        threads::raise_pending(&self.child, manifest)?;
+        process::set_limits(&self.child, &manifest.process)?;
+        let Reserved { uffd, memory, .. } = self.stage;
+        let stage = Mapped { image: Image { manifest: manifest.clone(), threads, binds, memory }, uffd };
+        Ok(Restorer { child: self.child, here: self.here, stage })
+    }
+
+    /// What the program has changed since it was reserved must still be possible.
+    fn check_final(&self, manifest: &Manifest) -> Result<(), RestoreError> {
+        self.here.check(manifest)?;
+        let hole = self.child.layout().hole().range();
+        let occupied = manifest.vmas.iter().map(|vma| vma.range);
+        if let Some(taken) = occupied.into_iter().find(|range| range.intersection(hole).is_some()) {
+            return Err(RestoreError::HoleTaken(taken));
+        }
+        let number = self.child.control_number();
+        if manifest.descriptors.iter().any(|descriptor| descriptor.fd == number) {
+            return Err(RestoreError::NumberTaken(number));
+        }
+        mappings::check_files(manifest, &|record| {
+            let known = self.stage.verdicts.iter().find(|(known, _)| known == record);
+            known.map_or_else(
+                || files::verdict(record, self.here.is_home_of(manifest)),
+                |(_, verdict)| *verdict,
+            )
+        })
+    }
+}
+
+impl Restorer<Mapped> {
+    /// Registers every page that comes later, and gives the guardian a duplicate of the userfaultfd.
+    ///
+    /// # Errors
+    /// What did not work; the child is dead then.
+    pub fn register(self) -> Result<(Restorer<Registered>, Uffd), RestoreError> {
+        let Mapped { image, uffd } = self.stage;
+        for range in &image.manifest.lazy {
+            uffd.register(*range)?;
+        }
+        let mut child = self.child;
+        child.guardian().hold(uffd.as_fd()).map_err(super::ChildError::from)?;
+        Ok((Restorer { child, here: self.here, stage: Registered(image) }, uffd))
+    }
+}
+
+impl Restorer<Registered> {
+    /// Writes pages that are not registered, whatever their protection.
+    ///
+    /// # Errors
+    /// [`RestoreError::Write`]: `EIO` for pages that are registered and missing.
+    pub fn write(&self, at: PageRange, bytes: &[u8]) -> Result<(), RestoreError> {
+        let written = self.stage.0.memory.write_all_at(bytes, at.start().0);
+        written.map_err(|source| RestoreError::Write { range: at, source })
+    }
+
+    /// Whether any page of `range` is registered, so that it is to be filled by the userfaultfd.
+    #[must_use]
+    pub fn is_registered(&self, range: PageRange) -> bool {
+        self.stage.0.manifest.lazy.iter().any(|lazy| lazy.intersection(range).is_some())
+    }
+
+    /// Binds sockets, then lets every thread go. **From here on the process runs.** The caller must have the
+    /// source's word that it does not, and must serve the userfaultfd.
+    ///
+    /// # Errors
+    /// What did not work: no thread has run then, and the child is dead.
+    pub fn resume(self) -> Result<Running, RestoreError> {
+        let Image { manifest, threads, binds, memory } = self.stage.0;
+        drop(memory);
+        let unbound = descriptors::bind_all(&self.child, &binds)?;
+        threads.make_ready(&self.child, &manifest)?;
+        let last = threads::last_program(&self.child, &manifest)?;
+        self.child.run(last, &[])?;
+        let pid = self.child.pid();
+        let (guardian, pidfd) = self.child.into_guardian();
+        Ok(Running { pid, pidfd, guardian, unbound })
+    }
+}
+
+impl<Stage> Restorer<Stage> {
+    /// The guardian, whose events tell if the child ends early.
+    pub const fn guardian(&mut self) -> &mut Guardian {
+        self.child.guardian()
+    }
+
+    /// The child's id in the receiver's PID namespace.
+    #[must_use]
+    pub const fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// Whether the source runs on this machine, under this kernel.
+    #[must_use]
+    pub fn is_home_of(&self, manifest: &Manifest) -> bool {
+        self.here.is_home_of(manifest)
+    }
+}
+
+fn find_hole(manifest: &Manifest, here: &Here) -> Result<Hole, RestoreError> {
+    let mut occupied = here.occupied.clone();
+    occupied.extend(manifest.vmas.iter().map(|vma| vma.range));
+    occupied.push(manifest.host.vdso.range);
+    let threads = manifest.threads.len() as u64;
+    Hole::find(&occupied, threads + SPARE_THREADS + threads / 4).ok_or(RestoreError::NoHole)
+}
+
+/// `ARCH_MAP_VDSO_64` (arch_prctl(2), Linux 4.9): the kernel takes the address as a hint, so look where it is.
+fn map_vdso(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
+    const ARCH_MAP_VDSO_64: u64 = 0x2003;
+    let vdso = &manifest.host.vdso;
+    if vdso.range.is_empty() {
+        return Ok(());
+    }
+    let mut program = child.program();
+    program.step(Step::MapVdso(vdso.range.start()));
+    program.call(libc::SYS_arch_prctl, [ARCH_MAP_VDSO_64, vdso.range.start().0]);
+    child.run(program, &[])?;
+    let host = |source| RestoreError::Host { what: "the new process's mappings", source };
+    let text = std::fs::read(format!("/proc/{}/maps", child.pid())).map_err(host)?;
+    let found = maps::parse(&text).map_err(|error| host(io::Error::other(error)))?;
+    let in_place =
+        found.iter().any(|mapping| mapping.name == b"[vdso]" && mapping.range.start() == vdso.code);
+    if in_place { Ok(()) } else { Err(RestoreError::VdsoPlace(vdso.range.start())) }
+}
+
+/// Makes a userfaultfd in the child, so that it acts on the child's memory, and takes it away.
+fn create_uffd(child: &BlankChild) -> Result<Uffd, RestoreError> {
+    const UFFD_API: u64 = 0xaa;
+    const UFFDIO_API: u64 = 0xc018_aa3f;
+    let mut program = child.program();
+    program.step(Step::CreateUffd);
+    let flags = (libc::O_CLOEXEC | libc::O_NONBLOCK).unsigned_abs();
+    let made = program.call(libc::SYS_userfaultfd, [u64::from(flags)]);
+    let number = program.result(made);
+    let api = program.words(&[UFFD_API, uffd::REQUIRED_FEATURES, 0]);
+    program.call_with(libc::SYS_ioctl, [0, UFFDIO_API, api.0], &[(0, number)]);
+    let results = child.run(program, &[])?;
+    let refused = |errno| super::ChildError::Refused { step: Step::CreateUffd, errno };
+    let number = results.of(made).map_err(refused)?;
+    let number = u32::try_from(number).map_err(|_| refused(Errno::EBADF))?;
+    let uffd = sys::birth::fetch_descriptor(child.pidfd(), number).map_err(refused)?;
+    let mut program = child.program();
+    program.step(Step::CreateUffd).close(number);
+    child.run(program, &[])?;
+    Ok(Uffd::from(uffd))
+}
+
+/// The child's memory, whatever its protection.
+fn open_memory(child: &BlankChild) -> Result<File, RestoreError> {
+    let opened = OpenOptions::new().read(true).write(true).open(format!("/proc/{}/mem", child.pid()));
+    opened.map_err(|source| RestoreError::Host { what: "the new process's memory", source })
+}

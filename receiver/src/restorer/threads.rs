@@ -1,0 +1,208 @@
+//! Threads: each waits twice in the hole, to make ready and to leave.
+//!
+//! ```text
+//! main    clone3 … clone3, wait for each "born" │ Run │ make_ready:=1, own rseq, wait for each "ready"; leave:=1, gate
+//! others  FS, GS, names, lists; born:=1 ── wait make_ready ── rseq; ready:=1 ── wait leave ──────────────────────────► gate
+//! ```
+//!
+//! Nothing before `make_ready` touches the program's memory: its pages may still be missing.
+
+use memory::Addr;
+use nix::libc;
+use protocol::{Manifest, ThreadRecord};
+
+use super::credentials::Change;
+use super::layout::{Layout, THREAD_BYTES, THREAD_OPS};
+use super::{BlankChild, Program, RestoreError, Step, process};
+
+/// Threads that one program of the main thread makes or awaits at most.
+const THREADS_PER_PROGRAM: usize = 1024;
+
+/// The words of one thread, in its own data.
+#[derive(Clone, Copy, Debug)]
+struct Words {
+    born: Addr,
+    ready: Addr,
+}
+
+/// The threads but the main one, made and waiting.
+#[derive(Debug)]
+pub(super) struct Threads {
+    words: Vec<Words>,
+    change: Change,
+}
+
+/// Makes every thread of `manifest` with its id, name, segment bases and lists, and waits until they wait.
+pub(super) fn make(
+    child: &mut BlankChild,
+    manifest: &Manifest,
+    change: Change,
+) -> Result<Threads, RestoreError> {
+    let layout = child.layout();
+    let Some((main, others)) = manifest.threads.split_first() else { return Err(RestoreError::NoMainThread) };
+    let count = u32::try_from(manifest.threads.len()).map_err(|_| RestoreError::NoHole)?;
+    child.set_word(layout.leaving_count(), count)?;
+    change.place_data(child, &manifest.process.credentials)?;
+    let mut words = Vec::new();
+    let mut births = Vec::new();
+    for (index, thread) in (0..).zip(others) {
+        let (at, thread_words, clone_args) = place(child, manifest, change, thread, index)?;
+        words.push(thread_words);
+        births.push((thread.tid, clone_args, at));
+    }
+    for part in births.chunks(THREADS_PER_PROGRAM) {
+        let mut program = child.program();
+        for (tid, clone_args, at) in part {
+            program.step(Step::Thread(*tid)).thread(*clone_args, CLONE_ARGS_BYTES, *at);
+        }
+        child.run(program, &[])?;
+    }
+    let threads = Threads { words, change };
+    threads.wait(child, &others.iter().map(|thread| thread.tid).collect::<Vec<_>>(), |words| words.born)?;
+    let mut program = child.program();
+    program.step(Step::Thread(main.tid));
+    become_thread(&mut program, main);
+    child.run(program, &[])?;
+    Ok(threads)
+}
+
+const CLONE_ARGS_BYTES: u64 = 80;
+
+/// Puts the operations of one thread in their place; returns where, its words and its `struct clone_args`.
+fn place(
+    child: &mut BlankChild,
+    manifest: &Manifest,
+    change: Change,
+    thread: &ThreadRecord,
+    index: u64,
+) -> Result<(Addr, Words, Addr), RestoreError> {
+    /// `CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM`
+    const FLAGS: u64 = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000;
+    let layout = child.layout();
+    let at = layout.thread(index).ok_or(RestoreError::NoHole)?;
+    let mut program = Program::at(at, Layout::thread_data(at));
+    let words = Words { born: program.words(&[0]), ready: program.words(&[0]) };
+    let tid = program.words(&[u64::from(thread.tid)]);
+    let clone_args = program.words(&[FLAGS, 0, 0, 0, 0, 0, 0, 0, tid.0, 1]);
+    program.step(Step::Thread(thread.tid));
+    become_thread(&mut program, thread);
+    change.apply(&mut program, layout);
+    program.set_and_wake(words.born);
+    program.wait_for(layout.make_ready());
+    register_rseq(&mut program, thread);
+    program.set_and_wake(words.ready);
+    program.wait_for(layout.leave());
+    leave(&mut program, layout, manifest, thread);
+    assert!(program.len() as u64 <= THREAD_OPS, "a thread's operations are counted in layout");
+    assert!(program.data_bytes().len() as u64 <= THREAD_BYTES - THREAD_OPS * 64, "and its data");
+    child.place(program)?;
+    Ok((at, words, clone_args))
+}
+
+/// What a thread does to itself, without touching the program's memory. All signals stay blocked: the frame
+/// brings the mask.
+fn become_thread(program: &mut Program, thread: &ThreadRecord) {
+    const ARCH_SET_GS: u64 = 0x1001;
+    const ARCH_SET_FS: u64 = 0x1002;
+    const PR_SET_NAME: u64 = 15;
+    program.call(libc::SYS_arch_prctl, [ARCH_SET_FS, thread.fs_base]);
+    program.call(libc::SYS_arch_prctl, [ARCH_SET_GS, thread.gs_base]);
+    program.call(libc::SYS_set_tid_address, [thread.clear_child_tid.0]);
+    let (head, len) = thread.robust_list;
+    if len != 0 {
+        program.call(libc::SYS_set_robust_list, [head.0, len]);
+    }
+    let name = program.data(&thread.name);
+    program.call(libc::SYS_prctl, [PR_SET_NAME, name.0, 0, 0, 0]);
+}
+
+fn register_rseq(program: &mut Program, thread: &ThreadRecord) {
+    if let Some(rseq) = thread.rseq {
+        program.step(Step::Rseq(thread.tid));
+        program.call(libc::SYS_rseq, [rseq.addr.0, u64::from(rseq.len), 0, u64::from(rseq.signature)]);
+    }
+}
+
+fn leave(program: &mut Program, layout: Layout, manifest: &Manifest, thread: &ThreadRecord) {
+    program.step(Step::Leave);
+    let hole = layout.hole().range();
+    program.leave(layout.leaving_count(), hole, thread.frame, manifest.leaving_gate);
+}
+
+impl Threads {
+    fn wait(&self, child: &BlankChild, tids: &[u32], word: fn(&Words) -> Addr) -> Result<(), RestoreError> {
+        for (part, tids) in self.words.chunks(THREADS_PER_PROGRAM).zip(tids.chunks(THREADS_PER_PROGRAM)) {
+            let mut program = child.program();
+            for (words, tid) in part.iter().zip(tids) {
+                program.step(Step::Thread(*tid)).wait_for(word(words));
+            }
+            child.run(program, &[])?;
+        }
+        Ok(())
+    }
+
+    /// Lets every thread register what touches the program's memory, and waits until all have.
+    pub(super) fn make_ready(&self, child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
+        let (main, others) = manifest.threads.split_first().ok_or(RestoreError::NoMainThread)?;
+        let mut program = child.program();
+        program.step(Step::Leave).set_and_wake(child.layout().make_ready());
+        program.step(Step::Thread(main.tid));
+        // Only here: sockets had to be bound with the rights that the program had when it bound them.
+        self.change.apply(&mut program, child.layout());
+        process::set_dumpable(&mut program, &manifest.process);
+        register_rseq(&mut program, main);
+        child.run(program, &[])?;
+        self.wait(child, &others.iter().map(|thread| thread.tid).collect::<Vec<_>>(), |words| words.ready)
+    }
+}
+
+/// Raises pending signals, which stay pending: every thread blocks all until it leaves.
+pub(super) fn raise_pending(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
+    let pid = u64::from(manifest.process.pid);
+    for thread in &manifest.threads {
+        let own = signals(thread.pending);
+        let shared = if thread.tid == manifest.process.pid { manifest.process.pending } else { 0 };
+        if own.is_empty() && shared == 0 {
+            continue;
+        }
+        let mut program = child.program();
+        for signal in own {
+            program.step(Step::RaiseSignal(signal));
+            program.call(libc::SYS_tgkill, [pid, u64::from(thread.tid), u64::from(signal)]);
+        }
+        for signal in signals(shared) {
+            program.step(Step::RaiseSignal(signal)).call(libc::SYS_kill, [pid, u64::from(signal)]);
+        }
+        child.run(program, &[])?;
+    }
+    Ok(())
+}
+
+/// The main thread's last program: it says "done" when nothing can fail any more, closes the control socket
+/// before any thread leaves, lets the others leave, and leaves itself.
+pub(super) fn last_program(child: &BlankChild, manifest: &Manifest) -> Result<Program, RestoreError> {
+    let layout = child.layout();
+    let main = manifest.threads.first().ok_or(RestoreError::NoMainThread)?;
+    let mut program = child.program();
+    program.step(Step::Leave);
+    program.call(libc::SYS_write, [u64::from(child.control_number()), layout.token().0, 8]);
+    program.close(child.control_number());
+    program.set_and_wake(layout.leave());
+    leave(&mut program, layout, manifest, main);
+    Ok(program)
+}
+
+/// The signals of a set, by number.
+fn signals(set: u64) -> Vec<u32> {
+    (1..=64).filter(|signal| set >> (signal - 1) & 1 == 1).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_of_signals_starts_at_one() {
+        assert_eq!(signals(0b101 | 1 << 63), [1, 3, 64]);
+    }
+}
