@@ -6,6 +6,8 @@
 use alloc::vec::Vec;
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use bincode::enc::write::Writer;
+use bincode::error::EncodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -40,11 +42,25 @@ pub enum DecodeError {
 /// # Errors
 /// [`DecodeError::Malformed`] when the encoding would pass the limit.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, DecodeError> {
+    let mut bytes = Bounded(Vec::new());
     #[allow(clippy::disallowed_methods, reason = "this is the one place")]
-    let bytes = bincode::serde::encode_to_vec(value, CONFIG);
-    match bytes {
-        Ok(bytes) if bytes.len() <= LIMIT => Ok(bytes),
-        _ => Err(DecodeError::Malformed { expected: core::any::type_name::<T>() }),
+    let result = bincode::serde::encode_into_writer(value, &mut bytes, CONFIG);
+    match result {
+        Ok(()) => Ok(bytes.0),
+        Err(_) => Err(DecodeError::Malformed { expected: core::any::type_name::<T>() }),
+    }
+}
+
+/// Takes bytes up to the limit.
+struct Bounded(Vec<u8>);
+
+impl Writer for &mut Bounded {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        if bytes.len() > LIMIT - self.0.len() {
+            return Err(EncodeError::UnexpectedEnd);
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(())
     }
 }
 

@@ -61,6 +61,7 @@ pub struct Welcome {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Reason {
     /// Lower case, says what to do where the reader can do something.
+    #[serde(with = "text_as_bytes")]
     pub text: String,
 }
 
@@ -106,4 +107,43 @@ pub struct SourceReport {
     pub scan_us: u64,
     /// Bytes handed to the sockets, headers included.
     pub bytes_sent: u64,
+}
+
+/// A text in its bytes, encoded like any other sequence: what a `String` looks like on the wire.
+mod text_as_bytes {
+    use alloc::string::String;
+    use alloc::vec::Vec;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+        text.as_bytes().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+        String::from_utf8(Vec::deserialize(deserializer)?)
+            .map_err(|_| D::Error::custom("the text is not UTF-8"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{decode, encode};
+
+    #[test]
+    fn a_reason_is_its_length_and_its_bytes() {
+        let reason = Reason { text: String::from("naïve") };
+        let bytes = encode(&reason).expect("short");
+        assert_eq!(bytes, b"\x06na\xc3\xafve");
+        assert_eq!(decode::<Reason>(&bytes), Ok(reason));
+    }
+
+    #[test]
+    fn a_reason_that_is_not_utf_8_or_too_short_is_malformed() {
+        assert!(decode::<Reason>(b"\x01\xff").is_err());
+        assert!(decode::<Reason>(b"\x05four").is_err());
+        assert!(decode::<Reason>(b"\xfd\xff\xff\xff\xff\xff\xff\xff\xff").is_err());
+    }
 }
