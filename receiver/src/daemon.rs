@@ -5,6 +5,7 @@
 //! to the session process, so that nothing that arrives there can harm this one.
 
 mod child;
+mod course;
 mod lobby;
 mod shutdown;
 
@@ -28,7 +29,8 @@ use crate::cli::Options;
 use crate::config::{MAX_SESSIONS, STRANGER_INTERVAL};
 use crate::events::{DaemonEvent, SessionEvent, Whereabouts};
 use crate::journal::Journal;
-use child::{Session, Stage};
+use child::Session;
+use course::Stage;
 use lobby::{Lobby, Outcome, Party};
 use shutdown::Shutdown;
 
@@ -274,19 +276,15 @@ impl Daemon {
         let Some(mut session) = self.sessions.remove(&token) else { return };
         session.deregister(self.poll.registry());
         let reason = format!("its session has ended early ({status})");
-        let process = match session.stage {
-            Stage::Preparing => Some(Whereabouts::Source),
-            Stage::Resumed => Some(Whereabouts::Lost),
-            Stage::Settled | Stage::Over => None,
-        };
-        if let Some(process) = process {
+        if let Some(process) = session.course.whereabouts_if_cut_short() {
             self.announcer.session(session.migration, &SessionEvent::Failed { reason, process }, now);
-        } else if session.stage == Stage::Settled {
-            let pid = session.program().unwrap_or_default();
+        } else if session.course.stage == Stage::Settled {
+            let pid = session.course.program.unwrap_or_default();
             self.announcer.note(format_args!("process {pid} goes on by itself: {reason}"));
         }
-        if self.once && session.resumed {
-            let moved = session.exited && !session.failed;
+        if self.once
+            && let Some(moved) = session.course.verdict()
+        {
             self.verdict = Some(if moved { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
     }

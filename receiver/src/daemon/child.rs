@@ -11,23 +11,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::MigrationId;
 
+use super::course::Course;
 use super::lobby::Party;
 use crate::config::MAX_EVENT_BYTES;
-use crate::events::{SessionEvent, Whereabouts};
+use crate::events::SessionEvent;
 use crate::inherited::Inherited;
-
-/// How far a migration is, as its session has told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Stage {
-    /// The process still runs at the source.
-    Preparing,
-    /// It runs here and some of its memory is still at the source.
-    Resumed,
-    /// It runs here and nothing more will come for it.
-    Settled,
-    /// Refused, failed, or the process has ended.
-    Over,
-}
 
 /// One session.
 #[derive(Debug)]
@@ -35,25 +23,12 @@ pub(super) struct Session {
     /// Which migration it is.
     pub(super) migration: MigrationId,
     /// How far it is.
-    pub(super) stage: Stage,
-    /// Whether the process ran here at any time.
-    pub(super) resumed: bool,
-    /// Whether it was refused or has failed.
-    pub(super) failed: bool,
-    /// Whether its end was told.
-    pub(super) exited: bool,
-    /// The moved process, once it runs here.
-    program: Option<Program>,
+    pub(super) course: Course,
+    /// The moved process. It is no child of the daemon's, so that its number alone does not name it for sure.
+    program: Option<OwnedFd>,
     child: Child,
     pipe: Receiver,
     line: Vec<u8>,
-}
-
-/// The moved process: a descendant, but not a child, so that its number alone does not name it for sure.
-#[derive(Debug)]
-struct Program {
-    pid: u32,
-    handle: Option<OwnedFd>,
 }
 
 impl Session {
@@ -76,17 +51,7 @@ impl Session {
             .spawn()?;
         drop(inherited);
         registry.register(&mut pipe, token, Interest::READABLE)?;
-        Ok(Self {
-            migration,
-            stage: Stage::Preparing,
-            resumed: false,
-            failed: false,
-            exited: false,
-            program: None,
-            child,
-            pipe,
-            line: Vec::new(),
-        })
+        Ok(Self { migration, course: Course::default(), program: None, child, pipe, line: Vec::new() })
     }
 
     /// The next event that the session has written, or `None` until there is more to read.
@@ -98,8 +63,10 @@ impl Session {
             if let Some(end) = self.line.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = self.line.drain(..=end).collect();
                 let event = serde_json::from_slice(&line)?;
-                self.advance(&event);
-                return Ok(Some(event));
+                if self.advance(&event) {
+                    return Ok(Some(event));
+                }
+                continue;
             }
             if self.line.len() >= MAX_EVENT_BYTES {
                 self.line.clear();
@@ -116,44 +83,19 @@ impl Session {
         }
     }
 
-    /// Takes note of an event.
-    pub(super) fn advance(&mut self, event: &SessionEvent) {
-        match event {
-            SessionEvent::Progress { .. } => {}
-            SessionEvent::Resumed { pid, .. } => {
-                self.resumed = true;
-                self.stage = Stage::Resumed;
-                self.program = Some(Program { pid: *pid, handle: sys::pidfd::open(*pid).ok() });
-            }
-            // The process may have ended before its last page was of use to anybody.
-            SessionEvent::Complete { .. } if self.stage == Stage::Over => {}
-            SessionEvent::Complete { .. } => self.stage = Stage::Settled,
-            SessionEvent::Failed { process: Whereabouts::Here, .. } => {
-                self.failed = true;
-                self.stage = Stage::Settled;
-            }
-            SessionEvent::Refused { .. } | SessionEvent::Failed { .. } => {
-                self.failed = true;
-                self.stage = Stage::Over;
-            }
-            SessionEvent::Exited { .. } => {
-                self.exited = true;
-                self.stage = Stage::Over;
-            }
+    /// Takes note of an event; whether it is news.
+    pub(super) fn advance(&mut self, event: &SessionEvent) -> bool {
+        if let SessionEvent::Resumed { pid, .. } = event {
+            self.program = sys::pidfd::open(*pid).ok();
         }
-    }
-
-    /// Process id of the moved process, once it runs here.
-    #[must_use]
-    pub(super) fn program(&self) -> Option<u32> {
-        self.program.as_ref().map(|program| program.pid)
+        self.course.advance(event)
     }
 
     /// Passes the terminal's Ctrl-C on to the moved process, which does not belong to that terminal's group.
     pub(super) fn interrupt_program(&self) {
-        if let Some(handle) = self.program.as_ref().and_then(|program| program.handle.as_ref()) {
+        if let Some(program) = &self.program {
             // A process that has just ended needs no signal.
-            let _ = sys::pidfd::send_signal(handle.as_fd(), Signal::SIGINT as u32);
+            let _ = sys::pidfd::send_signal(program.as_fd(), Signal::SIGINT as u32);
         }
     }
 

@@ -10,9 +10,12 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 
 use super::Daemon;
-use super::child::{Session, Stage};
+use super::child::Session;
+use super::course::Stage;
 use crate::config::FAREWELL_DEADLINE;
-use crate::events::{SessionEvent, Whereabouts};
+use crate::events::SessionEvent;
+
+const FAREWELL: &str = "the receiver was told to end before all of the process's memory had come";
 
 /// A daemon that is about to end.
 #[derive(Debug)]
@@ -35,13 +38,15 @@ impl Daemon {
         let interrupted = signal == Signal::SIGINT;
         let mut lossy = false;
         for session in self.sessions.values_mut() {
-            match session.stage {
+            match session.course.stage {
                 Stage::Preparing | Stage::Resumed => {
                     lossy = true;
-                    let farewell = farewell(session);
-                    session.advance(&farewell);
-                    self.announcer.session(session.migration, &farewell, now);
                     session.terminate();
+                    if let Some(process) = session.course.whereabouts_if_cut_short() {
+                        let failed = SessionEvent::Failed { reason: FAREWELL.to_owned(), process };
+                        session.advance(&failed);
+                        self.announcer.session(session.migration, &failed, now);
+                    }
                 }
                 Stage::Settled if interrupted => session.interrupt_program(),
                 Stage::Settled | Stage::Over => {}
@@ -54,7 +59,7 @@ impl Daemon {
     /// Ends once everybody who was told to end has done so, or time is up.
     pub(super) fn go_on_shutting_down(&mut self, now: Instant) {
         let Some(shutdown) = &self.shutdown else { return };
-        let awaited = |session: &Session| match session.stage {
+        let awaited = |session: &Session| match session.course.stage {
             Stage::Settled => shutdown.interrupted,
             Stage::Preparing | Stage::Resumed | Stage::Over => true,
         };
@@ -62,7 +67,7 @@ impl Daemon {
             return;
         }
         for session in self.sessions.values() {
-            match (session.stage, session.program()) {
+            match (session.course.stage, session.course.program) {
                 (Stage::Settled, Some(pid)) => self.announcer.note(format_args!("process {pid} lives on")),
                 (Stage::Settled, None) => {}
                 (Stage::Preparing | Stage::Resumed | Stage::Over, _) => session.kill(),
@@ -70,10 +75,4 @@ impl Daemon {
         }
         self.verdict = Some(if shutdown.lossy { ExitCode::FAILURE } else { ExitCode::SUCCESS });
     }
-}
-
-fn farewell(session: &Session) -> SessionEvent {
-    let reason = "the receiver was told to end before all of the process's memory had come".to_owned();
-    let process = if session.resumed { Whereabouts::Lost } else { Whereabouts::Source };
-    SessionEvent::Failed { reason, process }
 }
