@@ -1,7 +1,6 @@
 """Programs that nobody here wrote, moved in mid-work: what they print is what an unmoved run prints."""
 
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ class Foreign:
     """A program that reads files, works a while, prints and ends."""
 
     name: str
-    command: list  # "{input}" is replaced by the input file
+    command: list  # "{input}" is the input file, "{classes}" where javac has put its own
     stdin: str = ""  # a file in tests/programs, or "{input}"
     make_input: object = None
     settings: dict = field(default_factory=dict)
@@ -83,9 +82,9 @@ PROGRAMS = [
     Foreign("sort", ["sort", "--parallel=2", "-S", "256M", "{input}"], make_input=partial(_text, megabytes=48),
             settings={"LC_ALL": "C"}),
     Foreign("openssl dgst", ["openssl", "dgst", "-sha512", "{input}"], make_input=partial(_sparse, megabytes=1500)),
-    Foreign("java 17", ["java", "-Xmx128m", "-cp", "classes", "Work"], settings={"POSTHASTE_SIGNAL": "50"},
+    Foreign("java 17", ["java", "-Xmx128m", "-cp", "{classes}", "Work"], settings={"POSTHASTE_SIGNAL": "50"},
             trigger=50, cpu_seconds=1.0, prepare=_java),
-    Foreign("java 17, the serial collector", ["java", "-XX:+UseSerialGC", "-Xmx96m", "-cp", "classes", "Work"],
+    Foreign("java 17, the serial collector", ["java", "-XX:+UseSerialGC", "-Xmx96m", "-cp", "{classes}", "Work"],
             settings={"POSTHASTE_SIGNAL": "SIGRTMIN+16"}, trigger=signal.SIGRTMIN + 16, cpu_seconds=1.0,
             prepare=_java),
 ]
@@ -93,8 +92,8 @@ PROGRAMS = [
 
 def _start(lab, foreign: Foreign, name: str, source: Path, preload: bool) -> Program:
     """Starts it with its output in a file, which a move takes along by its path."""
-    words = [word.replace("{input}", str(source)) for word in foreign.command]
-    shutil.copytree(lab.directory / "classes", lab.directory / name / "classes", dirs_exist_ok=True)
+    places = {"{input}": str(source), "{classes}": str(lab.directory)}
+    words = [places.get(word, word) for word in foreign.command]
     settings = {**foreign.settings, **({} if preload else {"LD_PRELOAD": ""})}
     stdin = subprocess.DEVNULL
     if foreign.stdin:
@@ -106,12 +105,11 @@ def _start(lab, foreign: Foreign, name: str, source: Path, preload: bool) -> Pro
 def moves_in_mid_work(foreign: Foreign, lab) -> None:
     """Two runs at a time: one is moved, the other is not."""
     machine.need_command(foreign.command[0])
-    (lab.directory / "classes").mkdir()
     source = lab.directory / "input"
     if foreign.make_input:
         foreign.make_input(source)
     if foreign.prepare:
-        foreign.prepare(lab.directory / "classes")
+        foreign.prepare(lab.directory)
     receiver = lab.receiver()
     program = _start(lab, foreign, "moved", source, True)
     unmoved = _start(lab, foreign, "unmoved", source, False)
