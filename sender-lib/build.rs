@@ -2,6 +2,8 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=no-unwind.ld");
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-T,{}/no-unwind.ld", env!("CARGO_MANIFEST_DIR"));
     let arguments = [
         "-nostdlib",
         "-nostartfiles",
