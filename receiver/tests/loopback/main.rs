@@ -1,6 +1,7 @@
 //! Both loops in one process, over loopback TCP: a source whose memory is made up, and a destination whose process
 //! is a real child with a real userfaultfd.
 
+mod random;
 mod world;
 
 use engine::Failure;
