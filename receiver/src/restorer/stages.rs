@@ -1,7 +1,6 @@
 //! The stages of rebuilding a process, as types: only a [`Registered`] one can be resumed.
 
 use std::fs::{File, OpenOptions};
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 

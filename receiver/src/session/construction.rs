@@ -1,0 +1,95 @@
+//! The restorer's stages behind one face: which of them has been reached.
+
+use std::mem;
+
+use engine::Failure;
+use memory::PageRange;
+use protocol::{Manifest, Reserved};
+use std::os::fd::AsFd;
+use sys::uffd::Uffd;
+
+use crate::guardian::Guardian;
+use crate::restorer::{self, RestoreError, Restorer, Running};
+
+/// A process, from nothing to its own life. A step that fails, or comes out of turn, leaves nothing behind.
+#[derive(Debug, Default)]
+pub(super) enum Construction {
+    /// Nothing is there, or nothing any more.
+    #[default]
+    Nothing,
+    /// Everything can be had.
+    Reserved(Box<Restorer<restorer::Reserved>>),
+    /// All stands but the pages.
+    Registered(Box<Restorer<restorer::Registered>>),
+    /// The process runs.
+    Running(Box<Running>),
+}
+
+impl Construction {
+    pub(super) fn reserve(&mut self, manifest: &Manifest) -> Result<Reserved, Failure> {
+        let (restorer, reserved) = Restorer::reserve(manifest).map_err(|error| local(&error))?;
+        *self = Self::Reserved(Box::new(restorer));
+        Ok(reserved)
+    }
+
+    pub(super) fn map(&mut self, manifest: &Manifest) -> Result<Uffd, Failure> {
+        let Self::Reserved(restorer) = mem::take(self) else { return Err(out_of_turn()) };
+        let mapped = restorer.map(manifest).map_err(|error| local(&error))?;
+        let (registered, uffd) = mapped.register().map_err(|error| local(&error))?;
+        *self = Self::Registered(Box::new(registered));
+        Ok(uffd)
+    }
+
+    pub(super) fn write(&self, at: PageRange, bytes: &[u8]) -> Result<(), Failure> {
+        let Self::Registered(restorer) = self else { return Err(out_of_turn()) };
+        restorer.write(at, bytes).map_err(|error| local(&error))
+    }
+
+    /// Lets the process go and returns its id here.
+    pub(super) fn resume(&mut self) -> Result<u32, Failure> {
+        let Self::Registered(restorer) = mem::take(self) else { return Err(out_of_turn()) };
+        let running = restorer.resume().map_err(|error| local(&error))?;
+        for (fd, errno) in &running.unbound {
+            tracing::warn!(fd, %errno, "a socket stays without its address");
+        }
+        let pid = running.pid;
+        *self = Self::Running(Box::new(running));
+        Ok(pid)
+    }
+
+    /// Has the guardian keep a duplicate of a child's userfaultfd.
+    pub(super) fn hold(&mut self, uffd: &Uffd) -> Result<(), Failure> {
+        let guardian = self.guardian().ok_or_else(out_of_turn)?;
+        guardian.hold(uffd.as_fd()).map_err(|error| Failure::Local(error.to_string()))
+    }
+
+    /// Lets the process outlive this one.
+    pub(super) fn release(&mut self) {
+        if let Some(guardian) = self.guardian() {
+            // A guardian that cannot be talked to has ended, and the process with it: there is nobody to release.
+            let _ = guardian.complete();
+        }
+    }
+
+    /// Ends whatever is there.
+    pub(super) fn discard(&mut self) {
+        *self = Self::Nothing;
+    }
+
+    pub(super) fn guardian(&mut self) -> Option<&mut Guardian> {
+        match self {
+            Self::Nothing => None,
+            Self::Reserved(restorer) => Some(restorer.guardian()),
+            Self::Registered(restorer) => Some(restorer.guardian()),
+            Self::Running(running) => Some(&mut running.guardian),
+        }
+    }
+}
+
+fn local(error: &RestoreError) -> Failure {
+    Failure::Local(error.line())
+}
+
+fn out_of_turn() -> Failure {
+    Failure::Local("a step of the restoration came out of turn".into())
+}

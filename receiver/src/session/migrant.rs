@@ -1,0 +1,240 @@
+//! The process that moves in, as the loop sees it: built by the restorer, held by the guardian, told of to the daemon.
+
+use std::os::fd::BorrowedFd;
+
+use engine::{Failure, Progress};
+use fault_handler::{DestinationProcess, Ended, HandlerError, Measurement, Notification, Outcome};
+use memory::{Backing, PAGE_SIZE, PageRange, Sharing};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use protocol::{FileVerdict, Manifest, Reserved, SourceReport};
+use sys::uffd::Uffd;
+
+use super::construction::Construction;
+use super::report::{downtime_us, report};
+use super::teller::Teller;
+use crate::events::{SessionEvent, Status, Whereabouts};
+use crate::guardian::{ExitStatus, GuardianError, GuardianEvent};
+
+/// The process, from its reservation to its end.
+#[derive(Debug)]
+pub(super) struct Migrant {
+    teller: Teller,
+    construction: Construction,
+    /// Its id at the source, which it keeps in its own PID namespace.
+    source_pid: u32,
+    /// Its id here, once it runs.
+    pid: Option<u32>,
+    /// Why it was refused while it still ran at the source.
+    refused: bool,
+    /// Its memory stands: from here on the source may have let go of it.
+    mapped: bool,
+    source: Option<SourceReport>,
+    resume_was_told: bool,
+    verdicts: Vec<FileVerdict>,
+    same_file_pages: u64,
+    /// How it ended.
+    exit: Option<ExitStatus>,
+    /// No process of its namespace is left.
+    empty: bool,
+}
+
+impl Migrant {
+    pub(super) fn new(teller: Teller) -> Self {
+        Self {
+            teller,
+            construction: Construction::default(),
+            source_pid: 0,
+            pid: None,
+            refused: false,
+            mapped: false,
+            source: None,
+            resume_was_told: false,
+            verdicts: Vec::new(),
+            same_file_pages: 0,
+            exit: None,
+            empty: false,
+        }
+    }
+
+    /// Tells how the migration ended.
+    pub(super) fn conclude(&mut self, ended: Result<Ended, HandlerError>) {
+        let event = match ended {
+            Err(error) => {
+                let process = if self.pid.is_some() { Whereabouts::Lost } else { Whereabouts::Source };
+                SessionEvent::Failed { reason: error.in_full(), process }
+            }
+            Ok(Ended { outcome: Outcome::Discarded(failure), .. }) => self.discarded(&failure),
+            Ok(Ended { outcome, engine, traffic }) => {
+                self.tell_resumed(engine.report().downtime);
+                let source = self.source.as_ref();
+                let report = report(&outcome, engine.report(), &traffic, source, self.same_file_pages);
+                match outcome {
+                    Outcome::Completed(Some(failure)) => {
+                        SessionEvent::Failed { reason: failure.to_string(), process: Whereabouts::Here }
+                    }
+                    Outcome::Completed(None) | Outcome::Discarded(_) => {
+                        SessionEvent::Complete { report: Box::new(report) }
+                    }
+                }
+            }
+        };
+        self.teller.tell(&event);
+    }
+
+    /// Waits for the end of the process and tells of it; returns at once if it never ran, and early when nobody
+    /// listens any more.
+    pub(super) fn follow(&mut self) -> Result<(), GuardianError> {
+        let Some(pid) = self.pid else { return Ok(()) };
+        while self.exit.is_none() && !self.empty && !self.teller.has_hung_up() {
+            let Some(guardian) = self.construction.guardian() else { break };
+            let Some(readiness) = guardian.readiness() else { break };
+            wait_for_either(readiness, self.teller.readiness())?;
+            self.hear_guardian()?;
+        }
+        if let Some(status) = self.exit {
+            self.teller.tell(&SessionEvent::Exited { pid, status: status_of(status) });
+        }
+        Ok(())
+    }
+
+    /// Takes in what the guardian has to say.
+    fn hear_guardian(&mut self) -> Result<(), GuardianError> {
+        while let Some(guardian) = self.construction.guardian() {
+            match guardian.event()? {
+                Some(GuardianEvent::ChildExited(status)) => self.exit = Some(status),
+                Some(GuardianEvent::Empty) => self.empty = true,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// The process never ran here.
+    fn discarded(&self, failure: &Failure) -> SessionEvent {
+        let reason = failure.to_string();
+        let in_doubt = self.mapped && matches!(failure, Failure::LinkLost(_) | Failure::Deadline(_));
+        match (self.refused, in_doubt) {
+            (true, _) => SessionEvent::Refused { reason },
+            (false, true) => SessionEvent::Failed { reason, process: Whereabouts::InDoubt },
+            (false, false) => SessionEvent::Failed { reason, process: Whereabouts::Source },
+        }
+    }
+
+    /// Tells once that the process runs here, with `here` as the downtime if the source has not told its own.
+    fn tell_resumed(&mut self, here: std::time::Duration) {
+        let Some(pid) = self.pid.filter(|_| !self.resume_was_told) else { return };
+        self.resume_was_told = true;
+        let downtime_us = downtime_us(self.source.as_ref(), here);
+        self.teller.tell(&SessionEvent::Resumed { pid, source_pid: self.source_pid, downtime_us });
+    }
+
+    fn tell_progress(&self, progress: Progress) {
+        if self.resume_was_told {
+            self.teller.tell_in_passing(&SessionEvent::Progress {
+                done_bytes: progress.done_pages * PAGE_SIZE,
+                total_bytes: progress.total_pages * PAGE_SIZE,
+            });
+        }
+    }
+}
+
+impl DestinationProcess for Migrant {
+    fn reserve(&mut self, manifest: &Manifest) -> Result<Reserved, Failure> {
+        self.source_pid = manifest.process.pid;
+        let reserved = self.construction.reserve(manifest);
+        self.refused = reserved.is_err();
+        if let Ok(reserved) = &reserved {
+            self.verdicts.clone_from(&reserved.files);
+        }
+        reserved
+    }
+
+    fn map(&mut self, manifest: &Manifest) -> Result<Uffd, Failure> {
+        let uffd = self.construction.map(manifest)?;
+        self.mapped = true;
+        self.same_file_pages = same_file_pages(manifest, &self.verdicts);
+        Ok(uffd)
+    }
+
+    fn write(&mut self, at: PageRange, bytes: &[u8]) -> Result<(), Failure> {
+        self.construction.write(at, bytes)
+    }
+
+    fn resume(&mut self) -> Result<u32, Failure> {
+        let pid = self.construction.resume()?;
+        self.pid = Some(pid);
+        Ok(pid)
+    }
+
+    fn forked(&mut self, child: &Uffd) -> Result<(), Failure> {
+        self.construction.hold(child)
+    }
+
+    fn finished(&mut self) {
+        self.construction.release();
+    }
+
+    fn discard(&mut self, _reason: &Failure) {
+        self.construction.discard();
+    }
+
+    fn watched(&mut self) -> Vec<BorrowedFd<'_>> {
+        let guardian = self.construction.guardian().and_then(|guardian| guardian.readiness());
+        std::iter::once(self.teller.readiness()).chain(guardian).collect()
+    }
+
+    fn notification(&mut self) -> Option<Notification> {
+        if self.teller.has_hung_up() {
+            return Some(Notification::Abandoned(Failure::Local("the receiver has ended".into())));
+        }
+        let had_ended = self.exit.is_some() || self.empty;
+        if let Err(error) = self.hear_guardian() {
+            return Some(Notification::Abandoned(Failure::Local(error.to_string())));
+        }
+        let has_ended = self.exit.is_some() || self.empty;
+        (has_ended && !had_ended).then_some(Notification::Ended)
+    }
+
+    fn measured(&mut self, measurement: Measurement) {
+        match measurement {
+            Measurement::Source(report) => {
+                self.source = Some(report);
+                self.tell_resumed(std::time::Duration::ZERO);
+            }
+            Measurement::Progress(progress) => self.tell_progress(progress),
+        }
+    }
+}
+
+/// Pages of private mappings of files that are the same here, but for those that the program had changed.
+fn same_file_pages(manifest: &Manifest, verdicts: &[FileVerdict]) -> u64 {
+    let is_same = |file: u32| {
+        let verdict = usize::try_from(file).ok().and_then(|index| verdicts.get(index));
+        verdict == Some(&FileVerdict::Same)
+    };
+    let same = manifest.vmas.iter().filter(|vma| {
+        vma.sharing == Sharing::Private && matches!(vma.backing, Backing::File { file, .. } if is_same(file))
+    });
+    let changed = |range: PageRange| -> u64 {
+        manifest.eager.iter().filter_map(|eager| eager.intersection(range)).map(PageRange::pages).sum()
+    };
+    same.map(|vma| vma.range.pages().saturating_sub(changed(vma.range))).sum()
+}
+
+/// Waits until the guardian has something to say or the daemon hangs up.
+fn wait_for_either(guardian: BorrowedFd<'_>, daemon: BorrowedFd<'_>) -> Result<(), GuardianError> {
+    let mut interests = [PollFd::new(guardian, PollFlags::POLLIN), PollFd::new(daemon, PollFlags::empty())];
+    match poll(&mut interests, PollTimeout::NONE) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(errno) => Err(GuardianError::Talk(errno.into())),
+    }
+}
+
+fn status_of(status: ExitStatus) -> Status {
+    match status {
+        ExitStatus::Code(code) => Status::Exited { exit_code: u8::try_from(code & 0xff).unwrap_or(u8::MAX) },
+        ExitStatus::Signal(signal) => {
+            Status::Killed { signal: u8::try_from(signal & 0x7f).unwrap_or(u8::MAX) }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The report of a migration, put together from what source, engine and loop have measured.
+
+use std::time::Duration;
+
+use fault_handler::{Outcome, Traffic};
+use memory::PAGE_SIZE;
+use protocol::SourceReport;
+
+use crate::report::{FaultLatency, Pages, Phases, Ram, Report};
+
+/// From the last instruction at the source to the first one here, as the source saw it: threads parked, image
+/// captured, `Run` sent, `Running` received. Without the source's word, what was seen here.
+pub(super) fn downtime_us(source: Option<&SourceReport>, here: Duration) -> u64 {
+    source.map_or_else(
+        || us(here),
+        |source| [source.park_us, source.capture_us, source.switchover_us, source.resume_us].iter().sum(),
+    )
+}
+
+/// The whole report.
+pub(super) fn report(
+    outcome: &Outcome,
+    engine: &engine::Report,
+    traffic: &Traffic,
+    source: Option<&SourceReport>,
+    same_file_pages: u64,
+) -> Report {
+    let counts = &engine.pages;
+    let downtime_us = downtime_us(source, engine.downtime);
+    let source = source.copied().unwrap_or_default();
+    let status = if *outcome == Outcome::Completed(None) { "completed" } else { "failed" };
+    let pages = Pages {
+        eager: counts.eager,
+        fault: counts.fault,
+        prefetch: counts.prefetch,
+        push: counts.push,
+        data: counts.data,
+        zero: counts.zero,
+        same_file: same_file_pages,
+        lost: counts.lost + engine.lost.pages,
+    };
+    Report {
+        status: status.to_owned(),
+        total_time: us(engine.total) / 1000,
+        downtime: downtime_us / 1000,
+        setup_time: source.setup_us / 1000,
+        ram: ram(engine, traffic, &pages),
+        postcopy_blocktime: engine.fault_latency.total_us() / 1000,
+        total_us: us(engine.total),
+        downtime_us,
+        phases: Phases {
+            setup_us: source.setup_us,
+            park_us: source.park_us,
+            capture_us: source.capture_us,
+            switchover_us: source.switchover_us,
+            resume_us: source.resume_us,
+            scan_us: source.scan_us,
+            postcopy_us: us(engine.phases.postcopy),
+        },
+        pages,
+        fault_latency: FaultLatency {
+            count: engine.fault_latency.count(),
+            p50_us: engine.fault_latency.p50_us(),
+            p99_us: engine.fault_latency.p99_us(),
+            max_us: engine.fault_latency.max_us(),
+        },
+    }
+}
+
+fn ram(engine: &engine::Report, traffic: &Traffic, pages: &Pages) -> Ram {
+    let postcopy_bytes = traffic.received.saturating_sub(traffic.before_resume);
+    let postcopy_us = us(engine.phases.postcopy).max(1);
+    let postcopy_pages = pages.fault + pages.prefetch + pages.push;
+    Ram {
+        transferred: traffic.received,
+        remaining: engine.lost.pages * PAGE_SIZE,
+        total: (pages.data + pages.zero + pages.same_file + pages.lost) * PAGE_SIZE,
+        duplicate: pages.zero,
+        normal: pages.data,
+        normal_bytes: pages.data * PAGE_SIZE,
+        page_size: PAGE_SIZE,
+        postcopy_requests: traffic.requests,
+        postcopy_bytes,
+        downtime_bytes: traffic.before_resume.saturating_sub(traffic.before_switchover),
+        pages_per_second: postcopy_pages.saturating_mul(1_000_000) / postcopy_us,
+        mbps: Duration::from_micros(postcopy_bytes.saturating_mul(8)).as_secs_f64()
+            / Duration::from_micros(postcopy_us).as_secs_f64(),
+    }
+}
+
+fn us(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
