@@ -15,19 +15,25 @@ use crate::session;
 
 /// Takes in running processes and lets them go on here.
 ///
-/// A program that was started with LD_PRELOAD=libsender.so and gets SIGUSR2 moves to this receiver: it goes
-/// on at its next instruction, with the receiver's standard streams, and fetches its memory as it touches it.
-/// The receiver listens on 127.0.0.1 only and takes any number of processes, one after another and side by
-/// side. SIGTERM ends the receiver; processes that have all their memory live on. SIGINT (Ctrl-C) is passed on
-/// to them. A process whose memory has not all arrived ends with the receiver.
+/// A program that was started with LD_PRELOAD=libsender.so and gets SIGUSR2 moves
+/// to this receiver: it goes on at its next instruction, with the receiver's
+/// standard streams, and fetches its memory as it touches it.
+///
+/// The receiver listens on 127.0.0.1 only and takes any number of processes, one
+/// after another and side by side. SIGTERM ends it alone, SIGINT (Ctrl-C) is passed
+/// on to the processes. A process whose memory has not all arrived ends with it.
 #[derive(Parser, Debug, Clone, PartialEq, Eq)]
-#[command(name = "receiver", version = VERSION)]
+#[command(name = "receiver", version = VERSION, verbatim_doc_comment)]
 pub struct Options {
     /// Port to listen on; 0 takes a free one and says which
     #[arg(default_value_t = DEFAULT_PORT)]
     pub port: u16,
-    /// Take one process only, and exit when it has ended: 0 if it had moved completely, else 1
-    #[arg(long)]
+    /// Take one process only and exit when it has ended
+    ///
+    /// Exits with 0 if the process had moved completely, whatever its own exit
+    /// status, else with 1. A migration that is refused, or fails before the
+    /// process has stopped at the source, does not count.
+    #[arg(long, verbatim_doc_comment)]
     pub once: bool,
     /// Append what happens to FILE, one JSON object a line; - is standard output
     #[arg(long, value_name = "FILE")]

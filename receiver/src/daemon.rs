@@ -38,7 +38,7 @@ const LISTENER: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const FIRST_FREE: usize = 2;
 
-/// After a failed `accept` for want of descriptors, when to try again.
+/// After an `accept` that failed for want of descriptors, when to try again.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// The receiver's daemon.
@@ -175,13 +175,15 @@ impl Daemon {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if is_passing(error.kind()) => {}
-                Err(error) => {
-                    // Most likely no descriptor is left: the oldest visitor gives its own away.
-                    self.announcer.note(format_args!("accepting a connection: {error}"));
-                    self.lobby.evict_oldest();
-                    self.accept_again = true;
-                    return;
-                }
+                // Most likely no descriptor is left: the oldest visitor gives its own away.
+                Err(error) => match self.lobby.evict_oldest() {
+                    Some(peer) => self.stranger(peer, "no descriptor was left for others", now),
+                    None => {
+                        self.announcer.note(format_args!("accepting a connection: {error}"));
+                        self.accept_again = true;
+                        return;
+                    }
+                },
             }
         }
     }
