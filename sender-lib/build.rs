@@ -16,6 +16,8 @@ fn main() {
         "-Wl,-Bsymbolic",
         "-Wl,--gc-sections",
         "-Wl,-soname,libsender.so",
+        // Equal code is kept once.
+        "-Wl,--icf=all",
     ];
     for argument in arguments {
         println!("cargo::rustc-cdylib-link-arg={argument}");

@@ -8,17 +8,18 @@ use sys::poll::{Interest, poll};
 use sys::{Errno, Fd, clock, net};
 
 use crate::config::{CONNECT_DEADLINE, LOWEST_DESCRIPTOR};
+use crate::settings::Receiver;
 
 /// Control, fault and push, connected and non-blocking, their numbers out of the host's way.
 ///
 /// # Errors
 /// Who could not be reached, and why.
-pub(crate) fn three(receiver: SocketAddr) -> Result<[Fd; 3], String> {
+pub(crate) fn three(receiver: &Receiver) -> Result<[Fd; 3], String> {
     let unreachable = |errno: Errno| {
         let hint = if errno == Errno::ECONNREFUSED { "; no receiver listens there" } else { "" };
-        format!("connecting to {receiver}: {errno}{hint}")
+        format!("connecting to {}: {errno}{hint}", receiver.name)
     };
-    let sockets = [begin(receiver), begin(receiver), begin(receiver)];
+    let sockets = [begin(receiver.address), begin(receiver.address), begin(receiver.address)];
     let [control, fault, push] = sockets;
     let sockets = [control.map_err(unreachable)?, fault.map_err(unreachable)?, push.map_err(unreachable)?];
     let deadline = clock::monotonic_ns() + u64::try_from(CONNECT_DEADLINE.as_nanos()).unwrap_or(0);
@@ -28,8 +29,8 @@ pub(crate) fn three(receiver: SocketAddr) -> Result<[Fd; 3], String> {
     Ok(sockets)
 }
 
-fn begin(receiver: SocketAddr) -> Result<Fd, Errno> {
-    let socket = net::connect(receiver)?;
+fn begin(address: SocketAddr) -> Result<Fd, Errno> {
+    let socket = net::connect(address)?;
     // A low limit of descriptors forbids high numbers; then any number does.
     Ok(socket.duplicate_from(LOWEST_DESCRIPTOR).unwrap_or(socket))
 }

@@ -51,13 +51,13 @@ fn restore() -> bool {
 fn attempt(started: Instant) -> Result<Outcome, String> {
     dumpable::open();
     let receiver = settings::receiver()?;
-    let sockets = connect::three(receiver)?;
+    let sockets = connect::three(&receiver)?;
     if let Some(header) = ffi::header() {
         sockets.iter().for_each(|socket| header.remember(socket.raw()));
     }
     let id = random::sixteen_bytes().map_err(|errno| format!("no random numbers: {errno}"))?;
     let channels = Channels::open(sockets, MigrationId(id), CONNECT_DEADLINE)
-        .map_err(|failure| format!("the receiver at {receiver}: {failure}"))?;
+        .map_err(|failure| format!("the receiver at {}: {failure}", receiver.name))?;
     let (mut process, running) = OwnProcess::look()?;
     let config = engine::Config::default();
     Ok(serve(&mut process, Serving { channels, running, config, started }))

@@ -107,11 +107,9 @@ fn seat_newcomers(header: &Header) -> Result<usize, String> {
     let tids =
         file::numeric_entries(c"/proc/self/task").map_err(|errno| format!("listing the threads: {errno}"))?;
     let own = thread::thread_id();
-    let mut known: Vec<u32> = header.seats_in_use().map(|(_, seat)| seat.tid()).collect();
-    known.sort_unstable();
     let mut newcomers = 0;
     for tid in tids {
-        if tid == own || known.binary_search(&tid).is_ok() {
+        if tid == own || header.seats_in_use().any(|(_, seat)| seat.tid() == tid) {
             continue;
         }
         let (index, seat) =
@@ -174,8 +172,11 @@ fn collect(header: &Header) -> Result<Vec<ThreadRecord>, String> {
             seat.record().ok_or("this kernel does not tell clear_child_tid (CONFIG_CHECKPOINT_RESTORE)")?,
         );
     }
+    // The main thread's task comes first in the list, but its seat need not.
     let main = thread::process_id();
-    records.sort_unstable_by_key(|record| (record.tid != main, record.tid));
+    if let Some(at) = records.iter().position(|record: &ThreadRecord| record.tid == main) {
+        records.swap(0, at);
+    }
     Ok(records)
 }
 

@@ -5,23 +5,19 @@
 //! `AT_SECURE` (set-id programs) the environment is somebody else's and counts for nothing.
 
 mod environment;
+mod receiver;
 mod remembered;
 mod signal_name;
 
 use alloc::format;
 use alloc::string::String;
 use core::ffi::CStr;
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use sys::{Errno, file};
 
 use crate::config::RECEIVER_INFO_BYTES;
+pub(crate) use receiver::Receiver;
 use remembered::Text;
-
-/// Where a receiver listens that nobody named.
-const DEFAULT_RECEIVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 43000);
-
-const RECEIVER_INFO: &CStr = c"receiver_info.txt";
 
 /// These travel with a program that moves, so they are not in the state page, which does not.
 static RECEIVER: Text<256> = Text::new();
@@ -65,56 +61,19 @@ pub(crate) fn log_path(action: impl FnOnce(&CStr) -> bool) -> bool {
 }
 
 /// Where to move to: `POSTHASTE_RECEIVER`, else `receiver_info.txt` in the working directory, else the default.
-pub(crate) fn receiver() -> Result<SocketAddr, String> {
+///
+/// # Errors
+/// What is wrong with what the user wrote.
+pub(crate) fn receiver() -> Result<Receiver, String> {
     remember();
-    let named = RECEIVER.with(|text| String::from_utf8_lossy(text.to_bytes()).into_owned());
-    let address =
-        if named.is_empty() { from_file()?.unwrap_or(DEFAULT_RECEIVER) } else { from_variable(&named)? };
-    if address.ip().is_loopback() {
-        Ok(address)
-    } else {
-        Err(format!(
-            "the receiver is at {address}, but without encryption a program moves within one machine only: name 127.0.0.1 or ::1"
-        ))
+    let named = RECEIVER.with(|text| text.to_str().map(String::from).unwrap_or_default());
+    if !named.is_empty() {
+        return receiver::from_variable(&named);
     }
-}
-
-/// `HOST:PORT`, where the host is an address or `localhost`.
-fn from_variable(text: &str) -> Result<SocketAddr, String> {
-    const SHAPE: &str = "POSTHASTE_RECEIVER must be HOST:PORT, such as 127.0.0.1:43000 or [::1]:43000; HOST is an address or localhost";
-    let address = match text.rsplit_once(':') {
-        Some((host, port)) if host.eq_ignore_ascii_case("localhost") => {
-            port.parse().ok().map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))
-        }
-        _ => text.parse().ok(),
-    };
-    address
-        .filter(|address| address.port() != 0)
-        .ok_or_else(|| format!("{text:?} names no receiver: {SHAPE}"))
-}
-
-/// `IP PORT` on one line, if the file is there.
-fn from_file() -> Result<Option<SocketAddr>, String> {
-    let content = match file::read_file(RECEIVER_INFO, RECEIVER_INFO_BYTES) {
-        Ok(content) => content,
-        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
-        Err(Errno::EOVERFLOW) => Err(malformed())?,
-        Err(errno) => return Err(format!("reading receiver_info.txt: {errno}")),
-    };
-    let text = String::from_utf8_lossy(&content);
-    let mut words = text.split_whitespace();
-    let (host, port, rest) = (words.next(), words.next(), words.next());
-    let address = host.zip(port).filter(|_| rest.is_none()).and_then(|(host, port)| {
-        let host = if host.eq_ignore_ascii_case("localhost") {
-            Ipv4Addr::LOCALHOST.into()
-        } else {
-            host.parse().ok()?
-        };
-        Some(SocketAddr::new(host, port.parse().ok().filter(|port| *port != 0)?))
-    });
-    address.map(Some).ok_or_else(malformed)
-}
-
-fn malformed() -> String {
-    String::from("receiver_info.txt must hold one line, the receiver's address and port: 127.0.0.1 43000")
+    match file::read_file(c"receiver_info.txt", RECEIVER_INFO_BYTES) {
+        Ok(content) => receiver::from_line(core::str::from_utf8(&content).unwrap_or_default()),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(receiver::default()),
+        Err(Errno::EOVERFLOW) => Err(receiver::malformed()),
+        Err(errno) => Err(format!("reading receiver_info.txt: {errno}")),
+    }
 }

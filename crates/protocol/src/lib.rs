@@ -48,6 +48,6 @@ pub use manifest::{
     SignalAction, SocketPairRecord, StreamKind, ThreadRecord, VdsoRecord, WatchRecord, XsaveLayout,
 };
 pub use messages::{
-    FileVerdict, Hello, MAX_PAGES_PER_FRAME, MigrationId, PROTOCOL_VERSION, PageMap, Reason, Reserved,
-    SourceReport, Welcome,
+    FileVerdict, Hello, MAX_PAGES_PER_FRAME, MigrationId, NotAVerdict, PROTOCOL_VERSION, PageMap, Reason,
+    Reserved, SourceReport, Welcome,
 };

@@ -66,12 +66,42 @@ pub struct Reason {
 }
 
 /// What the destination found for one of the manifest's files.
+///
+/// One byte, by way of `u8`: the derived decoder of an enum drags in serde's wording for floating-point numbers, which
+/// is a tenth of the parasite.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
 pub enum FileVerdict {
     /// The very same content is here: unchanged pages need not travel.
     Same,
     /// Missing or different: private mappings of it become anonymous and all their pages travel.
     Travels,
+}
+
+/// A byte that stands for no verdict.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0} is no verdict")]
+pub struct NotAVerdict(u8);
+
+impl TryFrom<u8> for FileVerdict {
+    type Error = NotAVerdict;
+
+    fn try_from(byte: u8) -> Result<Self, NotAVerdict> {
+        match byte {
+            0 => Ok(Self::Same),
+            1 => Ok(Self::Travels),
+            other => Err(NotAVerdict(other)),
+        }
+    }
+}
+
+impl From<FileVerdict> for u8 {
+    fn from(verdict: FileVerdict) -> Self {
+        match verdict {
+            FileVerdict::Same => 0,
+            FileVerdict::Travels => 1,
+        }
+    }
 }
 
 /// Everything that the manifest asks for can be had.

@@ -28,7 +28,6 @@ pub const PATH_ONLY: u32 = 0o10_000_000;
 /// Those of open(2) and getdents64(2).
 pub fn numbers() -> Result<Vec<u32>, Errno> {
     let mut numbers = file::numeric_entries(c"/proc/thread-self/fd")?;
-    numbers.sort_unstable();
     // The directory itself was in the list and is closed by now.
     numbers.retain(|number| close_on_exec(*number).is_ok());
     Ok(numbers)

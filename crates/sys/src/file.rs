@@ -140,13 +140,13 @@ pub fn read_link(path: &CStr) -> Result<Vec<u8>, Errno> {
     Ok(target)
 }
 
-/// The numeric entries of a directory such as `/proc/self/task`, in the kernel's order.
+/// The numeric entries of a directory such as `/proc/self/task`, ascending.
 ///
 /// # Errors
 /// Those of open(2) and getdents64(2).
 pub fn numeric_entries(path: &CStr) -> Result<Vec<u32>, Errno> {
     let directory = open(path, READ_ONLY | DIRECTORY)?;
-    let mut numbers = Vec::new();
+    let mut numbers: Vec<u32> = Vec::new();
     let mut buffer = alloc::vec![0_u8; 16 << 10];
     loop {
         // SAFETY: the buffer is valid for writes of its length.
@@ -158,7 +158,10 @@ pub fn numeric_entries(path: &CStr) -> Result<Vec<u32>, Errno> {
         }
         let mut entries = buffer.get(..got).unwrap_or_default();
         while let Some((number, rest)) = next_entry(entries) {
-            numbers.extend(number);
+            if let Some(number) = number {
+                // The kernel's order is ascending or nearly so: almost always this appends.
+                numbers.insert(numbers.partition_point(|known| *known < number), number);
+            }
             entries = rest;
         }
     }

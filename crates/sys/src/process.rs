@@ -161,7 +161,8 @@ pub fn other_threads() -> Result<Vec<u32>, Errno> {
     let (main, own) = (thread::process_id(), thread::thread_id());
     let mut threads = file::numeric_entries(c"/proc/self/task")?;
     threads.retain(|tid| *tid != own);
-    threads.sort_unstable_by_key(|tid| (*tid != main, *tid));
+    let until_main = threads.iter().position(|tid| *tid == main).map_or(0, |at| at + 1);
+    threads.get_mut(..until_main).unwrap_or_default().rotate_right(usize::from(until_main > 0));
     Ok(threads)
 }
 

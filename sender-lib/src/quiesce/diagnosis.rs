@@ -36,7 +36,7 @@ pub(super) fn why_not_at_rest(tid: u32, late: bool) -> Option<String> {
     let state = if late || main { state(tid) } else { None };
     if main && matches!(state, Some('Z' | 'X')) {
         return Some(String::from(
-            "its main thread has ended (pthread_exit) while others run on: that cannot be rebuilt",
+            "the main thread has ended (pthread_exit) while others run on, which cannot be rebuilt",
         ));
     }
     if !late {

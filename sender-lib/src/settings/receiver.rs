@@ -1,0 +1,84 @@
+//! A receiver's address, as users write it.
+//!
+//! Written by hand: the standard library's parser and printer of addresses know every form of IPv6 and would be a
+//! twentieth of the parasite.
+
+use alloc::format;
+use alloc::string::String;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Where a receiver listens.
+pub(crate) struct Receiver {
+    /// Where to connect to.
+    pub(crate) address: SocketAddr,
+    /// The same for people.
+    pub(crate) name: String,
+}
+
+/// Where a receiver listens that nobody named.
+pub(super) fn default() -> Receiver {
+    Receiver {
+        address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 43000),
+        name: String::from("127.0.0.1:43000"),
+    }
+}
+
+/// `HOST:PORT`, where the host is an address or `localhost`.
+///
+/// # Errors
+/// What is wrong with it, in words for the user.
+pub(super) fn from_variable(text: &str) -> Result<Receiver, String> {
+    let parsed = text.rsplit_once(':').and_then(|(host, port)| parse(host, port));
+    parsed.unwrap_or_else(|| {
+        Err(String::from(
+            "POSTHASTE_RECEIVER must be HOST:PORT, such as 127.0.0.1:43000 or [::1]:43000, HOST being an address or localhost",
+        ))
+    })
+}
+
+/// `IP PORT` on one line.
+///
+/// # Errors
+/// What is wrong with it, in words for the user.
+pub(super) fn from_line(text: &str) -> Result<Receiver, String> {
+    let mut words = text.split_ascii_whitespace();
+    let parsed = match (words.next(), words.next(), words.next()) {
+        (Some(host), Some(port), None) => parse(host, port),
+        _ => None,
+    };
+    parsed.unwrap_or_else(|| Err(malformed()))
+}
+
+/// What a line of `receiver_info.txt` looks like.
+pub(super) fn malformed() -> String {
+    String::from("receiver_info.txt must hold one line, the receiver's address and port: 127.0.0.1 43000")
+}
+
+/// `None` if this is no address, an error if it is one that this version does not connect to.
+fn parse(host: &str, port: &str) -> Option<Result<Receiver, String>> {
+    let address = ip(host)?;
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    let name = format!("{host}:{port}");
+    if address.is_loopback() {
+        Some(Ok(Receiver { address: SocketAddr::new(address, port), name }))
+    } else {
+        Some(Err(format!(
+            "the receiver is at {name}, but without encryption a program moves within one machine only: name 127.0.0.1 or ::1"
+        )))
+    }
+}
+
+/// An IPv4 address in four decimal numbers, the IPv6 loopback address, or `localhost`.
+fn ip(host: &str) -> Option<IpAddr> {
+    match host {
+        "localhost" => return Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        "::1" | "[::1]" => return Some(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+        _ => {}
+    }
+    let mut octets = [0; 4];
+    let mut numbers = host.split('.');
+    for octet in &mut octets {
+        *octet = numbers.next()?.parse().ok()?;
+    }
+    numbers.next().is_none().then(|| IpAddr::V4(Ipv4Addr::from(octets)))
+}
