@@ -79,7 +79,7 @@ pub enum RestoreError {
         path: String,
         /// What the kernel said.
         #[source]
-        source: io::Error,
+        source: Errno,
     },
     /// A file that is mapped and must be the very same one.
     #[error("{path} differs from the file that the program has mapped at {range}: provide the same file")]

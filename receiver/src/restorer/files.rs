@@ -1,7 +1,6 @@
 //! Files of the program: whether those here are the same, and opening them.
 
 use std::ffi::CString;
-use std::io;
 use std::os::fd::OwnedFd;
 
 use protocol::{FileProof, FileRecord, FileVerdict, Manifest};
@@ -100,7 +99,7 @@ pub(super) fn record(manifest: &Manifest, index: u32) -> Result<&FileRecord, Res
 
 /// The error for a path that cannot be opened.
 pub(super) fn missing(what: &'static str, path: &[u8], errno: Errno) -> RestoreError {
-    RestoreError::File { what, path: shown(path), source: io::Error::from(errno) }
+    RestoreError::File { what, path: shown(path), source: errno }
 }
 
 fn open(path: &[u8], flags: usize) -> Result<Fd, Errno> {

@@ -159,6 +159,20 @@ impl Image {
         u32::try_from(self.manifest.files.len() - 1).expect("few")
     }
 
+    /// Maps `count` pages of an object, shared, from its start.
+    pub(super) fn map_object(&mut self, start: u64, count: u64, object: u32) {
+        let mut vma = anonymous(start, count, "rw", VmaFlags::default());
+        vma.sharing = Sharing::Shared;
+        vma.backing = Backing::Object { object, offset: 0 };
+        self.add(vma);
+    }
+
+    /// Adds a mapping in its place.
+    pub(super) fn add(&mut self, vma: Vma) {
+        self.manifest.vmas.push(vma);
+        self.manifest.vmas.sort_by_key(|vma| vma.range);
+    }
+
     /// The pages that are written before the process runs.
     pub(super) fn eager(&self) -> Vec<(PageRange, Vec<u8>)> {
         let mut code = self.code.clone();
@@ -192,7 +206,7 @@ fn frame(rip: u64, rsp: u64) -> Vec<u8> {
     frame
 }
 
-fn anonymous(start: u64, count: u64, bits: &str, flags: VmaFlags) -> Vma {
+pub(super) fn anonymous(start: u64, count: u64, bits: &str, flags: VmaFlags) -> Vma {
     Vma {
         range: pages(start, count),
         protection: Protection {

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "this is what a test harness does")]
 
 mod blank;
+mod descriptors;
 mod image;
 mod whole;
 
@@ -15,7 +16,7 @@ type Case = (&'static str, fn() -> Outcome);
 
 fn main() {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let cases = blank::CASES.iter().chain(whole::CASES);
+    let cases = blank::CASES.iter().chain(whole::CASES).chain(descriptors::CASES);
     let mut passed = 0;
     for (name, case) in cases.filter(|(name, _)| name.contains(&filter)) {
         match case() {

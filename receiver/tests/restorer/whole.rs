@@ -8,7 +8,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::DescriptionKind;
 use receiver::guardian::{ExitStatus, GuardianEvent};
-use receiver::restorer::{RestoreError, Restorer, Running};
+use receiver::restorer::{Registered, RestoreError, Restorer, Running};
 use sys::uffd::{CopyOutcome, EventBuffer, Uffd, UffdEvent};
 
 use super::image::{BREAK, Code, DATA, HEAP, Image, LAZY, PID, ThreadCode, pages};
@@ -41,6 +41,10 @@ impl Report {
         image.descriptor(fd, libc::O_WRONLY | libc::O_APPEND, DescriptionKind::File { file, offset: 0 })
     }
 
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
     pub(super) fn read(&self) -> Vec<u8> {
         std::fs::read(&self.path).expect("the report")
     }
@@ -52,8 +56,8 @@ impl Drop for Report {
     }
 }
 
-/// Builds the image and lets it run.
-pub(super) fn run(image: &Image) -> (Running, Uffd) {
+/// Builds the image.
+pub(super) fn build(image: &Image) -> (Restorer<Registered>, Uffd) {
     let (restorer, _) = Restorer::reserve(&image.manifest).unwrap_or_else(|error| panic!("{}", error.line()));
     let restorer = restorer.map(&image.manifest).unwrap_or_else(|error| panic!("{}", error.line()));
     let (restorer, uffd) = restorer.register().unwrap_or_else(|error| panic!("{}", error.line()));
@@ -61,8 +65,13 @@ pub(super) fn run(image: &Image) -> (Running, Uffd) {
         assert!(!restorer.is_registered(range));
         restorer.write(range, &bytes).unwrap_or_else(|error| panic!("{}", error.line()));
     }
-    let running = restorer.resume().unwrap_or_else(|error| panic!("{}", error.line()));
-    (running, uffd)
+    (restorer, uffd)
+}
+
+/// Builds the image and lets it run.
+pub(super) fn run(image: &Image) -> (Running, Uffd) {
+    let (restorer, uffd) = build(image);
+    (restorer.resume().unwrap_or_else(|error| panic!("{}", error.line())), uffd)
 }
 
 /// Serves missing pages as pages of their own number, until the program ends; `at_first` runs at the first
@@ -91,7 +100,7 @@ pub(super) fn serve(running: &mut Running, uffd: &Uffd, mut at_first: impl FnMut
     }
 }
 
-fn main_thread(code: Code) -> ThreadCode {
+pub(super) fn main_thread(code: Code) -> ThreadCode {
     ThreadCode { tid: PID, code, name: b"handmade" }
 }
 

@@ -1,0 +1,275 @@
+//! Descriptors of restored programs.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+
+use memory::PAGE_SIZE;
+use nix::libc;
+use protocol::{
+    DescriptionKind, Descriptor, Listener, ObjectRecord, PipeEnd, PipeRecord, SocketPairRecord, StreamKind,
+    WatchRecord,
+};
+use receiver::guardian::ExitStatus;
+use receiver::restorer::{RestoreError, Restorer};
+
+use super::image::{Code, DATA, Image, LAZY};
+use super::whole::{Report, build, main_thread, run, serve};
+use super::{Case, Outcome, privileged};
+
+pub(super) const CASES: &[Case] = &[
+    ("files_keep_numbers_flags_offsets_and_shared_descriptions", files_keep),
+    ("a_directory_can_be_entered_by_its_descriptor", directory_can_be_entered),
+    ("pipes_and_socket_pairs_keep_their_bytes_in_flight", bytes_in_flight),
+    ("an_epoll_tells_of_an_eventfd_that_was_signalled_before", epoll_tells),
+    ("a_memfd_keeps_content_offset_and_mapping", memfd_keeps),
+    ("a_standard_stream_becomes_the_receivers_own", stream_becomes_own),
+    ("a_lost_connection_says_that_it_was_reset", lost_connection_says),
+    ("a_listener_listens_again_once_the_source_has_let_go", listener_listens),
+    ("an_address_that_stays_in_use_leaves_its_socket_unbound", address_stays_in_use),
+    ("a_file_that_is_not_here_is_refused_beforehand", missing_file),
+    ("an_address_of_another_machine_is_refused_beforehand", foreign_address),
+];
+
+/// Somewhere in the data for the program to store results.
+const RESULT: u64 = DATA + 40 * PAGE_SIZE;
+
+fn image(code: Code) -> Image {
+    Image::new(vec![main_thread(code)])
+}
+
+/// Ends after a page fault, so that the process can be looked at.
+fn looked_at(mut code: Code) -> Code {
+    code.write(3, LAZY, 1).exit(0);
+    code
+}
+
+fn files_keep() -> Outcome {
+    privileged()?;
+    let (report, content) = (Report::new("files"), Report::new("content"));
+    fs::write(content.path(), b"0123456789").expect("a file");
+    let mut code = Code::default();
+    // Two numbers of one description, and one of another on the same file.
+    for fd in [0, 12, 5] {
+        code.call(libc::SYS_read, &[fd, RESULT, 2]).write(3, RESULT, 2);
+    }
+    let mut image = image(looked_at(code));
+    let file = image.file(content.path());
+    let kind = DescriptionKind::File { file, offset: 4 };
+    let shared = image.descriptor(0, libc::O_RDWR | libc::O_NOATIME, kind.clone());
+    report.attach(&mut image, 3);
+    image.descriptor(5, libc::O_RDONLY, kind);
+    image.manifest.descriptors.push(Descriptor { fd: 12, close_on_exec: true, description: shared });
+    let (mut running, uffd) = run(&image);
+    serve(&mut running, &uffd, |pid| {
+        let flags = |fd: u32| {
+            let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).expect("fdinfo");
+            let flags = text.lines().find_map(|line| line.strip_prefix("flags:")).expect("flags");
+            i32::from_str_radix(flags.trim(), 8).expect("octal") & !libc::O_LARGEFILE & !0o100_000
+        };
+        assert_eq!(flags(0), libc::O_RDWR | libc::O_NOATIME);
+        assert_eq!(flags(12), libc::O_RDWR | libc::O_NOATIME | libc::O_CLOEXEC);
+        assert_eq!(flags(3), libc::O_WRONLY | libc::O_APPEND);
+        let numbers = fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").count();
+        assert_eq!(numbers, 4);
+    });
+    assert_eq!(report.read(), b"456745\x01");
+    Ok(())
+}
+
+fn directory_can_be_entered() -> Outcome {
+    privileged()?;
+    let report = Report::new("directory");
+    let mut code = Code::default();
+    code.call(libc::SYS_fchdir, &[0]).call(libc::SYS_getcwd, &[RESULT, 64]).write(3, RESULT, 9).exit(0);
+    let mut image = image(code);
+    let file = image.file(std::path::Path::new("/usr/bin"));
+    image.descriptor(0, libc::O_RDONLY | libc::O_DIRECTORY, DescriptionKind::File { file, offset: 0 });
+    report.attach(&mut image, 3);
+    let (mut running, uffd) = run(&image);
+    assert_eq!(serve(&mut running, &uffd, |_| ()), ExitStatus::Code(0));
+    assert_eq!(report.read(), b"/usr/bin\0");
+    Ok(())
+}
+
+fn bytes_in_flight() -> Outcome {
+    privileged()?;
+    let report = Report::new("pipe");
+    let mut code = Code::default();
+    code.call(libc::SYS_read, &[0, RESULT, 3]).write(3, RESULT, 3);
+    code.write(7, DATA, 2).call(libc::SYS_read, &[0, RESULT, 2]).write(3, RESULT, 2);
+    code.call(libc::SYS_read, &[10, RESULT, 4]).write(3, RESULT, 4);
+    code.call(libc::SYS_read, &[9, RESULT, 4]).write(3, RESULT, 4).exit(0);
+    let mut image = image(code);
+    image.poke(DATA, b"xy");
+    image.manifest.pipes.push(PipeRecord { capacity: 8192, content: b"abc".to_vec() });
+    let content = [b"left".to_vec(), b"rght".to_vec()];
+    image.manifest.socket_pairs.push(SocketPairRecord { kind: 1, content });
+    image.descriptor(0, libc::O_RDONLY, DescriptionKind::Pipe { pipe: 0, end: PipeEnd::Read });
+    report.attach(&mut image, 3);
+    image.descriptor(7, libc::O_WRONLY, DescriptionKind::Pipe { pipe: 0, end: PipeEnd::Write });
+    image.descriptor(9, libc::O_RDWR, DescriptionKind::SocketPair { pair: 0, end: 0 });
+    image.descriptor(10, libc::O_RDWR, DescriptionKind::SocketPair { pair: 0, end: 1 });
+    let (mut running, uffd) = run(&image);
+    assert_eq!(serve(&mut running, &uffd, |_| ()), ExitStatus::Code(0));
+    assert_eq!(report.read(), b"abcxyrghtleft");
+    Ok(())
+}
+
+fn epoll_tells() -> Outcome {
+    privileged()?;
+    let report = Report::new("epoll");
+    let mut code = Code::default();
+    code.call(libc::SYS_epoll_wait, &[1, RESULT, 4, 0]).store(RESULT + 64).write(3, RESULT + 64, 1);
+    code.write(3, RESULT, 12).call(libc::SYS_read, &[8, RESULT, 8]).write(3, RESULT, 8).exit(0);
+    let mut image = image(code);
+    let readable = libc::EPOLLIN.unsigned_abs();
+    let watches = vec![WatchRecord { fd: 8, events: readable, data: 0x1122_3344_5566_7788 }];
+    image.descriptor(1, libc::O_RDWR, DescriptionKind::Epoll { watches });
+    report.attach(&mut image, 3);
+    image.descriptor(8, libc::O_RDWR, DescriptionKind::Event { count: 5_000_000_000, semaphore: false });
+    let (mut running, uffd) = run(&image);
+    assert_eq!(serve(&mut running, &uffd, |_| ()), ExitStatus::Code(0));
+    let mut expected = vec![1];
+    expected.extend_from_slice(&readable.to_le_bytes());
+    expected.extend_from_slice(&0x1122_3344_5566_7788_u64.to_le_bytes());
+    expected.extend_from_slice(&5_000_000_000_u64.to_le_bytes());
+    assert_eq!(report.read(), expected);
+    Ok(())
+}
+
+fn memfd_keeps() -> Outcome {
+    const AT: u64 = DATA + (1 << 30);
+    privileged()?;
+    let report = Report::new("memfd");
+    let mut code = Code::default();
+    code.write(3, AT + PAGE_SIZE + 2, 3);
+    code.call(libc::SYS_read, &[4, RESULT, 3]).write(3, RESULT, 3).exit(0);
+    let mut image = image(code);
+    let content = vec![(PAGE_SIZE, b"..memfd".to_vec())];
+    image.manifest.objects.push(ObjectRecord {
+        name: b"mine".to_vec(),
+        size: 2 * PAGE_SIZE,
+        seals: 0,
+        content,
+    });
+    image.map_object(AT, 2, 0);
+    report.attach(&mut image, 3);
+    let object = DescriptionKind::Object { object: 0, offset: PAGE_SIZE + 4 };
+    image.descriptor(4, libc::O_RDWR, object);
+    let (mut running, uffd) = run(&image);
+    assert_eq!(serve(&mut running, &uffd, |_| ()), ExitStatus::Code(0));
+    assert_eq!(report.read(), b"memmfd");
+    Ok(())
+}
+
+fn stream_becomes_own() -> Outcome {
+    privileged()?;
+    let report = Report::new("stream");
+    let mut image = image(looked_at(Code::default()));
+    report.attach(&mut image, 3);
+    image.descriptor(6, libc::O_RDWR, DescriptionKind::Stream(StreamKind::Error));
+    let (mut running, uffd) = run(&image);
+    serve(&mut running, &uffd, |pid| {
+        let theirs = fs::read_link(format!("/proc/{pid}/fd/6")).expect("open");
+        assert_eq!(theirs, fs::read_link("/proc/self/fd/2").expect("open"));
+    });
+    Ok(())
+}
+
+fn lost_connection_says() -> Outcome {
+    privileged()?;
+    let report = Report::new("lost");
+    let mut code = Code::default();
+    code.call(libc::SYS_read, &[4, RESULT, 1]).store(RESULT).write(3, RESULT, 8).exit(0);
+    let mut image = image(code);
+    report.attach(&mut image, 3);
+    image.descriptor(4, libc::O_RDWR, DescriptionKind::LostConnection { domain: 2 });
+    let (mut running, uffd) = run(&image);
+    serve(&mut running, &uffd, |_| ());
+    assert_eq!(report.read(), i64::from(-libc::ECONNRESET).to_le_bytes());
+    Ok(())
+}
+
+fn listener(address: Vec<u8>, domain: i32) -> DescriptionKind {
+    DescriptionKind::Listener(Listener {
+        domain: domain.unsigned_abs(),
+        address,
+        backlog: 5,
+        reuse_address: false,
+        reuse_port: false,
+        v6_only: false,
+    })
+}
+
+/// A `struct sockaddr_in` on the loopback interface.
+fn loopback(socket: &TcpListener) -> Vec<u8> {
+    let port = socket.local_addr().expect("a name").port();
+    let mut bytes = 2_u16.to_ne_bytes().to_vec();
+    bytes.extend_from_slice(&port.to_be_bytes());
+    bytes.extend_from_slice(&[127, 0, 0, 1]);
+    bytes.resize(16, 0);
+    bytes
+}
+
+fn listener_listens() -> Outcome {
+    privileged()?;
+    let report = Report::new("listener");
+    let path = report.path().with_extension("socket");
+    let source = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let named = UnixListener::bind(&path).expect("a path");
+    let port = source.local_addr().expect("a name").port();
+    let mut image = image(looked_at(Code::default()));
+    report.attach(&mut image, 3);
+    image.descriptor(4, libc::O_RDWR | libc::O_NONBLOCK, listener(loopback(&source), libc::AF_INET));
+    let mut address = 1_u16.to_ne_bytes().to_vec();
+    address.extend_from_slice(path.as_os_str().as_encoded_bytes());
+    address.push(0);
+    image.descriptor(5, libc::O_RDWR, listener(address, libc::AF_UNIX));
+    let (restorer, uffd) = build(&image);
+    drop((source, named));
+    let mut running = restorer.resume().unwrap_or_else(|error| panic!("{}", error.line()));
+    assert_eq!(running.unbound, []);
+    serve(&mut running, &uffd, |_| {
+        TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
+        std::os::unix::net::UnixStream::connect(&path).expect("somebody listens");
+    });
+    fs::remove_file(&path).expect("the socket");
+    Ok(())
+}
+
+fn address_stays_in_use() -> Outcome {
+    privileged()?;
+    let report = Report::new("in-use");
+    let source = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut image = image(looked_at(Code::default()));
+    report.attach(&mut image, 3);
+    image.descriptor(4, libc::O_RDWR, listener(loopback(&source), libc::AF_INET));
+    let (mut running, uffd) = run(&image);
+    assert_eq!(running.unbound, [(4, sys::Errno::EADDRINUSE)]);
+    assert_eq!(serve(&mut running, &uffd, |_| ()), ExitStatus::Code(0));
+    Ok(())
+}
+
+fn foreign_address() -> Outcome {
+    privileged()?;
+    let mut image = image(looked_at(Code::default()));
+    let mut address = 2_u16.to_ne_bytes().to_vec();
+    // 192.0.2.1 is for documentation only (RFC 5737).
+    address.extend_from_slice(&[0x1f, 0x90, 192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    image.descriptor(4, libc::O_RDWR, listener(address, libc::AF_INET));
+    let refused = Restorer::reserve(&image.manifest);
+    assert!(matches!(refused, Err(RestoreError::Address { fd: 4, errno: sys::Errno::EADDRNOTAVAIL })));
+    Ok(())
+}
+
+fn missing_file() -> Outcome {
+    privileged()?;
+    let mut missing = image(Code::default());
+    let report = Report::new("missing");
+    report.attach(&mut missing, 3);
+    drop(report);
+    let refused = Restorer::reserve(&missing.manifest).err().map(|error| error.line());
+    assert!(refused.is_some_and(|line| line.contains("missing") && line.contains("no such file")), "named");
+    Ok(())
+}
