@@ -30,7 +30,8 @@ pub struct Config {
     /// Pages around a touched page without content that are made zero with it. Default 16 (64 KiB, as the
     /// kernel's own fault-around).
     pub zero_fill_pages: u64,
-    /// How long after the last pushed page the destination asks for what has not come. Default 100 ms.
+    /// How long after the last pushed page the destination asks for what has not come; twice as long each time
+    /// from there on. Default 100 ms.
     pub leftover_delay: Duration,
     /// Ranges of lost pages that the report lists; more are only counted. Default 1024.
     pub lost_ranges: usize,

@@ -73,7 +73,7 @@ enum Phase {
     Postcopy {
         pages: PageMap,
         /// When to ask for what the push has left out; after `PushDone`.
-        ask_leftovers: Option<Instant>,
+        leftovers: Option<Leftovers>,
     },
     /// The process runs; what it lacks will never come.
     Lost { pages: PageMap, failure: Failure },
@@ -81,6 +81,19 @@ enum Phase {
     Completed,
     /// The process never ran here and never will.
     Aborted,
+}
+
+/// When to ask for what the push has left out, and how long the wait was: it doubles from one time to the next.
+#[derive(Clone, Copy, Debug)]
+struct Leftovers {
+    due: Instant,
+    delay: Duration,
+}
+
+impl Leftovers {
+    fn after(now: Instant, delay: Duration) -> Self {
+        Self { due: now + delay, delay }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -210,10 +223,10 @@ impl Destination {
             }
             Phase::Listening(_) | Phase::Ready(_) => Some(self.since + 2 * self.config.switchover_deadline),
             Phase::Resuming { .. } | Phase::Lost { .. } | Phase::Completed | Phase::Aborted => None,
-            Phase::Postcopy { pages, ask_leftovers } => {
+            Phase::Postcopy { pages, leftovers } => {
                 let since = pages.oldest_request().map_or(self.heard, |oldest| oldest.min(self.heard));
                 let silence = since + self.config.silence_deadline;
-                Some(ask_leftovers.map_or(silence, |leftovers| leftovers.min(silence)))
+                Some(leftovers.map_or(silence, |leftovers| leftovers.due.min(silence)))
             }
         }
     }

@@ -73,6 +73,11 @@ impl PageMap {
         self.spaces.get(&SpaceId::MAIN).map_or(0, |space| space.outstanding().len())
     }
 
+    /// Whether one of these pages is wanted and known to hold data: before the first scan, an eager page.
+    pub(super) fn awaits(&self, pages: PageRange) -> bool {
+        self.spaces.values().any(|space| space.outstanding().first_in(pages).is_some())
+    }
+
     /// Whether nothing known is missing: before the first scan, the eager pages.
     pub(super) fn has_all_known(&self) -> bool {
         self.spaces.values().all(|space| space.outstanding().is_empty())

@@ -6,7 +6,9 @@ use memory::PageRange;
 use protocol::Channel;
 
 use super::page_map::PageMap;
-use super::{Content, Destination, DestinationAction, DestinationInput, InstallOutcome, Listening, Phase};
+use super::{
+    Content, Destination, DestinationAction, DestinationInput, InstallOutcome, Leftovers, Listening, Phase,
+};
 use crate::Failure;
 use crate::ranges::are_ascending_runs;
 
@@ -151,18 +153,20 @@ impl Destination {
                 return;
             }
             Phase::Listening(_) | Phase::Ready(_) | Phase::Resuming { .. } => {}
-            Phase::Postcopy { ask_leftovers, .. } => {
-                let later = self.now + self.config.leftover_delay;
-                *ask_leftovers = ask_leftovers.map(|_| later);
+            Phase::Postcopy { leftovers, .. } => {
+                let later = Leftovers::after(self.now, self.config.leftover_delay);
+                *leftovers = leftovers.map(|_| later);
             }
             Phase::Setup | Phase::Reserving | Phase::Lost { .. } | Phase::Completed | Phase::Aborted => {}
         }
         // A zero page may have to replace the page of a file before `Run`; after it, nothing is there to be replaced.
         let before_run = matches!(self.phase, Phase::Listening(_) | Phase::Ready(_));
-        if before_run && content == Content::Lost {
-            return self.abort(Failure::Local(String::from(
-                "a page that must be in place is unreadable at the source",
-            )));
+        if let Phase::Listening(listening) = &self.phase
+            && content == Content::Lost
+            && listening.pages.awaits(pages)
+        {
+            let reason = String::from("a page that must be in place is unreadable at the source");
+            return self.abort(Failure::Local(reason));
         }
         let served = self.with_pages(|page_map, desk| {
             let served = !pages.is_empty() && page_map.serves(pages);
@@ -192,8 +196,8 @@ impl Destination {
     fn resumed(&mut self) {
         let Phase::Resuming { pages, lost, push_done } = &mut self.phase else { return };
         let (pages, lost, push_done) = (core::mem::take(pages), lost.take(), *push_done);
-        let ask_leftovers = push_done.then(|| self.now + self.config.leftover_delay);
-        self.report.phases.resume = self.enter(Phase::Postcopy { pages, ask_leftovers });
+        let leftovers = push_done.then(|| Leftovers::after(self.now, self.config.leftover_delay));
+        self.report.phases.resume = self.enter(Phase::Postcopy { pages, leftovers });
         self.report.downtime = self.now.since(self.stopped);
         match lost {
             None => self.actions.push_back(DestinationAction::SendRunning),
@@ -227,10 +231,10 @@ impl Destination {
         if !self.is_scanned_after_run() {
             return self.broke_protocol("an end of the push before the end of the page map");
         }
-        let later = self.now + self.config.leftover_delay;
+        let later = Leftovers::after(self.now, self.config.leftover_delay);
         match &mut self.phase {
             Phase::Resuming { push_done, .. } => *push_done = true,
-            Phase::Postcopy { ask_leftovers, .. } => *ask_leftovers = Some(later),
+            Phase::Postcopy { leftovers, .. } => *leftovers = Some(later),
             Phase::Setup
             | Phase::Reserving
             | Phase::Reserved { .. }
@@ -328,17 +332,17 @@ impl Destination {
         if self.poll_timeout().is_none_or(|due| self.now < due) {
             return;
         }
-        let next = self.now + self.config.leftover_delay;
+        let now = self.now;
         match &mut self.phase {
             Phase::Setup | Phase::Reserving => self.fail(Failure::Deadline("reservation")),
             Phase::Reserved { .. } => self.fail(Failure::Deadline("switchover")),
             Phase::Listening(_) => self.fail(Failure::Deadline("page that must be in place")),
             Phase::Ready(_) => self.fail(Failure::Deadline("word to run")),
-            Phase::Postcopy { pages, ask_leftovers } => {
+            Phase::Postcopy { pages, leftovers } => {
                 let silent = pages.oldest_request().map_or(self.heard, |oldest| oldest.min(self.heard))
                     + self.config.silence_deadline
                     <= self.now;
-                *ask_leftovers = ask_leftovers.map(|_| next);
+                *leftovers = leftovers.map(|last| Leftovers::after(now, last.delay * 2));
                 if silent {
                     self.fail(Failure::Deadline("page from the source"));
                 } else {

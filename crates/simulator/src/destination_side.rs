@@ -1,0 +1,409 @@
+//! The fault loop: reads the userfaultfds empty, hands in events, then faults, then performs every action. Between
+//! any two calls into the kernel the program may move on.
+
+use std::collections::BTreeMap;
+
+use engine::{
+    Content, Destination, DestinationAction, DestinationInput, Failure, InstallOutcome, Instant, SpaceId,
+};
+use memory::{Addr, PAGE_SIZE, PageRange};
+use protocol::Channel;
+
+use crate::kernel::{Fill, Message, Thread, ThreadState};
+use crate::link::{Link, ToDestination, ToSource};
+use crate::mm::{Area, Event, Mm, MmId, POISON, Page, Version, ZERO};
+use crate::planted::PlantedFault;
+use crate::settings::Disturbance;
+use crate::world::World;
+
+/// Messages that one turn reads from one userfaultfd.
+const MOST_MESSAGES: usize = 64;
+
+/// The destination's loop.
+#[derive(Clone, Debug)]
+pub(crate) struct DestinationSide {
+    pub(crate) engine: Destination,
+    pub(crate) finished: bool,
+    /// The page frame in hand: its channel and the content of its pages.
+    frame: Option<(Channel, BTreeMap<Page, Version>)>,
+    in_flight_limit_pages: u64,
+}
+
+impl DestinationSide {
+    pub(crate) fn new(engine: Destination, in_flight_limit_pages: u64) -> Self {
+        Self { engine, finished: false, frame: None, in_flight_limit_pages }
+    }
+
+    fn takes(&self, channel: Channel, impatient: bool) -> bool {
+        channel == Channel::Control || impatient || self.engine.takes_pages()
+    }
+
+    /// When a frame or a deadline is due; the kernel is another matter.
+    pub(crate) fn due(&self, link: &Link<ToDestination>, impatient: bool) -> Option<u64> {
+        let channels = Channel::ALL.into_iter().filter(|channel| self.takes(*channel, impatient));
+        let frames = channels.filter_map(|channel| link.due(channel));
+        let timeout = self.engine.poll_timeout().map(|at| at.0);
+        if self.finished { None } else { frames.chain(timeout).min() }
+    }
+}
+
+impl World {
+    /// Whether a userfaultfd or a pidfd has something to say.
+    pub(crate) fn kernel_calls(&self) -> bool {
+        let kernel = &self.program.kernel;
+        (0..kernel.mms.len()).any(|id| kernel.is_readable(id))
+            || kernel.mms.iter().any(|mm| mm.dead && !mm.death_is_known)
+    }
+
+    /// One turn of the destination's loop.
+    pub(crate) fn destination_turn(&mut self) {
+        if self.kernel_calls() && self.random.percent(70) {
+            self.read_kernel();
+        } else {
+            let input = self.next_frame();
+            self.hand_in(input);
+        }
+        let mut count = 0;
+        while let Some(action) = self.destination.engine.poll_action() {
+            self.trace(|| format!("destination -> {action:?}"));
+            // There is one poison for each piece that is lost, however many there are.
+            count += usize::from(!matches!(action, DestinationAction::Poison { .. }));
+            self.perform_at_destination(action);
+        }
+        self.destination.frame = None;
+        self.checker.actions(count);
+        if let Some(page) = self.program.sleeps_at_present_page() {
+            self.program.violate(4, format!("a thread sleeps at page {page:#x}, which is there"));
+        }
+    }
+
+    fn hand_in(&mut self, input: DestinationInput) {
+        self.trace(|| format!("destination <- {input:?}"));
+        self.destination.engine.handle(Instant(self.now), input);
+        self.program.may_be_poisoned |= self.destination.engine.phase() == "lost";
+    }
+
+    /// All events that are there, then all faults.
+    fn read_kernel(&mut self) {
+        let mut faults = Vec::new();
+        for id in 0..self.program.kernel.mms.len() {
+            for _ in 0..MOST_MESSAGES {
+                match self.program.kernel.read(id) {
+                    Some(Message::Fault { thread, page }) => faults.push((id, thread, page)),
+                    Some(Message::Event(event)) => self.hand_in_event(id, event),
+                    None => break,
+                }
+                self.bustle();
+            }
+            let mm = &mut self.program.kernel.mms[id];
+            if mm.dead && !mm.death_is_known {
+                mm.death_is_known = true;
+                self.hand_in(DestinationInput::SpaceGone(space(id)));
+            }
+        }
+        for (id, thread, page) in faults {
+            let (addr, thread) = (Addr(page * PAGE_SIZE + 8), u32::try_from(thread).unwrap_or(0));
+            self.hand_in(DestinationInput::Fault { space: space(id), addr, thread });
+        }
+    }
+
+    fn hand_in_event(&mut self, id: MmId, event: Event) {
+        let space = space(id);
+        match event {
+            Event::Remap { .. } if self.planted == Some(PlantedFault::RemapIgnored) => {}
+            Event::Remap { from, to } => {
+                let to = Addr(to * PAGE_SIZE);
+                self.hand_in(DestinationInput::Remapped { space, from: pages(&from), to });
+            }
+            Event::Remove(_) if self.planted == Some(PlantedFault::DroppedPageReinstalled) => {}
+            Event::Remove(range) => {
+                self.hand_in(DestinationInput::Removed { space, pages: pages(&range) });
+            }
+            Event::Unmap(range) => {
+                self.hand_in(DestinationInput::Unmapped { space, pages: pages(&range) });
+            }
+            Event::Fork { child, kept_back, wiped } => {
+                let child = crate::destination_side::space(child);
+                self.hand_in(DestinationInput::Forked { parent: space, child });
+                for range in wiped {
+                    self.hand_in(DestinationInput::Removed { space: child, pages: pages(&range) });
+                }
+                if !self.settings.careless_at_fork {
+                    for range in kept_back {
+                        self.hand_in(DestinationInput::Unmapped { space: child, pages: pages(&range) });
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_frame(&mut self) -> DestinationInput {
+        let impatient = self.settings.impatient;
+        let ready: Vec<_> = Channel::ALL
+            .into_iter()
+            .filter(|channel| self.destination.takes(*channel, impatient))
+            .filter(|channel| self.to_destination.due(*channel).is_some_and(|due| due <= self.now))
+            .collect();
+        let Some(channel) = self.random.pick(&ready) else { return DestinationInput::Tick };
+        let arrived = |pages, content| DestinationInput::PagesArrived { channel, pages, content };
+        match self.to_destination.receive(channel) {
+            None => DestinationInput::Tick,
+            Some(ToDestination::Reserve) => DestinationInput::ReserveRequested,
+            Some(ToDestination::Switchover) => {
+                let (eager, lazy) = (self.source.eager.clone(), self.source.lazy.clone());
+                DestinationInput::SwitchoverRequested { eager, lazy }
+            }
+            Some(ToDestination::Pages { pages, versions }) => {
+                let first = pages.start().0 / PAGE_SIZE;
+                self.destination.frame = Some((channel, (first..).zip(versions).collect()));
+                arrived(pages, Content::Data)
+            }
+            Some(ToDestination::ZeroPages(pages)) => arrived(pages, Content::Zero),
+            Some(ToDestination::LostPages(pages)) => arrived(pages, Content::Lost),
+            Some(ToDestination::Run { epoch }) => DestinationInput::Run { epoch },
+            Some(ToDestination::PageMap { scanned, data }) => DestinationInput::PageMap { scanned, data },
+            Some(ToDestination::PageMapDone) => DestinationInput::PageMapDone,
+            Some(ToDestination::PushDone) => DestinationInput::PushDone,
+            Some(ToDestination::Cancel) => DestinationInput::Broken(Failure::Peer("cancelled".into())),
+            Some(ToDestination::Closed) => DestinationInput::Broken(Failure::LinkLost(channel)),
+        }
+    }
+
+    fn perform_at_destination(&mut self, action: DestinationAction) {
+        let control = Channel::Control;
+        match action {
+            DestinationAction::Reserve => self.prepare(Disturbance::Refused, DestinationInput::Reserved),
+            DestinationAction::SendReserved => self.tell_source(control, ToSource::Reserved),
+            DestinationAction::Map => {
+                self.build();
+                self.prepare(Disturbance::MapFails, DestinationInput::Mapped);
+            }
+            DestinationAction::SendReady => self.tell_source(control, ToSource::Ready),
+            DestinationAction::Resume => self.resume(),
+            DestinationAction::SendRunning => self.tell_source(control, ToSource::Running),
+            DestinationAction::RequestPages(pages) => {
+                self.counters.requests += 1;
+                let (asked, most) = (pages.pages(), 64.min(self.destination.in_flight_limit_pages + 64));
+                let asked = usize::try_from(asked).unwrap_or(usize::MAX);
+                self.checker.bounded("pages in a request", asked, usize::try_from(most).unwrap_or(0));
+                self.tell_source(Channel::Fault, ToSource::PageRequest(pages));
+            }
+            DestinationAction::Install { space, pages, at, content } => {
+                self.install(space, pages, at, content);
+            }
+            DestinationAction::ZeroFill { space, at } => {
+                self.counters.zero_fills += 1;
+                self.fill(space, at, ZERO);
+            }
+            DestinationAction::Poison { space, at } => {
+                self.counters.poisons += 1;
+                self.fill(space, at, POISON);
+            }
+            DestinationAction::Finish => {
+                for id in 0..self.program.kernel.mms.len() {
+                    self.program.kernel.close(id);
+                }
+            }
+            DestinationAction::SendDrained => self.tell_source(control, ToSource::Drained),
+            DestinationAction::SendAbort(_) => self.tell_source(control, ToSource::Abort),
+            DestinationAction::Discard(_) => {
+                self.checker.destination_runs = false;
+                self.program.runs = false;
+                self.program.kernel = crate::kernel::Kernel::default();
+                self.end_destination();
+            }
+            DestinationAction::Complete(failure) => {
+                self.outcome = Some(failure);
+                self.end_destination();
+            }
+        }
+    }
+
+    fn end_destination(&mut self) {
+        self.destination.finished = true;
+        self.to_source.close(self.now, &mut self.random, &ToSource::Closed);
+    }
+
+    fn prepare(&mut self, fails_by: Disturbance, done: DestinationInput) {
+        let failed = self.settings.disturbance == fails_by;
+        let failure = || DestinationInput::PrepareFailed(Failure::Local("it cannot be had".into()));
+        self.hand_in(if failed { failure() } else { done });
+    }
+
+    /// The mappings stand, and hold what files hold.
+    fn build(&mut self) {
+        let mut mm = Mm::default();
+        for range in &self.source.lazy {
+            let (start, end) = (range.start().0 / PAGE_SIZE, range.end().0 / PAGE_SIZE);
+            mm.areas.insert(start, Area { end, registered: true, ..Area::default() });
+        }
+        for range in &self.files {
+            mm.areas.insert(range.start, Area { end: range.end, file: true, ..Area::default() });
+            mm.present.extend(range.clone().map(|page| (page, Self::file_content(page))));
+            mm.expected.extend(range.clone().map(|page| (page, Self::file_content(page))));
+        }
+        mm.expected.extend(self.source.pages.iter().map(|(page, version)| (*page, *version)));
+        mm.expected.extend(self.source.unreadable.iter().map(|page| (*page, crate::program::UNREADABLE)));
+        self.program.kernel.mms = vec![mm];
+        let thread = Thread { mm: 0, state: ThreadState::Running };
+        self.program.kernel.threads = vec![thread; usize::try_from(self.settings.threads).unwrap_or(1)];
+    }
+
+    fn resume(&mut self) {
+        if self.settings.disturbance == Disturbance::ResumeFails {
+            return self.prepare(Disturbance::ResumeFails, DestinationInput::Resumed);
+        }
+        self.checker.destination_runs = true;
+        self.program.runs = true;
+        let mm = &self.program.kernel.mms[0];
+        let missing = self
+            .source
+            .eager
+            .iter()
+            .flat_map(|range| numbers(*range))
+            .find(|page| mm.present.get(page).copied() != Some(mm.expected_at(*page)));
+        if let Some(page) = missing {
+            self.program.violate(6, format!("eager page {page:#x} is not in place when the threads go on"));
+        }
+        self.hand_in(DestinationInput::Resumed);
+    }
+
+    /// Installs a run of the frame in hand, and reports each part by itself.
+    fn install(&mut self, id: SpaceId, source: PageRange, at: PageRange, content: Content) {
+        let mm = mm_of(id);
+        let before_run = !self.checker.destination_runs;
+        if before_run && self.planted == Some(PlantedFault::ReadyTooEarly) && self.random.percent(25) {
+            let outcome = InstallOutcome::Installed;
+            return self.hand_in(DestinationInput::Installed { space: id, pages: source, outcome });
+        }
+        let versions: Vec<_> = numbers(source).map(|page| self.content_of(page, content)).collect();
+        let first = at.start().0 / PAGE_SIZE;
+        let mut done = 0;
+        while done < source.pages() {
+            self.bustle();
+            let (outcome, count) = self.install_part(mm, first + done, &versions, done);
+            for page in numbers(source).skip(usize::try_from(done).unwrap_or(0)).take(
+                usize::try_from(if outcome == InstallOutcome::Installed { count } else { 0 }).unwrap_or(0),
+            ) {
+                self.counters.installed_pages += 1;
+                self.checker.installed(mm, page);
+            }
+            if outcome == InstallOutcome::Retry {
+                self.drain_for_retry();
+            }
+            let pages = source.split_at_pages(done).1.split_at_pages(count).0;
+            self.hand_in(DestinationInput::Installed { space: id, pages, outcome });
+            done += count;
+        }
+    }
+
+    /// One attempt at the pages from `done` on; says what happened to how many.
+    fn install_part(&mut self, mm: MmId, at: Page, versions: &[Version], done: u64) -> (InstallOutcome, u64) {
+        let rest = &versions[usize::try_from(done).unwrap_or(0)..];
+        let forget = self.planted == Some(PlantedFault::WaiterForgotten);
+        let wake = !(forget && matches!(self.destination.frame, Some((Channel::Push, _))));
+        if let Some(space) = self.program.kernel.mms.get_mut(mm)
+            && space.area_at(at).is_some_and(|(_, area)| area.file)
+        {
+            // Not registered: written through /proc/PID/mem.
+            space.present.insert(at, rest.first().copied().unwrap_or(ZERO));
+            return (InstallOutcome::Installed, 1);
+        }
+        let all = rest.len() as u64;
+        match self.program.kernel.fill(mm, at, rest, wake) {
+            Fill::Done(count) => (InstallOutcome::Installed, count),
+            Fill::Exists => {
+                self.counters.already_present += 1;
+                self.program.kernel.wake(mm, &(at..at + 1));
+                (InstallOutcome::AlreadyPresent, 1)
+            }
+            Fill::Again => (InstallOutcome::Retry, all),
+            Fill::Gone => (InstallOutcome::SpaceGone, all),
+            Fill::NoEntry => match self.program.kernel.fill(mm, at, &rest[..1], wake) {
+                Fill::Done(count) => (InstallOutcome::Installed, count),
+                Fill::Exists => (InstallOutcome::AlreadyPresent, 1),
+                Fill::Again => (InstallOutcome::Retry, all),
+                Fill::Gone => (InstallOutcome::SpaceGone, all),
+                Fill::NoEntry => {
+                    self.counters.range_gone += 1;
+                    self.program.kernel.wake(mm, &(at..at + 1));
+                    (InstallOutcome::RangeGone, 1)
+                }
+            },
+        }
+    }
+
+    /// Zero or poison, page by page; whoever waits is woken whatever happens.
+    fn fill(&mut self, id: SpaceId, at: PageRange, version: Version) {
+        let mm = mm_of(id);
+        for page in numbers(at) {
+            self.bustle();
+            let outcome = match self.program.kernel.fill(mm, page, &[version], true) {
+                Fill::Done(_) => InstallOutcome::Installed,
+                Fill::Exists => InstallOutcome::AlreadyPresent,
+                Fill::NoEntry => InstallOutcome::RangeGone,
+                Fill::Gone => InstallOutcome::SpaceGone,
+                Fill::Again => {
+                    self.drain_for_retry();
+                    let rest = PageRange::new(Addr(page * PAGE_SIZE), at.end()).unwrap_or(at);
+                    let outcome = InstallOutcome::Retry;
+                    return self.hand_in(DestinationInput::Filled { space: id, at: rest, outcome });
+                }
+            };
+            self.program.kernel.wake(mm, &(page..page + 1));
+            if outcome != InstallOutcome::Installed {
+                let at = pages(&(page..page + 1));
+                self.hand_in(DestinationInput::Filled { space: id, at, outcome });
+            }
+        }
+    }
+
+    /// `EAGAIN`: somebody is changing mappings. Reads what there is, waits a little if there is nothing.
+    fn drain_for_retry(&mut self) {
+        self.counters.retries += 1;
+        for _ in 0..4 {
+            self.program.step(&mut self.random);
+        }
+        self.read_kernel();
+    }
+
+    /// The program does not wait for the loop.
+    fn bustle(&mut self) {
+        while self.random.percent(self.settings.bustle) {
+            if !self.program.step(&mut self.random) {
+                return;
+            }
+        }
+    }
+
+    fn content_of(&self, page: Page, content: Content) -> Version {
+        let held = || self.destination.frame.as_ref().and_then(|(_, frame)| frame.get(&page).copied());
+        match content {
+            Content::Data => held().unwrap_or(u64::MAX / 2),
+            Content::Zero => ZERO,
+            Content::Lost => POISON,
+        }
+    }
+
+    fn tell_source(&mut self, channel: Channel, message: ToSource) {
+        self.to_source.send(self.now, &mut self.random, channel, message);
+    }
+}
+
+fn space(id: MmId) -> SpaceId {
+    SpaceId(u32::try_from(id).unwrap_or(u32::MAX))
+}
+
+fn mm_of(space: SpaceId) -> MmId {
+    space.0 as usize
+}
+
+/// Page numbers as addresses.
+fn pages(range: &std::ops::Range<Page>) -> PageRange {
+    let range = PageRange::new(Addr(range.start * PAGE_SIZE), Addr(range.end * PAGE_SIZE));
+    range.expect("the world's pages are user pages in ascending order")
+}
+
+fn numbers(range: PageRange) -> impl Iterator<Item = Page> {
+    range.start().0 / PAGE_SIZE..range.end().0 / PAGE_SIZE
+}

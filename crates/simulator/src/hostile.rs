@@ -1,0 +1,126 @@
+//! Nonsense at the right and the wrong moment: the engines may end the migration, but they never panic, and what they
+//! are asked to remember stays within what was given to them.
+
+use engine::{
+    Config, Content, Destination, DestinationInput, Failure, InstallOutcome, Instant, Source, SourceInput,
+    SpaceId,
+};
+use memory::{Addr, PAGE_SIZE, PageRange};
+use protocol::Channel;
+
+use crate::random::Random;
+
+/// Inputs that each engine gets.
+const INPUTS: u64 = 200;
+
+/// Feeds both engines from `seed`.
+pub(crate) fn run(seed: u64) {
+    let mut random = Random::new(seed ^ 0xbad);
+    let mut now = Instant(1);
+    let config = Config { scan_bytes: 8 * PAGE_SIZE, pages_in_flight: 20, ..Config::default() };
+    let mut source = Source::new(config, now);
+    let mut destination = Destination::new(config, now);
+    if random.percent(70) {
+        for input in [SourceInput::Connected, SourceInput::Reserved, captured(&mut random)] {
+            source.handle(now, input);
+            while source.poll_action().is_some() {}
+        }
+        let (eager, lazy) = (ranges(&mut random), ranges(&mut random));
+        for input in [
+            DestinationInput::ReserveRequested,
+            DestinationInput::Reserved,
+            DestinationInput::SwitchoverRequested { eager, lazy },
+            DestinationInput::Mapped,
+        ] {
+            destination.handle(now, input);
+            while destination.poll_action().is_some() {}
+        }
+    }
+    for _ in 0..INPUTS {
+        let most = 1 << random.below(40);
+        now = Instant(now.0 + random.below(most));
+        source.handle(now, source_input(&mut random));
+        destination.handle(now, destination_input(&mut random));
+        for _ in 0..random.below(20) {
+            source.poll_action();
+            destination.poll_action();
+        }
+        let (_, _) = (source.poll_timeout(), destination.poll_timeout());
+        assert!(
+            destination.progress().done_pages <= destination.progress().total_pages,
+            "progress is past its end"
+        );
+    }
+}
+
+fn range(random: &mut Random) -> PageRange {
+    let start = if random.percent(90) { random.below(100) } else { random.next() >> 17 };
+    let len = if random.percent(90) { random.below(40) } else { random.next() >> 17 };
+    PageRange::from_pages(Addr(start * PAGE_SIZE), len)
+        .unwrap_or_else(|| PageRange::from_pages(Addr(0), 1).expect("the first page is a page"))
+}
+
+fn ranges(random: &mut Random) -> Vec<PageRange> {
+    (0..random.below(6)).map(|_| range(random)).collect()
+}
+
+fn captured(random: &mut Random) -> SourceInput {
+    SourceInput::Captured { eager: ranges(random), lazy: ranges(random) }
+}
+
+fn channel(random: &mut Random) -> Channel {
+    random.pick(&Channel::ALL).unwrap_or(Channel::Push)
+}
+
+fn source_input(random: &mut Random) -> SourceInput {
+    match random.below(40) {
+        0 => SourceInput::Connected,
+        1 => SourceInput::Reserved,
+        2 => captured(random),
+        3 => SourceInput::CaptureFailed(Failure::ProcessGone),
+        4..7 => SourceInput::Ready,
+        7 => SourceInput::Running,
+        8..20 => SourceInput::PageRequested(range(random)),
+        20..30 => SourceInput::Scanned { scanned: range(random), data: ranges(random) },
+        30..37 => SourceInput::Sent(channel(random)),
+        37 => SourceInput::Drained,
+        38 => SourceInput::Broken(Failure::LinkLost(channel(random))),
+        _ => SourceInput::Tick,
+    }
+}
+
+fn destination_input(random: &mut Random) -> DestinationInput {
+    let space = SpaceId(u32::try_from(random.below(3)).unwrap_or(0));
+    let outcomes = [
+        InstallOutcome::Installed,
+        InstallOutcome::AlreadyPresent,
+        InstallOutcome::Retry,
+        InstallOutcome::RangeGone,
+        InstallOutcome::SpaceGone,
+    ];
+    let outcome = random.pick(&outcomes).unwrap_or(InstallOutcome::Retry);
+    let content = random.pick(&[Content::Data, Content::Zero, Content::Lost]).unwrap_or(Content::Data);
+    match random.below(64) {
+        0 => DestinationInput::ReserveRequested,
+        1 => DestinationInput::Reserved,
+        2 => DestinationInput::SwitchoverRequested { eager: ranges(random), lazy: ranges(random) },
+        3 => DestinationInput::Mapped,
+        4 => DestinationInput::PrepareFailed(Failure::ProcessGone),
+        5..15 => DestinationInput::PagesArrived { channel: channel(random), pages: range(random), content },
+        15..25 => DestinationInput::Installed { space, pages: range(random), outcome },
+        25..27 => DestinationInput::Filled { space, at: range(random), outcome },
+        27..32 => DestinationInput::Run { epoch: random.next() },
+        32..35 => DestinationInput::Resumed,
+        35..40 => DestinationInput::PageMap { scanned: range(random), data: ranges(random) },
+        40 => DestinationInput::PageMapDone,
+        41 => DestinationInput::PushDone,
+        42..52 => DestinationInput::Fault { space, addr: range(random).start(), thread: 1 },
+        52..55 => DestinationInput::Remapped { space, from: range(random), to: range(random).start() },
+        55..57 => DestinationInput::Removed { space, pages: range(random) },
+        57..59 => DestinationInput::Unmapped { space, pages: range(random) },
+        59 => DestinationInput::Forked { parent: space, child: SpaceId(space.0 + 1) },
+        60 => DestinationInput::SpaceGone(space),
+        61 => DestinationInput::Broken(Failure::Deadline("nothing")),
+        _ => DestinationInput::Tick,
+    }
+}

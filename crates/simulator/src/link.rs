@@ -1,0 +1,107 @@
+//! Three connections in each direction: in order within one, in any order between two, until they are cut.
+
+use std::collections::VecDeque;
+
+use memory::PageRange;
+use protocol::Channel;
+
+use crate::mm::Version;
+use crate::random::Random;
+
+/// What travels to the destination.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum ToDestination {
+    Reserve,
+    Switchover,
+    Pages { pages: PageRange, versions: Vec<Version> },
+    ZeroPages(PageRange),
+    LostPages(PageRange),
+    Run { epoch: u64 },
+    PageMap { scanned: PageRange, data: Vec<PageRange> },
+    PageMapDone,
+    PushDone,
+    Cancel,
+    Closed,
+}
+
+/// What travels to the source.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum ToSource {
+    Reserved,
+    Ready,
+    Running,
+    PageRequest(PageRange),
+    Drained,
+    Abort,
+    Closed,
+}
+
+/// One direction of all three connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Link<M> {
+    queues: [VecDeque<(u64, M)>; 3],
+    latency_ns: u64,
+    jitter_ns: u64,
+    /// Nothing more is taken.
+    cut: bool,
+}
+
+impl<M> Link<M> {
+    pub(crate) fn new(latency_ns: u64, jitter_ns: u64) -> Self {
+        Self { queues: Default::default(), latency_ns, jitter_ns, cut: false }
+    }
+
+    pub(crate) fn send(&mut self, now: u64, random: &mut Random, channel: Channel, message: M) {
+        if self.cut {
+            return;
+        }
+        let queue = &mut self.queues[index(channel)];
+        let earliest = queue.back().map_or(0, |(due, _)| *due);
+        let due = now + self.latency_ns + random.below(self.jitter_ns + 1);
+        queue.push_back((due.max(earliest), message));
+    }
+
+    /// When the next message arrives on this connection.
+    pub(crate) fn due(&self, channel: Channel) -> Option<u64> {
+        self.queues[index(channel)].front().map(|(due, _)| *due)
+    }
+
+    pub(crate) fn receive(&mut self, channel: Channel) -> Option<M> {
+        self.queues[index(channel)].pop_front().map(|(_, message)| message)
+    }
+
+    /// Ends all connections in good order: everything that was sent arrives, and then `closing`.
+    pub(crate) fn close(&mut self, now: u64, random: &mut Random, closing: &M)
+    where
+        M: Clone,
+    {
+        for channel in Channel::ALL {
+            self.send(now, random, channel, closing.clone());
+        }
+        self.cut = true;
+    }
+
+    /// Ends all connections. What is on its way is lost from a random place on; then comes `closing`, or silence.
+    pub(crate) fn cut(&mut self, now: u64, random: &mut Random, closing: Option<&M>)
+    where
+        M: Clone,
+    {
+        for queue in &mut self.queues {
+            let kept = random.below(queue.len() as u64 + 1);
+            queue.truncate(usize::try_from(kept).unwrap_or(0));
+            let earliest = queue.back().map_or(now, |(due, _)| *due);
+            if let Some(message) = closing.cloned() {
+                queue.push_back((earliest + random.below(self.jitter_ns + 1), message));
+            }
+        }
+        self.cut = true;
+    }
+}
+
+fn index(channel: Channel) -> usize {
+    match channel {
+        Channel::Control => 0,
+        Channel::Fault => 1,
+        Channel::Push => 2,
+    }
+}

@@ -1,0 +1,39 @@
+//! Five faults that a careless loop or engine could have, to be planted on purpose: a simulator that does not
+//! find them would find nothing.
+
+use std::str::FromStr;
+
+/// Which fault is planted in the loops of a world.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PlantedFault {
+    /// `mremap` events are read and not acted upon.
+    RemapIgnored,
+    /// Pages dropped by `MADV_DONTNEED` are installed again when they arrive.
+    DroppedPageReinstalled,
+    /// `Ready` is sent although an eager page is not in place.
+    ReadyTooEarly,
+    /// The process is let go at the source when the link breaks after `Run`.
+    ReleasedAfterRun,
+    /// A thread that waits for a page on its way is forgotten when the page comes by the push channel.
+    WaiterForgotten,
+}
+
+impl PlantedFault {
+    /// All five.
+    pub const ALL: [Self; 5] = [
+        Self::RemapIgnored,
+        Self::DroppedPageReinstalled,
+        Self::ReadyTooEarly,
+        Self::ReleasedAfterRun,
+        Self::WaiterForgotten,
+    ];
+}
+
+impl FromStr for PlantedFault {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let wanted = Self::ALL.into_iter().find(|fault| format!("{fault:?}") == name);
+        wanted.ok_or_else(|| format!("{name} is none of {:?}", Self::ALL))
+    }
+}

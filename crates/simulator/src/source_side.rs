@@ -1,0 +1,228 @@
+//! The page server's loop: one input, then every action.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use engine::{Failure, Instant, Source, SourceAction, SourceInput};
+use memory::{Addr, PAGE_SIZE, PageRange};
+use protocol::{Channel, MAX_PAGES_PER_FRAME};
+
+use crate::link::{ToDestination, ToSource};
+use crate::mm::{Page, Version, ZERO};
+use crate::planted::PlantedFault;
+use crate::settings::Disturbance;
+use crate::world::World;
+
+/// The source with its process.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceSide {
+    pub(crate) engine: Source,
+    /// Pages with content; a page that holds `ZERO` is one that was written with zeros.
+    pub(crate) pages: BTreeMap<Page, Version>,
+    pub(crate) unreadable: BTreeSet<Page>,
+    pub(crate) eager: Vec<PageRange>,
+    pub(crate) lazy: Vec<PageRange>,
+    /// Its own answers, when they are due.
+    pub(crate) answers: VecDeque<(u64, SourceInput)>,
+    pub(crate) finished: bool,
+    unsent: u32,
+}
+
+impl SourceSide {
+    pub(crate) fn new(engine: Source) -> Self {
+        Self {
+            engine,
+            pages: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+            eager: Vec::new(),
+            lazy: Vec::new(),
+            answers: VecDeque::new(),
+            finished: false,
+            unsent: 0,
+        }
+    }
+
+    /// When there is something to do.
+    pub(crate) fn due(&self, link: &crate::link::Link<ToSource>) -> Option<u64> {
+        let frames = Channel::ALL.into_iter().filter_map(|channel| link.due(channel));
+        let answer = self.answers.front().map(|(due, _)| *due);
+        let timeout = self.engine.poll_timeout().map(|at| at.0);
+        if self.finished { None } else { frames.chain(answer).chain(timeout).min() }
+    }
+}
+
+impl World {
+    /// One turn of the source's loop.
+    pub(crate) fn source_turn(&mut self) {
+        let input = self.next_source_input();
+        self.trace(|| format!("source <- {input:?}"));
+        if matches!(input, SourceInput::Sent(Channel::Push)) {
+            self.source.unsent = self.source.unsent.saturating_sub(1);
+        }
+        self.source.engine.handle(Instant(self.now), input);
+        let mut count = 0;
+        while let Some(action) = self.source.engine.poll_action() {
+            self.trace(|| format!("source -> {action:?}"));
+            self.perform_at_source(action);
+            count += 1;
+        }
+        self.checker.actions(count);
+    }
+
+    fn next_source_input(&mut self) -> SourceInput {
+        if self.source.answers.front().is_some_and(|(due, _)| *due <= self.now)
+            && let Some((_, answer)) = self.source.answers.pop_front()
+        {
+            return answer;
+        }
+        let ready: Vec<_> = Channel::ALL
+            .into_iter()
+            .filter(|channel| self.to_source.due(*channel).is_some_and(|due| due <= self.now))
+            .collect();
+        let Some(channel) = self.random.pick(&ready) else { return SourceInput::Tick };
+        match self.to_source.receive(channel) {
+            Some(ToSource::Reserved) => SourceInput::Reserved,
+            Some(ToSource::Ready) => SourceInput::Ready,
+            Some(ToSource::Running) => SourceInput::Running,
+            Some(ToSource::PageRequest(pages)) => SourceInput::PageRequested(pages),
+            Some(ToSource::Drained) => SourceInput::Drained,
+            Some(ToSource::Abort) => SourceInput::Broken(Failure::Peer("aborted".into())),
+            Some(ToSource::Closed) => SourceInput::Broken(Failure::LinkLost(channel)),
+            None => SourceInput::Tick,
+        }
+    }
+
+    fn perform_at_source(&mut self, action: SourceAction) {
+        let control = Channel::Control;
+        match action {
+            SourceAction::SendReserve => self.tell_destination(control, ToDestination::Reserve),
+            SourceAction::Capture => self.capture(),
+            SourceAction::SendSwitchover => self.tell_destination(control, ToDestination::Switchover),
+            SourceAction::SendPages { channel, pages } => self.send_pages(channel, pages),
+            SourceAction::SendZero { channel, pages } => {
+                self.tell_destination(channel, ToDestination::ZeroPages(pages));
+            }
+            SourceAction::SendRun { epoch } => {
+                self.checker.run_sent();
+                self.tell_destination(control, ToDestination::Run { epoch });
+            }
+            SourceAction::Scan(range) => self.scan(range),
+            SourceAction::SendPageMap { scanned, data } => {
+                self.checker.bounded("runs in a page map", data.len(), self.settings.config.page_map_runs);
+                self.tell_destination(control, ToDestination::PageMap { scanned, data });
+            }
+            SourceAction::SendPageMapDone => self.tell_destination(control, ToDestination::PageMapDone),
+            SourceAction::SendPushDone => self.tell_destination(control, ToDestination::PushDone),
+            SourceAction::SendReport => {}
+            SourceAction::SendCancel(_) => self.tell_destination(control, ToDestination::Cancel),
+            SourceAction::Release(_) => {
+                self.checker.released(&self.source.pages);
+                self.end_source();
+            }
+            SourceAction::End(failure) => {
+                if failure.is_some() && self.planted == Some(PlantedFault::ReleasedAfterRun) {
+                    self.checker.source_runs = true;
+                }
+                self.end_source();
+            }
+        }
+    }
+
+    fn end_source(&mut self) {
+        self.source.finished = true;
+        self.to_destination.close(self.now, &mut self.random, &ToDestination::Closed);
+    }
+
+    fn answer_source(&mut self, input: SourceInput) {
+        let due = self.now + self.random.below(20_000);
+        let earliest = self.source.answers.back().map_or(0, |(due, _)| *due);
+        self.source.answers.push_back((due.max(earliest), input));
+    }
+
+    fn capture(&mut self) {
+        if self.settings.disturbance == Disturbance::CaptureFails {
+            let failure = Failure::Local("a thread did not stop".into());
+            return self.answer_source(SourceInput::CaptureFailed(failure));
+        }
+        self.checker.stopped(&self.source.pages);
+        let (eager, lazy) = (self.source.eager.clone(), self.source.lazy.clone());
+        self.answer_source(SourceInput::Captured { eager, lazy });
+    }
+
+    /// What holds data in a range, or in the first part of it.
+    fn scan(&mut self, range: PageRange) {
+        let pages = self.random.between(1, range.pages());
+        let scanned = if self.random.percent(20) { range.split_at_pages(pages).0 } else { range };
+        let (first, last) = (scanned.start().0 / PAGE_SIZE, scanned.end().0 / PAGE_SIZE);
+        let pages = self.source.pages.range(first..last).map(|(page, _)| *page);
+        let populated: BTreeSet<_> =
+            pages.chain(self.source.unreadable.range(first..last).copied()).collect();
+        let data = runs(populated.into_iter());
+        self.answer_source(SourceInput::Scanned { scanned, data });
+    }
+
+    /// Reads pages and sends them, each stretch by its kind.
+    fn send_pages(&mut self, channel: Channel, pages: PageRange) {
+        self.checker.page_sent();
+        let limit = usize::try_from(MAX_PAGES_PER_FRAME).unwrap_or(0);
+        self.checker.bounded("pages in a frame", usize::try_from(pages.pages()).unwrap_or(usize::MAX), limit);
+        if channel == Channel::Push {
+            self.source.unsent += 1;
+            self.counters.push_frames += 1;
+            let window = self.settings.config.push_window;
+            self.checker.bounded("push frames under way", self.source.unsent as usize, window as usize);
+        }
+        let numbers = pages.start().0 / PAGE_SIZE..pages.end().0 / PAGE_SIZE;
+        let mut rest: Vec<_> = numbers.map(|page| (page, self.source.kind_of(page))).collect();
+        while let Some((page, kind)) = rest.first().copied() {
+            let len = rest.iter().take_while(|(_, other)| *other == kind).count();
+            let stretch: Vec<_> = rest.drain(..len).map(|(page, _)| page).collect();
+            let Some(pages) = PageRange::from_pages(Addr(page * PAGE_SIZE), len as u64) else { continue };
+            let message = match kind {
+                PageKind::Unreadable => ToDestination::LostPages(pages),
+                PageKind::Zero => ToDestination::ZeroPages(pages),
+                PageKind::Data => {
+                    let versions =
+                        stretch.iter().map(|page| self.source.pages.get(page).copied().unwrap_or(ZERO));
+                    ToDestination::Pages { pages, versions: versions.collect() }
+                }
+            };
+            self.tell_destination(channel, message);
+        }
+        self.answer_source(SourceInput::Sent(channel));
+    }
+
+    fn tell_destination(&mut self, channel: Channel, message: ToDestination) {
+        self.to_destination.send(self.now, &mut self.random, channel, message);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PageKind {
+    Data,
+    Zero,
+    Unreadable,
+}
+
+impl SourceSide {
+    fn kind_of(&self, page: Page) -> PageKind {
+        if self.unreadable.contains(&page) {
+            PageKind::Unreadable
+        } else if self.pages.get(&page).is_none_or(|version| *version == ZERO) {
+            PageKind::Zero
+        } else {
+            PageKind::Data
+        }
+    }
+}
+
+/// Maximal runs of ascending page numbers.
+pub(crate) fn runs(pages: impl Iterator<Item = Page>) -> Vec<PageRange> {
+    let mut runs: Vec<(Page, u64)> = Vec::new();
+    for page in pages {
+        match runs.last_mut() {
+            Some((start, len)) if *start + *len == page => *len += 1,
+            _ => runs.push((page, 1)),
+        }
+    }
+    runs.into_iter().filter_map(|(start, len)| PageRange::from_pages(Addr(start * PAGE_SIZE), len)).collect()
+}
