@@ -104,7 +104,8 @@ class Lab:
             try:
                 receiver.wait(10)
             except Failure:
-                receiver.kill()
+                pass
+            receiver.kill()
         for link in self.links:
             link.close()
         for moved in self.moved:

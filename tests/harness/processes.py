@@ -12,19 +12,26 @@ from tests.harness.waiting import Failure, expect, until
 
 
 class Process:
-    """A process that this test started, with what it prints in files."""
+    """A process that this test started, with what it prints in files.
 
-    def __init__(self, name: str, command: list, directory: Path, environment: dict, **options):
+    Its standard output is a pipe into the file, as it is for a user who types `| cat`, unless `through_pipe` is false:
+    a pipe stays where it is when a process moves, a file goes with it.
+    """
+
+    def __init__(self, name: str, command: list, directory: Path, environment: dict, through_pipe=True, **options):
         self.name = name
         self.directory = directory
         self.out = directory / f"{name}.out"
         self.err = directory / f"{name}.err"
-        with open(self.err, "ab") as err:
-            out = options.pop("stdout", None) or open(self.out, "ab")
+        out, self.pump = open(self.out, "ab"), None
+        if through_pipe:
+            with out:
+                self.pump = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=out, start_new_session=True)
+            out = self.pump.stdin
+        with open(self.err, "ab") as err, out:
             self.process = subprocess.Popen(
                 command, cwd=directory, env=environment, stdout=out, stderr=err,
                 stdin=options.pop("stdin", subprocess.DEVNULL), **options)
-            out.close()
         self.pid = self.process.pid
 
     def ended(self) -> bool:
@@ -48,31 +55,10 @@ class Process:
             raise Failure(f"{self.name} has not ended after {seconds:g} s") from None
 
     def kill(self) -> None:
+        """Ends it if it still runs, and what carries its output."""
         if not self.ended():
             self.process.kill()
             self.process.wait()
-
-
-class Program(Process):
-    """A program with the parasite in it. Its output goes through a pipe into a file of ours, so that after a move
-    it prints where the receiver prints."""
-
-    def __init__(self, name, command, directory, environment, through_pipe=True, **options):
-        self.trigger_signal = options.pop("trigger", signal.SIGUSR2)
-        self.pump = None
-        if through_pipe:
-            self.pump = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=open(directory / f"{name}.out", "ab"))
-            options["stdout"] = self.pump.stdin
-        super().__init__(name, command, directory, environment, **options)
-
-    def aim(self, port: int) -> None:
-        aim(self.directory, port)
-
-    def trigger(self) -> None:
-        os.kill(self.pid, self.trigger_signal)
-
-    def kill(self) -> None:
-        super().kill()
         if self.process.stdin:
             self.process.stdin.close()
         if self.pump:
@@ -82,16 +68,30 @@ class Program(Process):
                 self.pump.kill()
                 self.pump.wait()
 
+    def final_text(self) -> str:
+        """All that it printed, once it has ended and nobody else has its output open."""
+        if self.pump:
+            until(lambda: self.pump.poll() is not None, f"the last output of {self.name}")
+        return self.text()
+
+
+class Program(Process):
+    """A program with the parasite in it."""
+
+    def __init__(self, name, command, directory, environment, trigger=signal.SIGUSR2, **options):
+        self.trigger_signal = trigger
+        super().__init__(name, command, directory, environment, **options)
+
+    def aim(self, port: int) -> None:
+        aim(self.directory, port)
+
+    def trigger(self) -> None:
+        os.kill(self.pid, self.trigger_signal)
+
     def wait_lines(self, count: int) -> list:
         """Waits until it has printed so many lines and returns all that it has printed."""
         until(lambda: self.text().count("\n") >= count, f"{count} lines from {self.name}", alive=[self])
         return self.text().splitlines()
-
-    def final_text(self) -> str:
-        """All that it printed here, once it has ended."""
-        if self.pump:
-            until(lambda: self.pump.poll() is not None, f"the last output of {self.name}")
-        return self.text()
 
     def left(self) -> list:
         """What the parasite said each time that a move did not happen."""
@@ -103,6 +103,7 @@ class Moved:
 
     def __init__(self, source, receiver, event: dict, printed_before: int):
         self.name = f"the moved {source.name.replace('the moved ', '')}"
+        self.source = source
         self.directory = source.directory
         self.trigger_signal = source.trigger_signal
         self.receiver = receiver
@@ -117,6 +118,10 @@ class Moved:
 
     def aim(self, port: int) -> None:
         aim(self.directory, port)
+
+    def errors(self) -> str:
+        """Its standard error is a file, which goes with it."""
+        return self.source.errors()
 
     def text(self) -> str:
         """What its receiver, and the processes under it, have printed since it moved there."""
@@ -139,7 +144,7 @@ class Moved:
 
     def left(self) -> list:
         """What the parasite said each time that a move did not happen."""
-        return refusals(self.receiver.errors())
+        return refusals(self.errors())
 
     def ended(self) -> bool:
         return self.exited() is not None
