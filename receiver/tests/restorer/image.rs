@@ -81,6 +81,8 @@ const GATE: [u8; 22] = [
 /// A manifest and the eager pages that belong to it.
 pub(super) struct Image {
     pub(super) manifest: Manifest,
+    /// More pages to write before the process runs.
+    pub(super) extra: Vec<(PageRange, Vec<u8>)>,
     code: Vec<u8>,
     data: Vec<u8>,
 }
@@ -97,7 +99,12 @@ impl Image {
     pub(super) fn new(threads: Vec<ThreadCode>) -> Self {
         let mut code = GATE.to_vec();
         code.resize(GATE_BYTES, 0xcc);
-        let mut image = Self { manifest: manifest(), code, data: vec![0; usize_of(DATA_PAGES * PAGE_SIZE)] };
+        let mut image = Self {
+            manifest: manifest(),
+            extra: vec![],
+            code,
+            data: vec![0; usize_of(DATA_PAGES * PAGE_SIZE)],
+        };
         for (index, thread) in (0_u64..).zip(threads) {
             let entry = CODE + image.code.len() as u64;
             image.code.extend_from_slice(&thread.code.0);
@@ -177,7 +184,9 @@ impl Image {
     pub(super) fn eager(&self) -> Vec<(PageRange, Vec<u8>)> {
         let mut code = self.code.clone();
         code.resize(usize_of(CODE_PAGES * PAGE_SIZE), 0xcc);
-        vec![(pages(CODE, CODE_PAGES), code), (pages(DATA, DATA_PAGES), self.data.clone())]
+        let mut eager = vec![(pages(CODE, CODE_PAGES), code), (pages(DATA, DATA_PAGES), self.data.clone())];
+        eager.extend(self.extra.iter().cloned());
+        eager
     }
 }
 

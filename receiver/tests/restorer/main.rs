@@ -7,6 +7,8 @@
 mod blank;
 mod descriptors;
 mod image;
+mod lifecycle;
+mod mappings;
 mod whole;
 
 /// What a case says when it cannot run here.
@@ -15,8 +17,16 @@ type Outcome = Result<(), String>;
 type Case = (&'static str, fn() -> Outcome);
 
 fn main() {
+    if let Ok(role) = std::env::var(lifecycle::ROLE) {
+        return lifecycle::play(&role);
+    }
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let cases = blank::CASES.iter().chain(whole::CASES).chain(descriptors::CASES);
+    let cases = blank::CASES
+        .iter()
+        .chain(whole::CASES)
+        .chain(descriptors::CASES)
+        .chain(mappings::CASES)
+        .chain(lifecycle::CASES);
     let mut passed = 0;
     for (name, case) in cases.filter(|(name, _)| name.contains(&filter)) {
         match case() {
