@@ -297,7 +297,7 @@ fn may_come(sessions: &BTreeMap<Token, Session>, once: bool, migration: Migratio
     if sessions.values().any(|session| session.migration == migration) {
         return Err("this migration is already here".to_owned());
     }
-    if once && !sessions.is_empty() {
+    if once && sessions.values().any(|session| session.course.counts()) {
         return Err("this receiver takes one process only (--once)".to_owned());
     }
     if sessions.len() >= MAX_SESSIONS {

@@ -38,6 +38,7 @@ pub(crate) fn downtime(root: &Path, what: Downtime) -> anyhow::Result<bool> {
     let bin = root.join("bin");
     anyhow::ensure!(bin.join("libsender.so").exists(), "bin/libsender.so is not there: run make first");
     check_memory(what.large)?;
+    warn_of_load();
     let mut samples: [Vec<Sample>; 2] = [Vec::new(), Vec::new()];
     for round in 1..=what.rounds {
         for (samples, resident) in samples.iter_mut().zip([what.small, what.large]) {
@@ -112,6 +113,19 @@ fn check_memory(large: u64) -> anyhow::Result<()> {
         kib / 1024
     );
     Ok(())
+}
+
+/// Others that want the processors show up in every gap.
+fn warn_of_load() {
+    let load = std::fs::read_to_string("/proc/loadavg").ok();
+    let load: Option<f64> = load.and_then(|text| text.split(' ').next()?.parse().ok());
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    if let Some(load) = load.filter(|load| *load > 1.0) {
+        let _ = writeln!(
+            io::stderr(),
+            "load {load} on {processors} processors: others will be part of the result"
+        );
+    }
 }
 
 #[cfg(test)]

@@ -57,6 +57,11 @@ impl Course {
         true
     }
 
+    /// Whether this is, or may become, the one process that `--once` takes.
+    pub(super) fn counts(&self) -> bool {
+        self.program.is_some() || self.stage != Stage::Over
+    }
+
     /// Where the process lives if its session ends here and now, without another word; `None` if there is nothing
     /// to add to what was told.
     pub(super) fn whereabouts_if_cut_short(&self) -> Option<Whereabouts> {
@@ -122,6 +127,8 @@ mod tests {
         for events in [&[refused][..], &[failed(Whereabouts::Source)], &[]] {
             assert_eq!(after(events).verdict(), None);
         }
+        assert!(!after(&[failed(Whereabouts::Source)]).counts());
+        assert!(after(&[]).counts());
         assert_eq!(after(&[]).whereabouts_if_cut_short(), Some(Whereabouts::Source));
     }
 

@@ -131,9 +131,8 @@ impl Running {
         let line = self.lines.recv_timeout(PATIENCE).context("nothing more comes")?;
         if line.starts_with('{') {
             self.events.push(serde_json::from_str(&line)?);
-        } else {
-            let gap = line.rsplit(' ').next().and_then(|gap| gap.parse().ok());
-            self.ticks.push(Duration::from_micros(gap.with_context(|| format!("a line of ticks: {line}"))?));
+        } else if let Some((_, gap)) = line.split_once(" largest_gap_us ") {
+            self.ticks.push(Duration::from_micros(gap.parse().with_context(|| format!("reading '{line}'"))?));
         }
         Ok(())
     }
