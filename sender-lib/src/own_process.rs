@@ -4,7 +4,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use engine::Failure;
-use memory::{Addr, PageRange};
+use memory::{Addr, Backing, PageRange, RangeSet, Sharing};
 use page_server::{ReadRun, SourceProcess};
 use protocol::{DescriptionKind, FileVerdict, Manifest, SignalAction, ThreadRecord};
 
@@ -39,6 +39,26 @@ impl OwnProcess {
     }
 }
 
+impl OwnProcess {
+    /// The eager pages and those of shared objects. An object stays what it is when the program drops, moves or
+    /// doubles a mapping of it, and the kernel reports `MADV_DONTNEED`, which leaves the object alone, and
+    /// `MADV_REMOVE`, which does not, as the same event: so a page of an object must be in it before either happens.
+    fn with_shared_objects(&mut self, manifest: &Manifest) -> Vec<PageRange> {
+        let mut eager: RangeSet = manifest.eager.iter().copied().collect();
+        let lazy: RangeSet = manifest.lazy.iter().copied().collect();
+        let of_objects = manifest
+            .vmas
+            .iter()
+            .filter(|vma| vma.sharing == Sharing::Shared && matches!(vma.backing, Backing::Object { .. }));
+        for range in of_objects.flat_map(|vma| lazy.runs_in(vma.range)) {
+            for data in self.memory.scan(range) {
+                eager.insert(data);
+            }
+        }
+        eager.runs().collect()
+    }
+}
+
 impl SourceProcess for OwnProcess {
     fn accept_verdicts(&mut self, files: Vec<FileVerdict>) {
         self.verdicts = files;
@@ -59,6 +79,7 @@ impl SourceProcess for OwnProcess {
         .map_err(Failure::Local)?;
         as_before(&mut manifest);
         self.memory.set_mappings(&manifest.vmas);
+        manifest.eager = self.with_shared_objects(&manifest);
         self.bound = bound_sockets(&manifest);
         Ok(manifest)
     }
