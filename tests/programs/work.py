@@ -17,7 +17,9 @@ def work(name: int, results: dict) -> None:
         text = json.dumps(dict(sorted(table.items())))
         state.update(text.encode())
         if number % 50 == 0:
-            print(f"thread {name} round {number} {state.hexdigest()[:16]}" if THREADS == 1 else "a round", flush=True)
+            # One write a line: threads must not share one out between them.
+            sys.stdout.write(f"thread {name} round {number} {state.hexdigest()[:16]}\n" if THREADS == 1 else "a round\n")
+            sys.stdout.flush()
     results[name] = state.hexdigest()
 
 

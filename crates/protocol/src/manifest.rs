@@ -221,8 +221,6 @@ pub struct FileRecord {
     pub size: u64,
     /// Device and inode: prove the same file together with an equal boot id.
     pub identity: (u64, u64),
-    /// Modification and change time in nanoseconds: the file has not been rewritten since.
-    pub times: (i64, i64),
     /// How another machine can tell that its file is the same.
     pub proof: FileProof,
 }

@@ -56,11 +56,5 @@ fn process() -> ProcessRecord {
 }
 
 fn executable() -> FileRecord {
-    FileRecord {
-        path: b"/bin/true".to_vec(),
-        size: 1,
-        identity: (1, 1),
-        times: (0, 0),
-        proof: FileProof::None,
-    }
+    FileRecord { path: b"/bin/true".to_vec(), size: 1, identity: (1, 1), proof: FileProof::None }
 }

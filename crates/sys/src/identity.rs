@@ -42,7 +42,6 @@ pub fn record(path: &[u8], status: &FileStatus, proof: FileProof) -> FileRecord 
         path: path.to_vec(),
         size: status.size,
         identity: (status.device.number(), status.inode),
-        times: (status.modified_ns, status.changed_ns),
         proof,
     }
 }

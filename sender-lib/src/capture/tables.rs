@@ -83,7 +83,6 @@ fn unproven(mapping: &Mapping) -> FileRecord {
         path: mapping.name.clone(),
         size: 0,
         identity: (mapping.device.number(), mapping.inode),
-        times: (0, 0),
         proof: NEVER,
     }
 }
