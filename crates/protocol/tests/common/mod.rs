@@ -1,0 +1,149 @@
+//! A manifest with every kind of record in it.
+
+use memory::{Addr, Backing, PAGE_SIZE, PageRange, Protection, Sharing, Vma, VmaFlags, VmaName};
+use protocol::{
+    Credentials, Description, DescriptionKind, Descriptor, FileProof, FileRecord, HostFacts, Listener,
+    Manifest, MmFields, ObjectRecord, PipeEnd, PipeRecord, ProcessRecord, ResourceLimit, RseqRecord,
+    SignalAction, SocketPairRecord, StreamKind, ThreadRecord, VdsoRecord, WatchRecord, XsaveLayout,
+};
+
+/// `pages` pages from page number `start`.
+pub(crate) fn range(start: u64, pages: u64) -> PageRange {
+    PageRange::from_pages(Addr(start * PAGE_SIZE), pages).expect("a small range")
+}
+
+pub(crate) fn manifest() -> Manifest {
+    Manifest {
+        host: HostFacts {
+            boot_id: [7; 16],
+            xsave: XsaveLayout { components: 0xe7, size: 2696, features: [1, 2, 3, 4, u32::MAX] },
+            vdso: VdsoRecord {
+                range: range(0x7_0000_0000, 6),
+                code: Addr(0x7000_0000_4000),
+                build_id: vec![9; 4],
+            },
+        },
+        process: process(),
+        threads: vec![thread()],
+        files: files(),
+        objects: vec![ObjectRecord {
+            name: b"heap".to_vec(),
+            size: 8192,
+            seals: 1,
+            content: vec![(4096, b"bytes".to_vec())],
+        }],
+        vmas: vmas(),
+        pipes: vec![PipeRecord { capacity: 65_536, content: b"in flight".to_vec() }],
+        socket_pairs: vec![SocketPairRecord { kind: 1, content: [b"to 0".to_vec(), Vec::new()] }],
+        descriptions: descriptions(),
+        descriptors: vec![Descriptor { fd: 3, close_on_exec: true, description: 0 }],
+        eager: vec![range(0x400, 1)],
+        lazy: vec![range(0x500, 100)],
+        parasite_state: range(0x600, 1),
+        leaving_gate: Addr(0x601_040),
+    }
+}
+
+fn process() -> ProcessRecord {
+    ProcessRecord {
+        pid: 4242,
+        executable: 0,
+        mm: MmFields {
+            start_code: 1,
+            end_code: 2,
+            start_brk: 0x55_5555_5550,
+            brk: 0x55_5555_5559,
+            ..MmFields::default()
+        },
+        auxv: vec![0; 16],
+        working_directory: b"/srv/\xff".to_vec(),
+        credentials: Credentials { user: 1000, group: 100, groups: vec![4, 24], capabilities: 1 << 40 },
+        umask: 0o22,
+        personality: 0,
+        limits: vec![ResourceLimit { soft: 1024, hard: u64::MAX }],
+        actions: vec![SignalAction {
+            handler: 0x40_1000,
+            flags: 0x0400_0004,
+            restorer: 0x40_2000,
+            mask: 1 << 63,
+        }],
+        pending: 0x200,
+        dumpable: 1,
+        keep_capabilities: false,
+        no_new_privileges: true,
+        child_subreaper: false,
+        thp_disable: true,
+    }
+}
+
+fn thread() -> ThreadRecord {
+    ThreadRecord {
+        tid: 4242,
+        frame: Addr(0x7fff_0000_1000),
+        frame_len: 3000,
+        fs_base: 0x7f00_0000_0740,
+        gs_base: 0,
+        clear_child_tid: Addr(0x7f00_0000_0a10),
+        robust_list: (Addr(0x7f00_0000_0a20), 24),
+        rseq: Some(RseqRecord { addr: Addr(0x7f00_0000_1060), len: 32, signature: 0x5305_3053 }),
+        name: *b"worker\0\0\0\0\0\0\0\0\0\0",
+        pending: 0,
+    }
+}
+
+fn files() -> Vec<FileRecord> {
+    let file = |path: &[u8], proof| FileRecord {
+        path: path.to_vec(),
+        size: 70_000,
+        identity: (2049, 131_074),
+        times: (1_700_000_000_000_000_000, -1),
+        proof,
+    };
+    vec![
+        file(b"/usr/bin/true", FileProof::BuildId(vec![1, 2, 3])),
+        file(b"/data", FileProof::Content([5; 16])),
+        file(b"/log", FileProof::None),
+    ]
+}
+
+fn vmas() -> Vec<Vma> {
+    let vma = |start, sharing, name, backing| Vma {
+        range: range(start, 16),
+        protection: Protection { read: true, write: start % 2 == 0, execute: false },
+        sharing,
+        flags: VmaFlags { grows_down: name == VmaName::Stack, locked: true, ..VmaFlags::default() },
+        name,
+        backing,
+    };
+    vec![
+        vma(0x400, Sharing::Private, VmaName::Plain, Backing::File { file: 1, offset: 4096 }),
+        vma(0x500, Sharing::Private, VmaName::Heap, Backing::Anonymous),
+        vma(0x701, Sharing::Shared, VmaName::Plain, Backing::Object { object: 0, offset: 0 }),
+        vma(0x7_fff0_0000, Sharing::Private, VmaName::Stack, Backing::Anonymous),
+    ]
+}
+
+fn descriptions() -> Vec<Description> {
+    let listener = Listener {
+        domain: 2,
+        address: vec![2, 0, 0x1f, 0x90],
+        backlog: 128,
+        reuse_address: true,
+        reuse_port: false,
+        v6_only: false,
+    };
+    let kinds = vec![
+        DescriptionKind::File { file: 2, offset: 12 },
+        DescriptionKind::Device { path: b"/dev/null".to_vec() },
+        DescriptionKind::Stream(StreamKind::Output),
+        DescriptionKind::Pipe { pipe: 0, end: PipeEnd::Write },
+        DescriptionKind::SocketPair { pair: 0, end: 1 },
+        DescriptionKind::Event { count: 3, semaphore: true },
+        DescriptionKind::Epoll { watches: vec![WatchRecord { fd: 3, events: 1, data: 3 }] },
+        DescriptionKind::Listener(listener),
+        DescriptionKind::Socket { domain: 2, kind: 2, protocol: 0, address: Vec::new() },
+        DescriptionKind::LostConnection { domain: 10 },
+        DescriptionKind::Object { object: 0, offset: 7 },
+    ];
+    kinds.into_iter().map(|kind| Description { flags: 2, kind }).collect()
+}
