@@ -23,6 +23,7 @@ mod requirements;
 mod stages;
 mod step;
 mod threads;
+mod timers;
 pub mod trampoline;
 
 pub use blank::{BlankChild, ChildError, Results};

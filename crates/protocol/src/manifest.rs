@@ -101,6 +101,10 @@ pub struct ProcessRecord {
     pub actions: Vec<SignalAction>,
     /// Signals pending for the whole process, bit n-1 for signal n.
     pub pending: u64,
+    /// `setitimer(2)`: real, virtual, profiling.
+    pub interval_timers: [TimerTimes; 3],
+    /// `timer_create(2)`, ascending by id.
+    pub timers: Vec<TimerRecord>,
     /// `PR_GET_DUMPABLE`
     pub dumpable: u8,
     /// `PR_GET_KEEPCAPS`
@@ -134,6 +138,34 @@ pub struct ResourceLimit {
     pub soft: u64,
     /// Up to where it may be raised.
     pub hard: u64,
+}
+
+/// When a timer goes off; all zero while it is not armed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct TimerTimes {
+    /// Between two expiries, in nanoseconds; 0 for a timer that goes off once.
+    pub interval_ns: u64,
+    /// Until the next expiry, in nanoseconds; 0 for one that is not armed.
+    pub remaining_ns: u64,
+}
+
+/// A timer made by `timer_create(2)`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TimerRecord {
+    /// What the kernel calls it.
+    pub id: u32,
+    /// `CLOCK_*`
+    pub clock: i32,
+    /// `sigev_signo`
+    pub signal: u32,
+    /// `sigev_value`
+    pub value: u64,
+    /// `sigev_notify`: 0 signals the process, 1 nobody, 4 a thread.
+    pub notify: u32,
+    /// The thread to signal.
+    pub thread: u32,
+    /// When it goes off.
+    pub times: TimerTimes,
 }
 
 /// `struct kernel_sigaction`.

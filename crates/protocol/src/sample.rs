@@ -51,6 +51,8 @@ fn process() -> ProcessRecord {
         keep_capabilities: false,
         no_new_privileges: false,
         child_subreaper: false,
+        interval_timers: Default::default(),
+        timers: Vec::new(),
         thp_disable: false,
     }
 }

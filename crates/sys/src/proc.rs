@@ -7,6 +7,7 @@ pub mod maps;
 pub mod smaps;
 pub mod stat;
 pub mod status;
+pub mod timers;
 
 use alloc::vec::Vec;
 use core::ffi::CStr;

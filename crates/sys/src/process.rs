@@ -107,29 +107,40 @@ pub fn set_dumpable(value: u32) -> Result<(), Errno> {
     unsafe { syscall(nr::PRCTL, [PR_SET_DUMPABLE, value as usize, 0, 0, 0, 0]) }.map(|_| ())
 }
 
-/// Whether setitimer(2) has armed one of the three interval timers.
+/// What setitimer(2) has armed: real, virtual and profiling timer, as (interval, time left) in nanoseconds.
 ///
 /// # Errors
 /// Those of getitimer(2).
-pub fn has_interval_timer() -> Result<bool, Errno> {
-    for which in 0..3 {
+pub fn interval_timers() -> Result<[(u64, u64); 3], Errno> {
+    let mut timers = [(0, 0); 3];
+    for (which, timer) in timers.iter_mut().enumerate() {
         // struct itimerval: interval and value, seconds and microseconds each.
-        let mut timer = [0_u64; 4];
+        let mut times = [0_u64; 4];
         // SAFETY: the kernel writes one struct itimerval through the pointer.
-        unsafe { syscall3(nr::GETITIMER, which, timer.as_mut_ptr().expose_provenance(), 0) }?;
-        let [_, _, seconds, microseconds] = timer;
-        if seconds | microseconds != 0 {
-            return Ok(true);
-        }
+        unsafe { syscall3(nr::GETITIMER, which, times.as_mut_ptr().expose_provenance(), 0) }?;
+        *timer = pair(times, 1000);
     }
-    Ok(false)
+    Ok(timers)
 }
 
-/// Whether timer_create(2) has made a timer; a kernel without `/proc/self/timers` does not tell.
-#[must_use]
-pub fn has_posix_timer() -> bool {
-    const LIMIT: usize = 1 << 20;
-    file::read_file(c"/proc/self/timers", LIMIT).is_ok_and(|list| !list.is_empty())
+/// Interval and time left of the timer that timer_create(2) called `id`, in nanoseconds.
+///
+/// # Errors
+/// `EINVAL` when there is no such timer.
+pub fn timer(id: u32) -> Result<(u64, u64), Errno> {
+    let mut times = [0_u64; 4];
+    // SAFETY: the kernel writes one struct itimerspec through the pointer.
+    unsafe { syscall3(nr::TIMER_GETTIME, id as usize, times.as_mut_ptr().expose_provenance(), 0) }?;
+    Ok(pair(times, 1))
+}
+
+/// Interval and value of a timer in nanoseconds; `unit` is how many of them its fractions count.
+fn pair([interval, interval_fraction, value, value_fraction]: [u64; 4], unit: u64) -> (u64, u64) {
+    const SECOND: u64 = 1_000_000_000;
+    let total = |seconds: u64, fraction: u64| {
+        seconds.saturating_mul(SECOND).saturating_add(fraction.saturating_mul(unit))
+    };
+    (total(interval, interval_fraction), total(value, value_fraction))
 }
 
 /// Whether the process has asked for the AMX tile registers (`ARCH_GET_XCOMP_PERM`).
@@ -188,7 +199,8 @@ mod tests {
     fn an_ordinary_process_is_dumpable_and_has_no_timer() {
         assert_eq!(flag(Flag::Dumpable), Ok(1));
         assert_eq!(flag(Flag::ChildSubreaper), Ok(0));
-        assert_eq!(has_interval_timer(), Ok(false));
+        assert_eq!(interval_timers(), Ok([(0, 0); 3]));
+        assert_eq!(timer(7), Err(Errno::EINVAL));
         assert!(!may_use_tiles());
         assert!(program_break().is_ok_and(|end| end != 0));
         assert!(personality().is_ok());

@@ -15,7 +15,7 @@ use super::descriptors::{self, Bind};
 use super::mappings::{self, Mappings};
 use super::requirements::Here;
 use super::threads::Threads;
-use super::{BlankChild, Hole, RestoreError, Step, files, objects, process, threads};
+use super::{BlankChild, Hole, RestoreError, Step, files, objects, process, threads, timers};
 use crate::guardian::Guardian;
 
 /// Numbers below this are left to the program for descriptors that it still opens; the control socket is
@@ -120,6 +120,7 @@ impl Restorer<Reserved> {
         objects::seal(manifest, &objects)?;
         let threads = threads::make(&mut self.child, manifest, self.here.change(manifest)?)?;
         threads::raise_pending(&self.child, manifest)?;
+        timers::make(&self.child, manifest)?;
         process::set_limits(&self.child, &manifest.process)?;
         let Reserved { uffd, memory, .. } = self.stage;
         let stage = Mapped { image: Image { manifest: manifest.clone(), threads, binds, memory }, uffd };

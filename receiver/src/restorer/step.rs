@@ -39,6 +39,10 @@ pub enum Step {
     Rseq(u32),
     /// A pending signal.
     RaiseSignal(u32),
+    /// A timer of timer_create, by its id.
+    MakeTimer(u32),
+    /// Setting a timer going.
+    ArmTimer,
     /// The last steps.
     Leave,
     /// A probe by a test.
@@ -64,6 +68,8 @@ impl fmt::Display for Step {
             Self::Thread(tid) => write!(f, "creating thread {tid}"),
             Self::Rseq(tid) => write!(f, "registering the rseq area of thread {tid}"),
             Self::RaiseSignal(signal) => write!(f, "raising pending signal {signal}"),
+            Self::MakeTimer(id) => write!(f, "making timer {id}"),
+            Self::ArmTimer => write!(f, "setting a timer going"),
             Self::Leave => write!(f, "leaving for the program"),
             Self::Probe => write!(f, "probing"),
         }

@@ -13,7 +13,7 @@ use protocol::{Manifest, ThreadRecord};
 
 use super::credentials::Change;
 use super::layout::{Layout, THREAD_BYTES, THREAD_OPS};
-use super::{BlankChild, Program, RestoreError, Step, process};
+use super::{BlankChild, Program, RestoreError, Step, process, timers};
 
 /// Threads that one program of the main thread makes or awaits at most.
 const THREADS_PER_PROGRAM: usize = 1024;
@@ -184,6 +184,7 @@ pub(super) fn last_program(child: &BlankChild, manifest: &Manifest) -> Result<Pr
     let layout = child.layout();
     let main = manifest.threads.first().ok_or(RestoreError::NoMainThread)?;
     let mut program = child.program();
+    timers::arm(&mut program, manifest);
     program.step(Step::Leave);
     program.call(libc::SYS_write, [u64::from(child.control_number()), layout.token().0, 8]);
     program.close(child.control_number());

@@ -9,6 +9,7 @@ mod descriptors;
 mod image;
 mod lifecycle;
 mod mappings;
+mod timers;
 mod whole;
 
 /// What a case says when it cannot run here.
@@ -26,7 +27,8 @@ fn main() {
         .chain(whole::CASES)
         .chain(descriptors::CASES)
         .chain(mappings::CASES)
-        .chain(lifecycle::CASES);
+        .chain(lifecycle::CASES)
+        .chain(timers::CASES);
     let mut passed = 0;
     for (name, case) in cases.filter(|(name, _)| name.contains(&filter)) {
         match case() {

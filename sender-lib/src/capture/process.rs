@@ -2,10 +2,13 @@
 
 use alloc::vec::Vec;
 
-use protocol::{Credentials, HostFacts, MmFields, ProcessRecord, ResourceLimit, SignalAction};
+use protocol::{
+    Credentials, HostFacts, MmFields, ProcessRecord, ResourceLimit, SignalAction, TimerRecord, TimerTimes,
+};
 use sys::proc::maps::Mapping;
 use sys::proc::stat::{self, Stat};
 use sys::proc::status::{self, Status};
+use sys::proc::timers;
 use sys::process::{self, Flag};
 use sys::{file, identity, signal, thread};
 
@@ -28,18 +31,12 @@ pub(crate) fn host(mappings: &[Mapping]) -> Result<HostFacts, Refusal> {
 
 /// Refuses what no manifest of this version can hold. Looks at every thread, so only while the process runs.
 pub(crate) fn check(threads: &[u32]) -> Result<(), Refusal> {
-    let asking = Refusal::kernel("asking for child processes and timers");
+    let asking = Refusal::kernel("asking for child processes");
     if process::has_children().map_err(&asking)? {
         return Err(ProcessTrait::Children.into());
     }
     if process::may_use_tiles() {
         return Err(ProcessTrait::Tiles.into());
-    }
-    if process::has_interval_timer().map_err(&asking)? {
-        return Err(ProcessTrait::IntervalTimer.into());
-    }
-    if process::has_posix_timer() {
-        return Err(ProcessTrait::PosixTimer.into());
     }
     let root = file::read_link(c"/proc/thread-self/root");
     if root.map_err(Refusal::kernel("looking at the root directory"))? != b"/" {
@@ -88,6 +85,10 @@ pub(crate) fn record(park_action: Option<SignalAction>, files: &mut Files) -> Re
         limits: limits()?,
         actions,
         pending: status.shared_pending,
+        interval_timers: process::interval_timers()
+            .map_err(Refusal::kernel("reading interval timers"))?
+            .map(times),
+        timers: timers()?,
         dumpable: u8::try_from(flag(Flag::Dumpable)?).unwrap_or(0),
         keep_capabilities: flag(Flag::KeepCapabilities)? != 0,
         no_new_privileges: status.no_new_privileges,
@@ -104,6 +105,26 @@ fn actions() -> Result<Vec<SignalAction>, Refusal> {
             Ok(SignalAction { handler, flags, restorer, mask })
         })
         .collect()
+}
+
+fn timers() -> Result<Vec<TimerRecord>, Refusal> {
+    let record = |timer: timers::Timer| {
+        let left = process::timer(timer.id).map_err(Refusal::kernel("reading a timer"))?;
+        Ok(TimerRecord {
+            id: timer.id,
+            clock: timer.clock,
+            signal: timer.signal,
+            value: timer.value,
+            notify: timer.notify,
+            thread: timer.target,
+            times: times(left),
+        })
+    };
+    timers::own()?.into_iter().map(record).collect()
+}
+
+const fn times((interval_ns, remaining_ns): (u64, u64)) -> TimerTimes {
+    TimerTimes { interval_ns, remaining_ns }
 }
 
 fn executable(files: &mut Files) -> Result<u32, Refusal> {

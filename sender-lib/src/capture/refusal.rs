@@ -54,10 +54,6 @@ pub(crate) enum ProcessTrait {
     Init,
     /// It has asked for AMX tiles.
     Tiles,
-    /// It has armed `setitimer`.
-    IntervalTimer,
-    /// It has made a timer with `timer_create`.
-    PosixTimer,
     /// Real, effective and saved ids differ.
     MixedIds,
     /// Its root directory is not `/`.
@@ -191,8 +187,6 @@ impl ProcessTrait {
             Self::DeadMainThread => "the main thread has ended before its process: not moved in this version",
             Self::Init => "a thread has id 1, which cannot be given to a moved process",
             Self::Tiles => "the process may use AMX tiles, which this version does not move",
-            Self::IntervalTimer => "an interval timer is armed (setitimer), which this version does not move",
-            Self::PosixTimer => "the process has a timer (timer_create), which this version does not move",
             Self::MixedIds => "real, effective and saved ids differ, which this version does not move",
             Self::Chroot => "the process has a root directory of its own, which this version does not move",
             Self::NoWorkingDirectory => "the working directory is deleted: change to another one first",
