@@ -79,6 +79,8 @@ pub struct FaultHandler<'process, P> {
     watched: usize,
     notified: bool,
     next_progress: Instant,
+    /// When the engine's clock began. The standard library reads it without a system call.
+    epoch: std::time::Instant,
 }
 
 impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
@@ -91,7 +93,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
         channels.register(poll.registry())?;
         let mut handler = Self {
             process,
-            engine: Destination::new(config, now()),
+            engine: Destination::new(config, Instant::default()),
             channels,
             spaces: Spaces::new(),
             poll,
@@ -108,6 +110,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             watched: 0,
             notified: true,
             next_progress: Instant::default(),
+            epoch: std::time::Instant::now(),
         };
         handler.watch_process()?;
         Ok(handler)
@@ -153,7 +156,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     fn settle(&mut self) -> Result<(), HandlerError> {
         loop {
             while let Some(input) = self.inputs.pop_front() {
-                self.engine.handle(now(), input);
+                self.engine.handle(self.now(), input);
             }
             let Some(action) = self.engine.poll_action() else { break };
             self.perform(action)?;
@@ -168,7 +171,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
         if frames || self.spaces.may_have_news() || self.notified || self.lost.is_some() {
             return Some(Duration::ZERO);
         }
-        self.engine.poll_timeout().map(|at| at.since(now()))
+        self.engine.poll_timeout().map(|at| at.since(self.now()))
     }
 
     fn wait(&mut self, patience: Option<Duration>) -> Result<(), HandlerError> {
@@ -237,14 +240,19 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     }
 
     fn tell_progress(&mut self) {
-        if self.running.is_some() && self.next_progress <= now() {
-            self.next_progress = now() + PROGRESS_INTERVAL;
+        if self.running.is_some() && self.next_progress <= self.now() {
+            self.next_progress = self.now() + PROGRESS_INTERVAL;
             self.process.measured(Measurement::Progress(self.engine.progress()));
         }
     }
 
+    /// Time as the engine counts it.
+    fn now(&self) -> Instant {
+        Instant(u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
     fn take_time(&mut self) {
-        if self.engine.poll_timeout().is_some_and(|at| at <= now()) {
+        if self.engine.poll_timeout().is_some_and(|at| at <= self.now()) {
             self.inputs.push_back(DestinationInput::Tick);
         }
     }
@@ -314,7 +322,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     /// Lets the last frames leave, and waits for the other side to hang up first: closing a socket with unread
     /// bytes would destroy what is still on its way there.
     fn say_farewell(&mut self) -> Result<(), HandlerError> {
-        let deadline = now() + FAREWELL;
+        let deadline = self.now() + FAREWELL;
         loop {
             while self.channels.get(Channel::Control).may_have_frame() {
                 match self.channels.get_mut(Channel::Control).receive() {
@@ -325,7 +333,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
                 self.inputs.clear();
             }
             let control = self.channels.get(Channel::Control);
-            let left = deadline.since(now());
+            let left = deadline.since(self.now());
             if control.is_over() || left.is_zero() {
                 return Ok(());
             }
@@ -334,10 +342,6 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     }
 }
 
-/// Time as the engine counts it.
-pub(crate) fn now() -> Instant {
-    Instant(sys::clock::monotonic_ns())
-}
 
 const fn nonsense(error: &ConnectionError) -> &'static str {
     match error {
