@@ -24,7 +24,7 @@ use protocol::{FileVerdict, Manifest, SignalAction, ThreadRecord};
 use sys::proc::maps;
 
 use descriptors::Table;
-use refusal::{Note, ProcessTrait, Refusal};
+use refusal::{Doing, Note, ProcessTrait, Refusal};
 use tables::{Files, Objects};
 use thread::Parked;
 
@@ -55,7 +55,7 @@ pub(crate) struct Captured {
 /// # Errors
 /// What cannot be moved.
 pub(crate) fn running(around: &Surroundings<'_>) -> Result<Captured, Refusal> {
-    let tids = sys::process::other_threads().map_err(Refusal::kernel("listing the threads"))?;
+    let tids = sys::process::other_threads().map_err(Refusal::kernel(Doing::Threads))?;
     process::check(&tids)?;
     build(around, thread::listed(&tids), None)
 }
@@ -85,7 +85,7 @@ pub(crate) fn stopped(
     before: &Manifest,
     verdicts: &[FileVerdict],
 ) -> Result<Captured, Refusal> {
-    if sys::process::has_children().map_err(Refusal::kernel("asking for child processes"))? {
+    if sys::process::has_children().map_err(Refusal::kernel(Doing::Children))? {
         return Err(ProcessTrait::Children.into());
     }
     let captured = build(around, thread::complete(parked)?, Some((before, verdicts)))?;

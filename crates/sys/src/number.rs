@@ -12,12 +12,6 @@ pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
     value(digits, 10)
 }
 
-/// The value of `digits`, all of them octal.
-#[must_use]
-pub(crate) fn octal(digits: &[u8]) -> Option<u64> {
-    value(digits, 8)
-}
-
 fn value(digits: &[u8], radix: u32) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -40,6 +34,23 @@ pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty())
 }
 
+/// The value of the first line `NAME: value` of `text`, without the blanks around it.
+#[must_use]
+pub(crate) fn field<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    lines.find_map(|line| {
+        let value = line.strip_prefix(name)?.strip_prefix(b":")?;
+        Some(value.trim_ascii())
+    })
+}
+
+/// The number in the first line `NAME: value` of `text`, or 0 if there is no such line: older kernels have fewer.
+/// `None` for a line with anything else.
+#[must_use]
+pub(crate) fn number_of(text: &[u8], name: &[u8], radix: u32) -> Option<u64> {
+    field(text, name).map_or(Some(0), |digits| value(digits, radix))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,7 +64,8 @@ mod tests {
         assert_eq!(decimal(b""), None);
         assert_eq!(decimal(b"-1"), None);
         assert_eq!(decimal(b"+1"), None);
-        assert_eq!(octal(b"0022"), Some(0o22));
-        assert_eq!(octal(b"8"), None);
+        assert_eq!(number_of(b"a: 1\nmask:\t0022\n", b"mask", 8), Some(0o22));
+        assert_eq!(number_of(b"mask: 8\n", b"mask", 8), None);
+        assert_eq!(number_of(b"masked: 8\n", b"mask", 8), Some(0));
     }
 }

@@ -16,20 +16,51 @@ use core::fmt;
 use crate::number::split_once;
 use crate::{Errno, file};
 
+/// A file of `/proc/self`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProcFile {
+    /// `maps`
+    Maps,
+    /// `smaps`
+    Smaps,
+    /// `stat`
+    Stat,
+    /// `status`
+    Status,
+    /// `fdinfo/NUMBER`
+    FdInfo,
+    /// `timers`
+    Timers,
+}
+
+impl fmt::Display for ProcFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("/proc/self/")?;
+        f.write_str(match self {
+            Self::Maps => "maps",
+            Self::Smaps => "smaps",
+            Self::Stat => "stat",
+            Self::Status => "status",
+            Self::FdInfo => "fdinfo",
+            Self::Timers => "timers",
+        })
+    }
+}
+
 /// A file under `/proc` that could not be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProcError {
     /// It could not be read.
     Read {
         /// Which file.
-        file: &'static str,
+        file: ProcFile,
         /// Why.
         errno: Errno,
     },
     /// It does not look as proc(5) says.
     Malformed {
         /// Which file.
-        file: &'static str,
+        file: ProcFile,
     },
 }
 
@@ -53,7 +84,7 @@ const LONGEST_LINE: usize = 256 << 10;
 /// can hold.
 fn for_each_line(
     path: &CStr,
-    name: &'static str,
+    name: ProcFile,
     each: &mut dyn FnMut(&[u8]) -> Result<(), ProcError>,
 ) -> Result<(), ProcError> {
     let failed = |errno| ProcError::Read { file: name, errno };
@@ -80,6 +111,6 @@ fn for_each_line(
     }
 }
 
-fn read(path: &CStr, name: &'static str, limit: usize) -> Result<Vec<u8>, ProcError> {
+fn read(path: &CStr, name: ProcFile, limit: usize) -> Result<Vec<u8>, ProcError> {
     file::read_file(path, limit).map_err(|errno| ProcError::Read { file: name, errno })
 }

@@ -6,7 +6,7 @@ use sys::proc::fdinfo::{self, FdInfo};
 use sys::status::{self, Device, FileType};
 
 use super::descriptors::{Context, Facts, stream_for};
-use super::refusal::{DescriptorTrait, Refusal};
+use super::refusal::{DescriptorTrait, Doing, Refusal};
 use super::{pipes, sockets};
 
 /// Character devices that hold no state, with the name that every machine has them under.
@@ -69,8 +69,7 @@ fn object(facts: &Facts, info: &FdInfo, context: &mut Context<'_>) -> Result<Des
     let (limit, is_stopped) = (context.content_left(), context.is_stopped);
     let (object, record) = context.objects.of_descriptor(name, &facts.status);
     if let Some(record) = record {
-        let extents = descriptor::content(facts.fd, size, limit)
-            .map_err(Refusal::kernel("reading a memfd or a deleted file of at most 8 MiB"))?;
+        let extents = descriptor::content(facts.fd, size, limit).map_err(Refusal::kernel(Doing::Content))?;
         let bytes = extents.iter().map(|(_, bytes)| bytes.len()).sum();
         record.size = size;
         record.seals = descriptor::seals(facts.fd).unwrap_or(0);

@@ -11,7 +11,7 @@ use sys::Errno;
 use sys::descriptor::{self, Sameness};
 use sys::status::{self, FileStatus, FileType};
 
-use super::refusal::{DescriptorTrait, Note, ProcessTrait, Refusal};
+use super::refusal::{DescriptorTrait, Doing, Note, ProcessTrait, Refusal};
 use super::tables::{Files, Objects};
 use super::{classify, pipes, sockets};
 
@@ -126,7 +126,7 @@ pub(crate) fn collect(
 }
 
 fn facts(own: &[u32]) -> Result<Vec<Facts>, Refusal> {
-    let failed = Refusal::kernel("listing the descriptors");
+    let failed = Refusal::kernel(Doing::Descriptors);
     let numbers = descriptor::numbers().map_err(&failed)?;
     let mut all = Vec::with_capacity(numbers.len());
     for fd in numbers.into_iter().filter(|fd| !own.contains(fd)) {

@@ -7,7 +7,7 @@ use protocol::{FileVerdict, ThreadRecord};
 use sys::own_memory;
 use sys::pagemap::{Pagemap, Wanted};
 
-use super::refusal::Refusal;
+use super::refusal::{Doing, Refusal};
 use super::tables::Objects;
 
 /// Entries of a robust list that are followed, as in the kernel (`ROBUST_LIST_LIMIT`).
@@ -51,7 +51,7 @@ pub(crate) fn eager(
     leaving_gate: Addr,
     never: PageRange,
 ) -> Result<Vec<PageRange>, Refusal> {
-    let failed = Refusal::kernel("looking for changed pages");
+    let failed = Refusal::kernel(Doing::Pages);
     let mut wanted = RangeSet::new();
     for thread in threads {
         of_thread(thread, &mut wanted);

@@ -6,7 +6,7 @@ use protocol::{DescriptionKind, PipeEnd, PipeRecord};
 use sys::descriptor::{self, pipe};
 
 use super::descriptors::{Context, Facts, stream_for};
-use super::refusal::{DescriptorTrait, Note, Refusal};
+use super::refusal::{DescriptorTrait, Doing, Note, Refusal};
 
 /// The manifest's pipes, each once, by inode.
 #[derive(Default)]
@@ -34,7 +34,7 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
                 && (other.is_readable(), other.is_writable()) != (facts.is_readable(), facts.is_writable())
         });
     if !is_inside {
-        let readiness = descriptor::readiness(facts.fd).map_err(Refusal::kernel("looking at a pipe"))?;
+        let readiness = descriptor::readiness(facts.fd).map_err(Refusal::kernel(Doing::Pipe))?;
         // A pipe whose writers have gone holds all that will ever come: it moves with its bytes.
         if !(end == PipeEnd::Read && readiness.hang_up) {
             if let Some(stream) = stream_for(facts, context.all) {
@@ -50,7 +50,7 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
 
 /// The index of the record of the pipe behind `facts`.
 fn record(facts: &Facts, context: &mut Context<'_>) -> Result<u32, Refusal> {
-    let failed = Refusal::kernel("looking at a pipe");
+    let failed = Refusal::kernel(Doing::Pipe);
     let inode = facts.status.inode;
     let known = context.pipes.inodes.iter().position(|known| *known == inode);
     let index = if let Some(index) = known {

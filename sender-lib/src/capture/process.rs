@@ -12,7 +12,7 @@ use sys::proc::timers;
 use sys::process::{self, Flag};
 use sys::{file, identity, signal, thread};
 
-use super::refusal::{ProcessTrait, Refusal};
+use super::refusal::{Doing, ProcessTrait, Refusal};
 use super::tables::Files;
 
 /// Signals that exist.
@@ -23,7 +23,7 @@ const AUXV_LIMIT: usize = 64 << 10;
 /// What must fit the destination.
 pub(crate) fn host(mappings: &[Mapping]) -> Result<HostFacts, Refusal> {
     Ok(HostFacts {
-        boot_id: identity::boot_id().map_err(Refusal::kernel("reading the boot id"))?,
+        boot_id: identity::boot_id().map_err(Refusal::kernel(Doing::BootId))?,
         xsave: identity::xsave_layout(),
         vdso: identity::vdso_record(mappings).ok_or(ProcessTrait::Vdso)?,
     })
@@ -31,7 +31,7 @@ pub(crate) fn host(mappings: &[Mapping]) -> Result<HostFacts, Refusal> {
 
 /// Refuses what no manifest of this version can hold. Looks at every thread, so only while the process runs.
 pub(crate) fn check(threads: &[u32]) -> Result<(), Refusal> {
-    let asking = Refusal::kernel("asking for child processes");
+    let asking = Refusal::kernel(Doing::Children);
     if process::has_children().map_err(&asking)? {
         return Err(ProcessTrait::Children.into());
     }
@@ -39,7 +39,7 @@ pub(crate) fn check(threads: &[u32]) -> Result<(), Refusal> {
         return Err(ProcessTrait::Tiles.into());
     }
     let root = file::read_link(c"/proc/thread-self/root");
-    if root.map_err(Refusal::kernel("looking at the root directory"))? != b"/" {
+    if root.map_err(Refusal::kernel(Doing::Root))? != b"/" {
         return Err(ProcessTrait::Chroot.into());
     }
     threads.iter().try_for_each(|tid| check_thread(*tid))
@@ -52,7 +52,7 @@ fn check_thread(tid: u32) -> Result<(), Refusal> {
     // A thread that has ended since it was listed is no obstacle.
     let Ok(status) = status::of_thread(tid) else { return Ok(()) };
     if status.tracer != 0 {
-        return Err(ProcessTrait::Traced(status.tracer).into());
+        return Err(ProcessTrait::Traced(u32::try_from(status.tracer).unwrap_or(0)).into());
     }
     if status.seccomp != 0 {
         return Err(ProcessTrait::Seccomp.into());
@@ -72,7 +72,7 @@ pub(crate) fn record(park_action: Option<SignalAction>, files: &mut Files) -> Re
     if let (Some(action), Some(slot)) = (park_action, actions.get_mut(PARK_SIGNAL - 1)) {
         *slot = action;
     }
-    let flag = |flag| process::flag(flag).map_err(Refusal::kernel("reading flags of the process"));
+    let flag = |flag| process::flag(flag).map_err(Refusal::kernel(Doing::Flags));
     Ok(ProcessRecord {
         pid: thread::process_id(),
         executable: executable(files)?,
@@ -81,13 +81,11 @@ pub(crate) fn record(park_action: Option<SignalAction>, files: &mut Files) -> Re
         working_directory: working_directory()?,
         credentials: credentials(&status)?,
         umask: status.umask,
-        personality: process::personality().map_err(Refusal::kernel("reading the personality"))?,
+        personality: process::personality().map_err(Refusal::kernel(Doing::Flags))?,
         limits: limits()?,
         actions,
         pending: status.shared_pending,
-        interval_timers: process::interval_timers()
-            .map_err(Refusal::kernel("reading interval timers"))?
-            .map(times),
+        interval_timers: process::interval_timers().map_err(Refusal::kernel(Doing::Timers))?.map(times),
         timers: timers()?,
         dumpable: u8::try_from(flag(Flag::Dumpable)?).unwrap_or(0),
         keep_capabilities: flag(Flag::KeepCapabilities)? != 0,
@@ -101,7 +99,7 @@ fn actions() -> Result<Vec<SignalAction>, Refusal> {
     SIGNALS
         .map(|number| {
             let signal::Action { handler, flags, restorer, mask } =
-                signal::action(number).map_err(Refusal::kernel("reading signal actions"))?;
+                signal::action(number).map_err(Refusal::kernel(Doing::Actions))?;
             Ok(SignalAction { handler, flags, restorer, mask })
         })
         .collect()
@@ -109,7 +107,7 @@ fn actions() -> Result<Vec<SignalAction>, Refusal> {
 
 fn timers() -> Result<Vec<TimerRecord>, Refusal> {
     let record = |timer: timers::Timer| {
-        let left = process::timer(timer.id).map_err(Refusal::kernel("reading a timer"))?;
+        let left = process::timer(timer.id).map_err(Refusal::kernel(Doing::Timers))?;
         Ok(TimerRecord {
             id: timer.id,
             clock: timer.clock,
@@ -128,10 +126,9 @@ const fn times((interval_ns, remaining_ns): (u64, u64)) -> TimerTimes {
 }
 
 fn executable(files: &mut Files) -> Result<u32, Refusal> {
-    let path = file::read_link(c"/proc/thread-self/exe")
-        .map_err(Refusal::kernel("looking at the program's file"))?;
+    let path = file::read_link(c"/proc/thread-self/exe").map_err(Refusal::kernel(Doing::Program))?;
     let status = sys::status::of_path(c"/proc/thread-self/exe");
-    let status = status.map_err(Refusal::kernel("looking at the program's file"))?;
+    let status = status.map_err(Refusal::kernel(Doing::Program))?;
     let reached =
         alloc::ffi::CString::new(path.as_slice()).ok().and_then(|path| sys::status::of_path(&path).ok());
     if reached.is_none_or(|reached| reached.inode != status.inode) {
@@ -147,7 +144,7 @@ fn mm(stat: &Stat) -> Result<MmFields, Refusal> {
         start_data: stat.start_data,
         end_data: stat.end_data,
         start_brk: stat.start_brk,
-        brk: process::program_break().map_err(Refusal::kernel("asking for the end of the heap"))?,
+        brk: process::program_break().map_err(Refusal::kernel(Doing::Heap))?,
         start_stack: stat.start_stack,
         arg_start: stat.arg_start,
         arg_end: stat.arg_end,
@@ -158,15 +155,14 @@ fn mm(stat: &Stat) -> Result<MmFields, Refusal> {
 
 /// The auxiliary vector up to its terminator, whole pairs of words.
 fn auxv() -> Result<Vec<u8>, Refusal> {
-    let mut bytes = file::read_file(c"/proc/thread-self/auxv", AUXV_LIMIT)
-        .map_err(Refusal::kernel("reading the auxiliary vector"))?;
+    let mut bytes =
+        file::read_file(c"/proc/thread-self/auxv", AUXV_LIMIT).map_err(Refusal::kernel(Doing::Auxv))?;
     bytes.truncate(bytes.len() & !15);
     Ok(bytes)
 }
 
 fn working_directory() -> Result<Vec<u8>, Refusal> {
-    let path = file::read_link(c"/proc/thread-self/cwd")
-        .map_err(Refusal::kernel("looking at the working directory"))?;
+    let path = file::read_link(c"/proc/thread-self/cwd").map_err(Refusal::kernel(Doing::WorkingDirectory))?;
     if !path.starts_with(b"/") || path.ends_with(b" (deleted)") {
         return Err(ProcessTrait::NoWorkingDirectory.into());
     }
@@ -184,6 +180,6 @@ fn credentials(status: &Status) -> Result<Credentials, Refusal> {
 }
 
 fn limits() -> Result<Vec<ResourceLimit>, Refusal> {
-    let limits = process::limits().map_err(Refusal::kernel("reading resource limits"))?;
+    let limits = process::limits().map_err(Refusal::kernel(Doing::Limits))?;
     Ok(limits.into_iter().map(|(soft, hard)| ResourceLimit { soft, hard }).collect())
 }

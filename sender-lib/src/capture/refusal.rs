@@ -7,13 +7,59 @@ use memory::Addr;
 use sys::Errno;
 use sys::proc::ProcError;
 
+/// What capture was doing when the kernel said no.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Doing {
+    Threads,
+    Children,
+    BootId,
+    Root,
+    WorkingDirectory,
+    Program,
+    Auxv,
+    Heap,
+    Flags,
+    Limits,
+    Actions,
+    Timers,
+    Descriptors,
+    Content,
+    Pipe,
+    Socket,
+    Pages,
+}
+
+impl Doing {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Threads => "listing the threads",
+            Self::Children => "asking for child processes",
+            Self::BootId => "reading the boot id",
+            Self::Root => "looking at the root directory",
+            Self::WorkingDirectory => "looking at the working directory",
+            Self::Program => "looking at the program's file",
+            Self::Auxv => "reading the auxiliary vector",
+            Self::Heap => "asking for the end of the heap",
+            Self::Flags => "reading flags of the process",
+            Self::Limits => "reading resource limits",
+            Self::Actions => "reading signal actions",
+            Self::Timers => "reading timers",
+            Self::Descriptors => "listing the descriptors",
+            Self::Content => "reading a memfd or a deleted file of at most 8 MiB",
+            Self::Pipe => "looking at a pipe",
+            Self::Socket => "looking at a socket",
+            Self::Pages => "looking for changed pages",
+        }
+    }
+}
+
 /// What stands in the way.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Refusal {
     /// A system call or a file under `/proc` did not work.
     Kernel {
         /// What capture was doing.
-        doing: &'static str,
+        doing: Doing,
         /// Why it did not work.
         errno: Errno,
     },
@@ -43,7 +89,7 @@ pub(crate) enum ProcessTrait {
     /// It has children, dead or alive.
     Children,
     /// A debugger or tracer is attached.
-    Traced(u64),
+    Traced(u32),
     /// It runs under seccomp.
     Seccomp,
     /// A thread is stopped by a signal.
@@ -126,7 +172,7 @@ pub(crate) enum DescriptorTrait {
 
 impl Refusal {
     /// Turns the error of a call that did not work into a refusal.
-    pub(crate) fn kernel(doing: &'static str) -> impl Fn(Errno) -> Self {
+    pub(crate) fn kernel(doing: Doing) -> impl Fn(Errno) -> Self {
         move |errno| Self::Kernel { doing, errno }
     }
 }
@@ -146,7 +192,7 @@ impl From<ProcessTrait> for Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kernel { doing, errno } => write!(f, "{doing}: {errno}"),
+            Self::Kernel { doing, errno } => write!(f, "{}: {errno}", doing.text()),
             Self::Proc(error) => fmt::Display::fmt(error, f),
             Self::Process(what) => fmt::Display::fmt(what, f),
             Self::Mapping { at, what } => {

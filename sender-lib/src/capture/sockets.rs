@@ -6,7 +6,7 @@ use protocol::{DescriptionKind, Listener, SocketPairRecord};
 use sys::descriptor::socket::{self, Kind, TcpState};
 
 use super::descriptors::{Context, Facts, stream_for};
-use super::refusal::{DescriptorTrait, Note, Refusal};
+use super::refusal::{DescriptorTrait, Doing, Note, Refusal};
 
 /// `AF_NETLINK`
 const NETLINK: u32 = 16;
@@ -26,7 +26,7 @@ impl Pairs {
 
 /// The kind of the description behind `facts`, a socket.
 pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
-    let failed = Refusal::kernel("looking at a socket");
+    let failed = Refusal::kernel(Doing::Socket);
     let kind = socket::kind(facts.fd).map_err(&failed)?;
     if !matches!(kind.domain, socket::UNIX | socket::INET | socket::INET6 | NETLINK) {
         return Err(facts.refuse(DescriptorTrait::Socket(kind.domain)));
@@ -52,7 +52,7 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
 }
 
 fn listener(fd: u32, kind: Kind, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
-    let failed = Refusal::kernel("looking at a listening socket");
+    let failed = Refusal::kernel(Doing::Socket);
     let is_internet = kind.domain != socket::UNIX;
     let backlog = if is_internet {
         match socket::tcp_state(fd).map_err(&failed)? {

@@ -3,10 +3,10 @@
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 
-use super::ProcError;
-use crate::number::{decimal, hexadecimal, octal, split_once, words};
+use super::{ProcError, ProcFile};
+use crate::number::{decimal, field, hexadecimal, number_of, split_once, words};
 
-const FILE: &str = "/proc/self/fdinfo";
+const FILE: ProcFile = ProcFile::FdInfo;
 const LIMIT: usize = 64 << 20;
 
 /// One `tfd:` line of an epoll descriptor.
@@ -53,26 +53,28 @@ pub fn of_number(fd: u32) -> Result<FdInfo, ProcError> {
 ///
 /// # Errors
 /// A known line with a value that the kernel would not write.
-pub fn parse(bytes: &[u8]) -> Result<FdInfo, ProcError> {
-    let mut info = FdInfo::default();
-    for line in bytes.split(|byte| *byte == b'\n') {
-        let Some((name, value)) = split_once(line, b':') else { continue };
-        set(&mut info, name, value.trim_ascii()).ok_or(ProcError::Malformed { file: FILE })?;
-    }
-    Ok(info)
+pub fn parse(text: &[u8]) -> Result<FdInfo, ProcError> {
+    lines(text).ok_or(ProcError::Malformed { file: FILE })
 }
 
-fn set(info: &mut FdInfo, name: &[u8], value: &[u8]) -> Option<()> {
-    match name {
-        b"pos" => info.position = decimal(value)?,
-        b"flags" => info.flags = u32::try_from(octal(value)?).ok()?,
-        b"eventfd-count" => info.event_count = Some(hexadecimal(value)?),
-        b"eventfd-semaphore" => info.event_semaphore = decimal(value)? != 0,
-        b"tfd" => info.watches.push(watch(value)?),
-        b"lock" => info.locked = true,
-        _ => {}
+fn lines(text: &[u8]) -> Option<FdInfo> {
+    let mut watches = Vec::new();
+    for line in text.split(|byte| *byte == b'\n') {
+        if let Some(value) = line.strip_prefix(b"tfd:") {
+            watches.push(watch(value)?);
+        }
     }
-    Some(())
+    Some(FdInfo {
+        position: number_of(text, b"pos", 10)?,
+        flags: u32::try_from(number_of(text, b"flags", 8)?).ok()?,
+        event_count: match field(text, b"eventfd-count") {
+            Some(digits) => Some(hexadecimal(digits)?),
+            None => None,
+        },
+        event_semaphore: number_of(text, b"eventfd-semaphore", 10)? != 0,
+        watches,
+        locked: field(text, b"lock").is_some(),
+    })
 }
 
 /// `FD events: HEX data: HEX pos:N ino:HEX sdev:HEX`; numbers are padded, so a colon may stand alone.

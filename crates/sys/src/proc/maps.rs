@@ -4,11 +4,11 @@ use alloc::vec::Vec;
 
 use memory::{Addr, PageRange, Protection, Sharing};
 
-use super::ProcError;
+use super::{ProcError, ProcFile};
 use crate::number::{decimal, hexadecimal, split_once};
 use crate::status::Device;
 
-const FILE: &str = "/proc/self/maps";
+const FILE: ProcFile = ProcFile::Maps;
 
 /// One mapping of user space.
 #[derive(Clone, PartialEq, Eq, Debug)]

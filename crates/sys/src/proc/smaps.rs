@@ -7,10 +7,10 @@ use alloc::vec::Vec;
 
 use memory::{PageRange, VmaFlags};
 
-use super::{ProcError, maps};
+use super::{ProcError, ProcFile, maps};
 use crate::number::words;
 
-const FILE: &str = "/proc/self/smaps";
+const FILE: ProcFile = ProcFile::Smaps;
 
 /// What only `smaps` says of a mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

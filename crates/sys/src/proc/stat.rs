@@ -1,9 +1,9 @@
 //! `/proc/PID/stat`: one line, whose second field may hold anything.
 
-use super::ProcError;
+use super::{ProcError, ProcFile};
 use crate::number::{decimal, words};
 
-const FILE: &str = "/proc/self/stat";
+const FILE: ProcFile = ProcFile::Stat;
 const LIMIT: usize = 64 << 10;
 
 /// The fields that describe the address space; numbers and meaning as in proc(5).

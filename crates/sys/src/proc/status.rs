@@ -3,10 +3,10 @@
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 
-use super::ProcError;
-use crate::number::{decimal, hexadecimal, octal, split_once, words};
+use super::{ProcError, ProcFile};
+use crate::number::{decimal, field, number_of, words};
 
-const FILE: &str = "/proc/self/status";
+const FILE: ProcFile = ProcFile::Status;
 const LIMIT: usize = 1 << 20;
 
 /// The lines that matter here; meaning as in proc(5).
@@ -58,31 +58,28 @@ pub fn own() -> Result<Status, ProcError> {
 ///
 /// # Errors
 /// A known line with a value that the kernel would not write.
-pub fn parse(bytes: &[u8]) -> Result<Status, ProcError> {
-    let mut status = Status::default();
-    for line in bytes.split(|byte| *byte == b'\n') {
-        let Some((name, value)) = split_once(line, b':') else { continue };
-        set(&mut status, name, value.trim_ascii()).ok_or(ProcError::Malformed { file: FILE })?;
-    }
-    Ok(status)
+pub fn parse(text: &[u8]) -> Result<Status, ProcError> {
+    lines(text).ok_or(ProcError::Malformed { file: FILE })
 }
 
-fn set(status: &mut Status, name: &[u8], value: &[u8]) -> Option<()> {
-    match name {
-        b"State" => status.state = *value.first()?,
-        b"Umask" => status.umask = u32::try_from(octal(value)?).ok()?,
-        b"TracerPid" => status.tracer = decimal(value)?,
-        b"Uid" => status.users = ids(value)?.try_into().ok()?,
-        b"Gid" => status.groups = ids(value)?.try_into().ok()?,
-        b"Groups" => status.supplementary = ids(value)?,
-        b"CapEff" => status.capabilities = hexadecimal(value)?,
-        b"SigPnd" => status.pending = hexadecimal(value)?,
-        b"ShdPnd" => status.shared_pending = hexadecimal(value)?,
-        b"NoNewPrivs" => status.no_new_privileges = decimal(value)? != 0,
-        b"Seccomp" => status.seccomp = decimal(value)?,
-        _ => {}
-    }
-    Some(())
+fn lines(text: &[u8]) -> Option<Status> {
+    Some(Status {
+        state: field(text, b"State").map_or(Some(0), |value| value.first().copied())?,
+        umask: u32::try_from(number_of(text, b"Umask", 8)?).ok()?,
+        tracer: number_of(text, b"TracerPid", 10)?,
+        users: four(text, b"Uid")?,
+        groups: four(text, b"Gid")?,
+        supplementary: ids(field(text, b"Groups").unwrap_or_default())?,
+        capabilities: number_of(text, b"CapEff", 16)?,
+        pending: number_of(text, b"SigPnd", 16)?,
+        shared_pending: number_of(text, b"ShdPnd", 16)?,
+        no_new_privileges: number_of(text, b"NoNewPrivs", 10)? != 0,
+        seccomp: number_of(text, b"Seccomp", 10)?,
+    })
+}
+
+fn four(text: &[u8], name: &[u8]) -> Option<[u32; 4]> {
+    field(text, name).map_or(Some([0; 4]), |value| ids(value)?.try_into().ok())
 }
 
 fn ids(value: &[u8]) -> Option<Vec<u32>> {

@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
-use super::ProcError;
+use super::{ProcError, ProcFile};
 use crate::number::{decimal, hexadecimal, split_once};
 use crate::{Errno, file};
 
-const FILE: &str = "/proc/self/timers";
+const FILE: ProcFile = ProcFile::Timers;
 const LIMIT: usize = 4 << 20;
 
 /// One timer; names as in sigevent(3type).
