@@ -195,7 +195,12 @@ impl Guardian {
     /// One message, without blocking; [`GuardianError::Silent`] when the guardian has closed its end.
     fn receive(&self) -> Result<Option<(Word, Option<OwnedFd>)>, GuardianError> {
         let socket = self.socket.as_ref().ok_or(GuardianError::Silent)?;
-        match receive(socket.as_fd(), MsgFlags::MSG_DONTWAIT) {
+        let mut received = receive(socket.as_fd(), MsgFlags::MSG_DONTWAIT);
+        if matches!(&received, Err(error) if error.kind() == io::ErrorKind::ConnectionReset) {
+            // It ended before it had read an order. The kernel says so once, ahead of what it had to tell.
+            received = receive(socket.as_fd(), MsgFlags::MSG_DONTWAIT);
+        }
+        match received {
             Ok((bytes, fd)) if !bytes.is_empty() => Ok(Word::decode(&bytes).map(|word| (word, fd))),
             Ok(_) => Err(GuardianError::Silent),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
