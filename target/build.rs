@@ -11,6 +11,7 @@ fn main() {
         "vectors.c",
         "vectors_hold.S",
         "signals.c",
+        "timers.c",
         "robust_mutex.c",
         "process_state.c",
         "mappings.c",

@@ -15,6 +15,7 @@ static const struct {
 } workloads[] = {
     {"vectors", vectors},
     {"signals", signals},
+    {"timers", timers},
     {"robust_mutex", robust_mutex},
     {"process_state", process_state},
     {"mappings", mappings},

@@ -49,6 +49,7 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     rust("deep_stack", "recursion deeper than ever before, checked while it unwinds", deep_stack::run),
     c("vectors", "SSE, AVX and AVX-512 registers, x87, MXCSR and GS base, held in a loop"),
     c("signals", "handlers, alternate stacks, masks, pending and queued signals, nesting"),
+    c("timers", "interval timers and POSIX timers, to the process and to a thread"),
     c("robust_mutex", "robust mutexes whose owners end, __thread data, thread names and ids"),
     c("process_state", "directory, umask, limits, command line, exe, auxv, prctl flags"),
     c("mappings", "every kind of mapping, changed by mprotect, mremap, madvise, munmap, brk"),

@@ -13,7 +13,7 @@ from tests.harness.waiting import Failure, expect, until
 from tests.suites import workloads
 
 _SLOW = 20 << 20  # bytes a second
-_RESIDENT = ("--resident-mib", "96")
+_RESIDENT = ("--resident-mib", "48")
 
 
 def _half_moved(lab, workload: str):
@@ -120,7 +120,7 @@ def _checks() -> list:
         for workload in ("counter", "heap_churn"):
             checks.append(Check(f"receiver's {whom} killed in post-copy: {workload} dies with it",
                                 partial(receiver_killed, whom, workload)))
-    for workload in ("counter", "mappings", "forker", "hash_chain", "signals", "threads"):
+    for workload in ("counter", "mappings", "forker", "hash_chain", "heap_churn"):
         checks.append(Check(f"{workload} runs on while its memory comes slowly", partial(slow_link, workload)))
     checks.append(Check("the moved process is killed in post-copy", moved_killed))
     checks.append(Check("signals to the source in post-copy change nothing", interrupted_source))
