@@ -1,6 +1,6 @@
 //! What all threads of a process share, besides memory and descriptors.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use memory::Addr;
 use nix::libc;
@@ -23,11 +23,7 @@ pub(super) fn set(child: &BlankChild, manifest: &Manifest) -> Result<(), Restore
     let directory = program.c_string(&process.working_directory);
     program.call(libc::SYS_chdir, [directory.0]);
     set_flags(&mut program, process);
-    run_with(child, program, &executable)
-}
-
-fn run_with(child: &BlankChild, program: Program, fd: &OwnedFd) -> Result<(), RestoreError> {
-    child.run(program, &[fd.as_fd()])?;
+    child.run(program, &[executable.as_fd()])?;
     Ok(())
 }
 
@@ -102,8 +98,7 @@ pub(super) fn set_dumpable(program: &mut Program, process: &ProcessRecord) {
 }
 
 /// Sets the limits: soft ones as they were, as far as the hard ones here allow; hard ones are never raised.
-pub(super) fn set_limits(child: &BlankChild, process: &ProcessRecord) -> Result<(), RestoreError> {
-    let mut program = child.program();
+pub(super) fn set_limits(program: &mut Program, process: &ProcessRecord) -> Result<(), RestoreError> {
     for ((number, limit), here) in (0_u32..).zip(&process.limits).zip(hard_limits()?) {
         let hard = limit.hard.min(here);
         let soft = limit.soft.min(hard);
@@ -114,7 +109,6 @@ pub(super) fn set_limits(child: &BlankChild, process: &ProcessRecord) -> Result<
         let value = program.words(&[soft, hard]);
         program.call(libc::SYS_prlimit64, [0, u64::from(number), value.0, 0]);
     }
-    child.run(program, &[])?;
     Ok(())
 }
 

@@ -121,7 +121,10 @@ impl Restorer<Reserved> {
         let threads = threads::make(&mut self.child, manifest, self.here.change(manifest)?)?;
         threads::raise_pending(&self.child, manifest)?;
         timers::make(&self.child, manifest)?;
-        process::set_limits(&self.child, &manifest.process)?;
+        let mut program = self.child.program();
+        threads::become_main(&mut program, manifest)?;
+        process::set_limits(&mut program, &manifest.process)?;
+        self.child.run(program, &[])?;
         let Reserved { uffd, memory, .. } = self.stage;
         let stage = Mapped { image: Image { manifest: manifest.clone(), threads, binds, memory }, uffd };
         Ok(Restorer { child: self.child, here: self.here, stage })
@@ -190,9 +193,7 @@ impl Restorer<Registered> {
         let Image { manifest, threads, binds, memory } = self.stage.0;
         drop(memory);
         let unbound = descriptors::bind_all(&self.child, &binds)?;
-        threads.make_ready(&self.child, &manifest)?;
-        let last = threads::last_program(&self.child, &manifest)?;
-        self.child.run(last, &[])?;
+        threads.let_go(&self.child, &manifest)?;
         let pid = self.child.pid();
         let (guardian, pidfd) = self.child.into_guardian();
         Ok(Running { pid, pidfd, guardian, unbound })

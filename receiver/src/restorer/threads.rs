@@ -18,85 +18,92 @@ use super::{BlankChild, Program, RestoreError, Step, process, timers};
 /// Threads that one program of the main thread makes or awaits at most.
 const THREADS_PER_PROGRAM: usize = 1024;
 
-/// The words of one thread, in its own data.
+/// One thread but the main one.
 #[derive(Clone, Copy, Debug)]
-struct Words {
+struct Other {
+    tid: u32,
+    /// Its operations.
+    at: Addr,
+    /// Its `struct clone_args`.
+    clone_args: Addr,
+    /// Becomes 1 when the thread is there.
     born: Addr,
+    /// Becomes 1 when it can leave.
     ready: Addr,
 }
 
 /// The threads but the main one, made and waiting.
 #[derive(Debug)]
 pub(super) struct Threads {
-    words: Vec<Words>,
+    others: Vec<Other>,
     change: Change,
 }
 
-/// Makes every thread of `manifest` with its id, name, segment bases and lists, and waits until they wait.
+/// Makes every thread of `manifest` but the main one, with its id, name, segment bases and lists, and waits
+/// until they wait.
 pub(super) fn make(
     child: &mut BlankChild,
     manifest: &Manifest,
     change: Change,
 ) -> Result<Threads, RestoreError> {
-    let layout = child.layout();
-    let Some((main, others)) = manifest.threads.split_first() else { return Err(RestoreError::NoMainThread) };
+    let Some((_, threads)) = manifest.threads.split_first() else { return Err(RestoreError::NoMainThread) };
     let count = u32::try_from(manifest.threads.len()).map_err(|_| RestoreError::NoHole)?;
-    child.set_word(layout.leaving_count(), count)?;
+    child.set_word(child.layout().leaving_count(), count)?;
     change.place_data(child, &manifest.process.credentials)?;
-    let mut words = Vec::new();
-    let mut births = Vec::new();
-    for (index, thread) in (0..).zip(others) {
-        let (at, thread_words, clone_args) = place(child, manifest, change, thread, index)?;
-        words.push(thread_words);
-        births.push((thread.tid, clone_args, at));
-    }
-    for part in births.chunks(THREADS_PER_PROGRAM) {
+    let place = |(index, thread)| place(child, manifest, change, thread, index);
+    let others = (0..).zip(threads).map(place).collect::<Result<Vec<_>, _>>()?;
+    for part in others.chunks(THREADS_PER_PROGRAM) {
         let mut program = child.program();
-        for (tid, clone_args, at) in part {
-            program.step(Step::Thread(*tid)).thread(*clone_args, CLONE_ARGS_BYTES, *at);
+        for other in part {
+            program.step(Step::Thread(other.tid)).thread(other.clone_args, CLONE_ARGS_BYTES, other.at);
+        }
+        for other in part {
+            program.step(Step::Thread(other.tid)).wait_for(other.born);
         }
         child.run(program, &[])?;
     }
-    let threads = Threads { words, change };
-    threads.wait(child, &others.iter().map(|thread| thread.tid).collect::<Vec<_>>(), |words| words.born)?;
-    let mut program = child.program();
+    Ok(Threads { others, change })
+}
+
+/// Lets the thread that runs the program become the main thread of `manifest`.
+pub(super) fn become_main(program: &mut Program, manifest: &Manifest) -> Result<(), RestoreError> {
+    let main = manifest.threads.first().ok_or(RestoreError::NoMainThread)?;
     program.step(Step::Thread(main.tid));
-    become_thread(&mut program, main);
-    child.run(program, &[])?;
-    Ok(threads)
+    become_thread(program, main);
+    Ok(())
 }
 
 const CLONE_ARGS_BYTES: u64 = 80;
 
-/// Puts the operations of one thread in their place; returns where, its words and its `struct clone_args`.
+/// Puts the operations of one thread in their place.
 fn place(
     child: &mut BlankChild,
     manifest: &Manifest,
     change: Change,
     thread: &ThreadRecord,
     index: u64,
-) -> Result<(Addr, Words, Addr), RestoreError> {
+) -> Result<Other, RestoreError> {
     /// `CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM`
     const FLAGS: u64 = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000;
     let layout = child.layout();
     let at = layout.thread(index).ok_or(RestoreError::NoHole)?;
     let mut program = Program::at(at, Layout::thread_data(at));
-    let words = Words { born: program.words(&[0]), ready: program.words(&[0]) };
+    let [born, ready] = [(); 2].map(|()| program.words(&[0]));
     let tid = program.words(&[u64::from(thread.tid)]);
     let clone_args = program.words(&[FLAGS, 0, 0, 0, 0, 0, 0, 0, tid.0, 1]);
     program.step(Step::Thread(thread.tid));
     become_thread(&mut program, thread);
     change.apply(&mut program, layout);
-    program.set_and_wake(words.born);
+    program.set_and_wake(born);
     program.wait_for(layout.make_ready());
     register_rseq(&mut program, thread);
-    program.set_and_wake(words.ready);
+    program.set_and_wake(ready);
     program.wait_for(layout.leave());
     leave(&mut program, layout, manifest, thread);
     assert!(program.len() as u64 <= THREAD_OPS, "a thread's operations are counted in layout");
     assert!(program.data_bytes().len() as u64 <= THREAD_BYTES - THREAD_OPS * 64, "and its data");
     child.place(program)?;
-    Ok((at, words, clone_args))
+    Ok(Other { tid: thread.tid, at, clone_args, born, ready })
 }
 
 /// What a thread does to itself, without touching the program's memory. All signals stay blocked: the frame
@@ -129,33 +136,6 @@ fn leave(program: &mut Program, layout: Layout, manifest: &Manifest, thread: &Th
     program.leave(layout.leaving_count(), hole, thread.frame, manifest.leaving_gate);
 }
 
-impl Threads {
-    fn wait(&self, child: &BlankChild, tids: &[u32], word: fn(&Words) -> Addr) -> Result<(), RestoreError> {
-        for (part, tids) in self.words.chunks(THREADS_PER_PROGRAM).zip(tids.chunks(THREADS_PER_PROGRAM)) {
-            let mut program = child.program();
-            for (words, tid) in part.iter().zip(tids) {
-                program.step(Step::Thread(*tid)).wait_for(word(words));
-            }
-            child.run(program, &[])?;
-        }
-        Ok(())
-    }
-
-    /// Lets every thread register what touches the program's memory, and waits until all have.
-    pub(super) fn make_ready(&self, child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
-        let (main, others) = manifest.threads.split_first().ok_or(RestoreError::NoMainThread)?;
-        let mut program = child.program();
-        program.step(Step::Leave).set_and_wake(child.layout().make_ready());
-        program.step(Step::Thread(main.tid));
-        // Only here: sockets had to be bound with the rights that the program had when it bound them.
-        self.change.apply(&mut program, child.layout());
-        process::set_dumpable(&mut program, &manifest.process);
-        register_rseq(&mut program, main);
-        child.run(program, &[])?;
-        self.wait(child, &others.iter().map(|thread| thread.tid).collect::<Vec<_>>(), |words| words.ready)
-    }
-}
-
 /// Raises pending signals, which stay pending: every thread blocks all until it leaves.
 pub(super) fn raise_pending(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
     let pid = u64::from(manifest.process.pid);
@@ -178,19 +158,38 @@ pub(super) fn raise_pending(child: &BlankChild, manifest: &Manifest) -> Result<(
     Ok(())
 }
 
-/// The main thread's last program: it says "done" when nothing can fail any more, closes the control socket
-/// before any thread leaves, lets the others leave, and leaves itself.
-pub(super) fn last_program(child: &BlankChild, manifest: &Manifest) -> Result<Program, RestoreError> {
-    let layout = child.layout();
-    let main = manifest.threads.first().ok_or(RestoreError::NoMainThread)?;
-    let mut program = child.program();
-    timers::arm(&mut program, manifest);
-    program.step(Step::Leave);
-    program.call(libc::SYS_write, [u64::from(child.control_number()), layout.token().0, 8]);
-    program.close(child.control_number());
-    program.set_and_wake(layout.leave());
-    leave(&mut program, layout, manifest, main);
-    Ok(program)
+impl Threads {
+    /// Lets every thread go. When this returns, all of them have, or will without fail, and the child is no
+    /// blank any more.
+    ///
+    /// One program, so that nobody waits for its turn on a processor in between: all others register what touches
+    /// the program's memory; when they have, nothing can fail any more: the control socket says "done" and is
+    /// closed, all leave.
+    pub(super) fn let_go(&self, child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
+        let layout = child.layout();
+        let main = manifest.threads.first().ok_or(RestoreError::NoMainThread)?;
+        let mut program = child.program();
+        program.step(Step::Leave).set_and_wake(layout.make_ready());
+        program.step(Step::Thread(main.tid));
+        // Only here: sockets had to be bound with the rights that the program had when it bound them.
+        self.change.apply(&mut program, layout);
+        process::set_dumpable(&mut program, &manifest.process);
+        register_rseq(&mut program, main);
+        for (index, other) in (1..).zip(&self.others) {
+            program.step(Step::Thread(other.tid)).wait_for(other.ready);
+            if index % THREADS_PER_PROGRAM == 0 {
+                child.run(std::mem::replace(&mut program, child.program()), &[])?;
+            }
+        }
+        timers::arm(&mut program, manifest);
+        program.step(Step::Leave);
+        program.call(libc::SYS_write, [u64::from(child.control_number()), layout.token().0, 8]);
+        program.close(child.control_number());
+        program.set_and_wake(layout.leave());
+        leave(&mut program, layout, manifest, main);
+        child.run(program, &[])?;
+        Ok(())
+    }
 }
 
 /// The signals of a set, by number.
