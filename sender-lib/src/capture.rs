@@ -108,7 +108,7 @@ fn build(
     let process = process::record(around.park_action, &mut files)?;
     let (eager, lazy) = match before {
         Some((_, verdicts)) => (
-            pages::eager(&vmas, &threads, verdicts, around.leaving_gate, around.state)?,
+            pages::eager(&vmas, &threads, &process.mm, verdicts, around.leaving_gate, around.state)?,
             pages::lazy(&vmas, &objects, verdicts, around.state),
         ),
         // Nothing is known of the files yet; what counts in a reservation are the mappings.

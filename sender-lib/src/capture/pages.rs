@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use memory::{Addr, Backing, PageRange, RangeSet, Sharing, Vma};
-use protocol::{FileVerdict, ThreadRecord};
+use protocol::{FileVerdict, MmFields, ThreadRecord};
 use sys::own_memory;
 use sys::pagemap::{Pagemap, Wanted};
 
@@ -42,11 +42,12 @@ pub(crate) fn lazy(
     ranges.runs().collect()
 }
 
-/// Pages that must come before `Run`: what the kernel reads while a thread starts or ends, the leaving gate if its file
-/// travels, and changed pages of private mappings of files that the destination has.
+/// Pages that must come before `Run`: what the kernel reads while a thread starts or ends and where `/proc` shows them,
+/// the leaving gate if its file travels, and changed pages of private mappings of files that the destination has.
 pub(crate) fn eager(
     vmas: &[Vma],
     threads: &[ThreadRecord],
+    mm: &MmFields,
     verdicts: &[FileVerdict],
     leaving_gate: Addr,
     never: PageRange,
@@ -55,6 +56,13 @@ pub(crate) fn eager(
     let mut wanted = RangeSet::new();
     for thread in threads {
         of_thread(thread, &mut wanted);
+    }
+    // `/proc/PID/cmdline` and `environ` are read where no fault can be served.
+    for (start, end) in [(mm.arg_start, mm.arg_end), (mm.env_start, mm.env_end)] {
+        let len = end.saturating_sub(start).min(MOST_SHOWN_BYTES);
+        if let Some(shown) = PageRange::covering(Addr(start), len) {
+            wanted.insert(shown);
+        }
     }
     let mut ranges = RangeSet::new();
     let mut pagemap = Pagemap::open().map_err(&failed)?;
@@ -80,6 +88,8 @@ pub(crate) fn eager(
     Ok(ranges.runs().collect())
 }
 
+/// Bytes of arguments, and of the environment, that are shown while pages are missing; few programs have more.
+const MOST_SHOWN_BYTES: u64 = 64 << 10;
 /// Bytes of the leaving gate, amply.
 const GATE_BYTES: u64 = 64;
 /// `struct robust_list_head`: the first entry, the offset of the futex word, the pending operation.
