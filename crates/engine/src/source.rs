@@ -11,6 +11,7 @@
 
 mod action;
 mod input;
+mod phases;
 mod scan;
 mod send_queue;
 
@@ -18,7 +19,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use memory::{PageRange, RangeSet};
+use memory::PageRange;
 use protocol::{Channel, MAX_PAGES_PER_FRAME};
 
 pub use action::SourceAction;
@@ -174,114 +175,6 @@ impl Source {
             Phase::Completed => "completed",
             Phase::Cancelled => "cancelled",
             Phase::Failed => "failed",
-        }
-    }
-
-    fn in_setup(&mut self, now: Instant, input: SourceInput) {
-        match input {
-            SourceInput::Connected => {
-                self.enter(Phase::Reserving, self.since);
-                self.actions.push_back(SourceAction::SendReserve);
-            }
-            SourceInput::Broken(failure) => self.fail(failure),
-            SourceInput::Tick => self.check_deadline(now, "connection"),
-            SourceInput::Reserved
-            | SourceInput::Ready
-            | SourceInput::Running
-            | SourceInput::PageRequested(_)
-            | SourceInput::Drained => self.fail(Failure::Protocol("a message before the connection stands")),
-            SourceInput::Captured { .. }
-            | SourceInput::CaptureFailed(_)
-            | SourceInput::Scanned { .. }
-            | SourceInput::Sent(_) => {}
-        }
-    }
-
-    fn in_reserving(&mut self, now: Instant, input: SourceInput) {
-        match input {
-            SourceInput::Reserved => {
-                self.enter(Phase::Capturing, now);
-                self.actions.push_back(SourceAction::Capture);
-            }
-            SourceInput::Broken(failure) => self.fail(failure),
-            SourceInput::Tick => self.check_deadline(now, "reservation"),
-            SourceInput::Ready
-            | SourceInput::Running
-            | SourceInput::PageRequested(_)
-            | SourceInput::Drained => self.fail(Failure::Protocol("an answer before its question")),
-            SourceInput::Connected
-            | SourceInput::Captured { .. }
-            | SourceInput::CaptureFailed(_)
-            | SourceInput::Scanned { .. }
-            | SourceInput::Sent(_) => {}
-        }
-    }
-
-    fn in_capturing(&mut self, now: Instant, input: SourceInput) {
-        match input {
-            SourceInput::Captured { eager, lazy } => {
-                let lazy: RangeSet = lazy.into_iter().collect();
-                let scan = Scan::new(&lazy, self.config.scan_bytes);
-                let queue = SendQueue::new(&eager, &lazy);
-                let serving = Serving { queue, scan, unsent: 0, page_map_done: false, push_done: false };
-                self.enter(Phase::Switchover(serving), self.since);
-                self.actions.push_back(SourceAction::SendSwitchover);
-                self.fill_push_window();
-            }
-            SourceInput::CaptureFailed(failure) | SourceInput::Broken(failure) => self.fail(failure),
-            SourceInput::Tick => self.check_deadline(now, "stop of every thread"),
-            SourceInput::Reserved
-            | SourceInput::Ready
-            | SourceInput::Running
-            | SourceInput::PageRequested(_)
-            | SourceInput::Drained => self.fail(Failure::Protocol("an answer before its question")),
-            SourceInput::Connected | SourceInput::Scanned { .. } | SourceInput::Sent(_) => {}
-        }
-    }
-
-    fn in_switchover(&mut self, now: Instant, input: SourceInput) {
-        match input {
-            SourceInput::Ready => self.ready(),
-            SourceInput::PageRequested(pages) => self.answer(pages),
-            SourceInput::Sent(channel) => self.sent(channel),
-            SourceInput::CaptureFailed(failure) | SourceInput::Broken(failure) => self.fail(failure),
-            SourceInput::Tick => self.check_deadline(now, "readiness of the destination"),
-            SourceInput::Reserved | SourceInput::Running | SourceInput::Drained => {
-                self.fail(Failure::Protocol("an answer before its question"));
-            }
-            SourceInput::Connected | SourceInput::Captured { .. } | SourceInput::Scanned { .. } => {}
-        }
-    }
-
-    fn in_committing(&mut self, now: Instant, input: SourceInput) {
-        match input {
-            SourceInput::PageRequested(pages) => self.answer(pages),
-            SourceInput::Sent(channel) => self.sent(channel),
-            SourceInput::CaptureFailed(failure) | SourceInput::Broken(failure) => self.fail(failure),
-            SourceInput::Tick => self.check_deadline(now, "switchover"),
-            SourceInput::Reserved | SourceInput::Ready | SourceInput::Running | SourceInput::Drained => {
-                self.fail(Failure::Protocol("an answer before its question"));
-            }
-            SourceInput::Connected | SourceInput::Captured { .. } | SourceInput::Scanned { .. } => {}
-        }
-    }
-
-    fn in_postcopy(&mut self, now: Instant, input: SourceInput) {
-        match input {
-            SourceInput::Running => self.actions.push_back(SourceAction::SendReport),
-            SourceInput::PageRequested(pages) => self.answer(pages),
-            SourceInput::Scanned { scanned, data } => self.scanned(scanned, &data),
-            SourceInput::Sent(channel) => self.sent(channel),
-            SourceInput::Drained => {
-                self.enter(Phase::Completed, now);
-                self.end(None);
-            }
-            SourceInput::Broken(failure) => self.fail(failure),
-            SourceInput::Tick => self.check_deadline(now, "sign of life from the destination"),
-            SourceInput::Reserved | SourceInput::Ready => {
-                self.fail(Failure::Protocol("an answer that was given before"));
-            }
-            SourceInput::Connected | SourceInput::Captured { .. } | SourceInput::CaptureFailed(_) => {}
         }
     }
 

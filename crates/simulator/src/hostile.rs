@@ -8,24 +8,23 @@ use engine::{
 use memory::{Addr, PAGE_SIZE, PageRange};
 use protocol::Channel;
 
-use crate::random::Random;
+use crate::random::Choices;
 
 /// Inputs that each engine gets.
 const INPUTS: u64 = 200;
 
-/// Feeds both engines from `seed`.
-pub(crate) fn run(seed: u64) {
-    let mut random = Random::new(seed ^ 0xbad);
+/// Feeds both engines with what `random` chooses.
+pub fn run(random: &mut impl Choices) {
     let mut now = Instant(1);
     let config = Config { scan_bytes: 8 * PAGE_SIZE, pages_in_flight: 20, ..Config::default() };
     let mut source = Source::new(config, now);
     let mut destination = Destination::new(config, now);
     if random.percent(70) {
-        for input in [SourceInput::Connected, SourceInput::Reserved, captured(&mut random)] {
+        for input in [SourceInput::Connected, SourceInput::Reserved, captured(random)] {
             source.handle(now, input);
             while source.poll_action().is_some() {}
         }
-        let (eager, lazy) = (ranges(&mut random), ranges(&mut random));
+        let (eager, lazy) = (ranges(random), ranges(random));
         for input in [
             DestinationInput::ReserveRequested,
             DestinationInput::Reserved,
@@ -37,10 +36,13 @@ pub(crate) fn run(seed: u64) {
         }
     }
     for _ in 0..INPUTS {
+        if !random.goes_on() {
+            return;
+        }
         let most = 1 << random.below(40);
         now = Instant(now.0 + random.below(most));
-        source.handle(now, source_input(&mut random));
-        destination.handle(now, destination_input(&mut random));
+        source.handle(now, source_input(random));
+        destination.handle(now, destination_input(random));
         for _ in 0..random.below(20) {
             source.poll_action();
             destination.poll_action();
@@ -53,26 +55,26 @@ pub(crate) fn run(seed: u64) {
     }
 }
 
-fn range(random: &mut Random) -> PageRange {
-    let start = if random.percent(90) { random.below(100) } else { random.next() >> 17 };
-    let len = if random.percent(90) { random.below(40) } else { random.next() >> 17 };
+fn range(random: &mut impl Choices) -> PageRange {
+    let start = if random.percent(90) { random.below(100) } else { random.below(u64::MAX) >> 17 };
+    let len = if random.percent(90) { random.below(40) } else { random.below(u64::MAX) >> 17 };
     PageRange::from_pages(Addr(start * PAGE_SIZE), len)
         .unwrap_or_else(|| PageRange::from_pages(Addr(0), 1).expect("the first page is a page"))
 }
 
-fn ranges(random: &mut Random) -> Vec<PageRange> {
+fn ranges(random: &mut impl Choices) -> Vec<PageRange> {
     (0..random.below(6)).map(|_| range(random)).collect()
 }
 
-fn captured(random: &mut Random) -> SourceInput {
+fn captured(random: &mut impl Choices) -> SourceInput {
     SourceInput::Captured { eager: ranges(random), lazy: ranges(random) }
 }
 
-fn channel(random: &mut Random) -> Channel {
+fn channel(random: &mut impl Choices) -> Channel {
     random.pick(&Channel::ALL).unwrap_or(Channel::Push)
 }
 
-fn source_input(random: &mut Random) -> SourceInput {
+fn source_input(random: &mut impl Choices) -> SourceInput {
     match random.below(40) {
         0 => SourceInput::Connected,
         1 => SourceInput::Reserved,
@@ -89,7 +91,7 @@ fn source_input(random: &mut Random) -> SourceInput {
     }
 }
 
-fn destination_input(random: &mut Random) -> DestinationInput {
+fn destination_input(random: &mut impl Choices) -> DestinationInput {
     let space = SpaceId(u32::try_from(random.below(3)).unwrap_or(0));
     let outcomes = [
         InstallOutcome::Installed,
@@ -109,7 +111,7 @@ fn destination_input(random: &mut Random) -> DestinationInput {
         5..15 => DestinationInput::PagesArrived { channel: channel(random), pages: range(random), content },
         15..25 => DestinationInput::Installed { space, pages: range(random), outcome },
         25..27 => DestinationInput::Filled { space, at: range(random), outcome },
-        27..32 => DestinationInput::Run { epoch: random.next() },
+        27..32 => DestinationInput::Run { epoch: random.below(u64::MAX) },
         32..35 => DestinationInput::Resumed,
         35..40 => DestinationInput::PageMap { scanned: range(random), data: ranges(random) },
         40 => DestinationInput::PageMapDone,

@@ -27,8 +27,9 @@ mod world;
 
 pub use checker::Violation;
 pub use counters::Counters;
+pub use hostile::run as run_hostile;
 pub use planted::PlantedFault;
-pub use random::Random;
+pub use random::{Choices, Random, Tape};
 
 /// Runs the migration of `seed`, with a fault planted or none.
 ///
@@ -37,7 +38,7 @@ pub use random::Random;
 pub fn run(seed: u64, planted: Option<PlantedFault>) -> Result<Counters, Violation> {
     let mut counters = world::World::new(seed, planted, false).run()?;
     if seed.is_multiple_of(8) {
-        hostile::run(seed);
+        hostile::run(&mut Random::new(seed ^ 0xbad));
         counters.hostile += 1;
     }
     Ok(counters)

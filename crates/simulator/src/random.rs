@@ -41,3 +41,52 @@ impl Random {
         choices.get(index).copied()
     }
 }
+
+/// Where choices come from: a seed, or whatever else can count.
+pub trait Choices {
+    /// A number below `bound`; 0 if `bound` is 0.
+    fn below(&mut self, bound: u64) -> u64;
+
+    /// Whether there is more to choose.
+    fn goes_on(&self) -> bool;
+
+    /// True in `percent` of all cases.
+    fn percent(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    /// One of `choices`, or `None` if there are none.
+    fn pick<T: Copy>(&mut self, choices: &[T]) -> Option<T> {
+        let index = usize::try_from(self.below(choices.len() as u64)).ok()?;
+        choices.get(index).copied()
+    }
+}
+
+impl Choices for Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        Self::below(self, bound)
+    }
+
+    fn goes_on(&self) -> bool {
+        true
+    }
+}
+
+/// Choices that are written down beforehand, as a fuzzer writes them: a byte for each, eight for a large one, and
+/// nothing but zeros behind the end.
+#[derive(Clone, Debug)]
+pub struct Tape<'bytes>(pub &'bytes [u8]);
+
+impl Choices for Tape<'_> {
+    fn below(&mut self, bound: u64) -> u64 {
+        let width = if bound <= 256 { 1 } else { 8 };
+        let (now, later) = self.0.split_at(width.min(self.0.len()));
+        self.0 = later;
+        let number = now.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        if bound == 0 { 0 } else { number % bound }
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
