@@ -11,6 +11,7 @@ mod address;
 mod address_map;
 mod page_set;
 mod range_set;
+mod sorted_map;
 mod vma;
 
 pub use address::{Addr, PAGE_SHIFT, PAGE_SIZE, PageRange, USER_END};

@@ -1,7 +1,6 @@
 //! A sparse set of pages: cheap for a few pages in a terabyte of reservation, one bit a page where dense.
 
-use alloc::collections::BTreeMap;
-
+use crate::sorted_map::SortedMap;
 use crate::{Addr, PAGE_SHIFT, PAGE_SIZE, PageRange};
 
 /// Pages that one chunk describes: 512, so that a chunk is 2 MiB of address space in 64 bytes of bitmap.
@@ -12,7 +11,7 @@ const WORD_BITS: u64 = 64;
 /// A set of pages, kept as bitmaps of 2 MiB chunks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PageSet {
-    chunks: BTreeMap<u64, [u64; WORDS]>,
+    chunks: SortedMap<[u64; WORDS]>,
     len: u64,
 }
 
@@ -20,7 +19,7 @@ impl PageSet {
     /// The empty set.
     #[must_use]
     pub const fn new() -> Self {
-        Self { chunks: BTreeMap::new(), len: 0 }
+        Self { chunks: SortedMap::new(), len: 0 }
     }
 
     /// How many pages are in the set.
@@ -39,7 +38,7 @@ impl PageSet {
     #[must_use]
     pub fn contains(&self, addr: Addr) -> bool {
         let page = addr.0 >> PAGE_SHIFT;
-        self.chunks.get(&(page / CHUNK_PAGES)).is_some_and(|chunk| {
+        self.chunks.get(page / CHUNK_PAGES).is_some_and(|chunk| {
             let (word, bit) = position(page % CHUNK_PAGES);
             chunk.get(word).is_some_and(|bits| bits >> bit & 1 == 1)
         })
@@ -49,7 +48,11 @@ impl PageSet {
     pub fn insert(&mut self, range: PageRange) -> u64 {
         let mut added = 0;
         for (chunk, mask) in masks(range) {
-            let words = self.chunks.entry(chunk).or_insert([0; WORDS]);
+            let Some(words) = self.chunks.get_mut(chunk) else {
+                added += mask.iter().map(|bits| u64::from(bits.count_ones())).sum::<u64>();
+                self.chunks.insert(chunk, mask);
+                continue;
+            };
             for (word, bits) in words.iter_mut().zip(mask) {
                 added += u64::from((bits & !*word).count_ones());
                 *word |= bits;
@@ -62,20 +65,18 @@ impl PageSet {
     /// Removes every page of `range`; returns how many were there.
     pub fn remove(&mut self, range: PageRange) -> u64 {
         let mut removed = 0;
-        let (first, last) = chunk_bounds(range);
-        let mut emptied = alloc::vec::Vec::new();
-        for (&chunk, words) in self.chunks.range_mut(first..last) {
+        let (mut next, last) = chunk_bounds(range);
+        while let Some((chunk, _)) = self.chunks.at_or_above(next).filter(|(chunk, _)| *chunk < last) {
+            next = chunk + 1;
             let mask = mask_of(range, chunk);
+            let Some(words) = self.chunks.get_mut(chunk) else { break };
             for (word, bits) in words.iter_mut().zip(mask) {
                 removed += u64::from((bits & *word).count_ones());
                 *word &= !bits;
             }
             if words.iter().all(|word| *word == 0) {
-                emptied.push(chunk);
+                self.chunks.remove(chunk);
             }
-        }
-        for chunk in emptied {
-            self.chunks.remove(&chunk);
         }
         self.len -= removed;
         removed
@@ -112,7 +113,9 @@ impl PageSet {
     }
 
     fn next_page(&self, from: u64) -> Option<u64> {
-        for (&chunk, words) in self.chunks.range(from / CHUNK_PAGES..) {
+        let mut next = from / CHUNK_PAGES;
+        while let Some((chunk, words)) = self.chunks.at_or_above(next) {
+            next = chunk + 1;
             let base = chunk * CHUNK_PAGES;
             for (index, word) in (0_u64..).zip(words) {
                 let word_base = base + index * WORD_BITS;
@@ -130,7 +133,7 @@ impl PageSet {
     fn next_absent(&self, from: u64, limit: u64) -> u64 {
         let mut at = from;
         while at < limit {
-            let Some(words) = self.chunks.get(&(at / CHUNK_PAGES)) else {
+            let Some(words) = self.chunks.get(at / CHUNK_PAGES) else {
                 break;
             };
             let (word, bit) = position(at % CHUNK_PAGES);

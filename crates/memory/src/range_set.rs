@@ -1,7 +1,6 @@
 //! A set of pages kept as ranges: a terabyte of reservation is one entry.
 
-use alloc::collections::BTreeMap;
-
+use crate::sorted_map::SortedMap;
 use crate::{Addr, PageRange};
 
 /// A set of pages as maximal ranges: cheap where pages come in long stretches, one entry a stretch. Where
@@ -9,7 +8,7 @@ use crate::{Addr, PageRange};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeSet {
     /// Start → end; ranges neither overlap nor touch.
-    ranges: BTreeMap<Addr, Addr>,
+    ranges: SortedMap<Addr>,
     pages: u64,
 }
 
@@ -17,7 +16,7 @@ impl RangeSet {
     /// The empty set.
     #[must_use]
     pub const fn new() -> Self {
-        Self { ranges: BTreeMap::new(), pages: 0 }
+        Self { ranges: SortedMap::new(), pages: 0 }
     }
 
     /// How many pages are in the set.
@@ -35,14 +34,14 @@ impl RangeSet {
     /// Whether the page that holds `addr` is in the set.
     #[must_use]
     pub fn contains(&self, addr: Addr) -> bool {
-        self.ranges.range(..=addr).next_back().is_some_and(|(_, end)| addr < *end)
+        self.ranges.at_or_below(addr.0).is_some_and(|(_, end)| addr < *end)
     }
 
     /// Whether every page of `range` is in the set; true for an empty range.
     #[must_use]
     pub fn covers(&self, range: PageRange) -> bool {
-        let within = |(_, end): (&Addr, &Addr)| range.end() <= *end;
-        range.is_empty() || self.ranges.range(..=range.start()).next_back().is_some_and(within)
+        let within = |(_, end): (u64, &Addr)| range.end() <= *end;
+        range.is_empty() || self.ranges.at_or_below(range.start().0).is_some_and(within)
     }
 
     /// Adds every page of `range`.
@@ -51,7 +50,7 @@ impl RangeSet {
             return;
         }
         let (mut start, mut end) = (range.start(), range.end());
-        while let Some((&near, &far)) = self.ranges.range(..=end).next_back() {
+        while let Some((near, far)) = self.at_or_below(end) {
             if far < start {
                 break;
             }
@@ -67,7 +66,8 @@ impl RangeSet {
         if range.is_empty() {
             return 0;
         }
-        while let Some((&near, &far)) = self.ranges.range(..range.end()).next_back() {
+        // The end of a range that is not empty lies above address 0.
+        while let Some((near, far)) = self.at_or_below(Addr(range.end().0 - 1)) {
             if far <= range.start() {
                 break;
             }
@@ -84,10 +84,12 @@ impl RangeSet {
     /// The first maximal run of pages within `range`.
     #[must_use]
     pub fn first_in(&self, range: PageRange) -> Option<PageRange> {
-        let from = self.ranges.range(..=range.start()).next_back().map_or(range.start(), |(start, _)| *start);
-        self.ranges
-            .range(from..range.end().max(from))
-            .find_map(|(start, end)| PageRange::new(*start, *end)?.intersection(range))
+        let around = self.at_or_below(range.start()).filter(|(_, end)| range.start() < *end);
+        let (start, end) = match around {
+            Some(around) => around,
+            None => self.ranges.at_or_above(range.start().0).map(|(start, end)| (Addr(start), *end))?,
+        };
+        PageRange::new(start, end)?.intersection(range)
     }
 
     /// The maximal runs of pages within `range`, in ascending order.
@@ -102,17 +104,22 @@ impl RangeSet {
 
     /// Every maximal run of pages, in ascending order.
     pub fn runs(&self) -> impl Iterator<Item = PageRange> + '_ {
-        self.ranges.iter().filter_map(|(start, end)| PageRange::new(*start, *end))
+        self.ranges.iter().filter_map(|(start, end)| PageRange::new(Addr(start), *end))
+    }
+
+    /// The last range that starts at or below `addr`.
+    fn at_or_below(&self, addr: Addr) -> Option<(Addr, Addr)> {
+        self.ranges.at_or_below(addr.0).map(|(start, end)| (Addr(start), *end))
     }
 
     fn take(&mut self, start: Addr, end: Addr) {
-        self.ranges.remove(&start);
+        self.ranges.remove(start.0);
         self.pages -= pages(start, end);
     }
 
     fn put(&mut self, start: Addr, end: Addr) {
         if start < end {
-            self.ranges.insert(start, end);
+            self.ranges.insert(start.0, end);
             self.pages += pages(start, end);
         }
     }
