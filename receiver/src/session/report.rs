@@ -91,3 +91,41 @@ fn ram(engine: &engine::Report, traffic: &Traffic, pages: &Pages) -> Ram {
 fn us(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn downtime_is_the_whole_stop_as_the_source_saw_it() {
+        let source = SourceReport {
+            setup_us: 5000,
+            park_us: 1,
+            capture_us: 20,
+            switchover_us: 300,
+            resume_us: 4000,
+            ..SourceReport::default()
+        };
+        assert_eq!(downtime_us(Some(&source), Duration::from_secs(9)), 4321);
+        assert_eq!(downtime_us(None, Duration::from_micros(77)), 77);
+    }
+
+    #[test]
+    fn a_migration_that_lost_pages_is_not_reported_as_completed() {
+        let engine = engine::Report::default();
+        let lost = Outcome::Completed(Some(engine::Failure::ProcessGone));
+        let status = |outcome| report(outcome, &engine, &Traffic::default(), None, 0).status;
+        assert_eq!(status(&Outcome::Completed(None)), "completed");
+        assert_eq!(status(&lost), "failed");
+    }
+
+    #[test]
+    fn what_came_while_the_process_stood_is_told_from_what_came_later() {
+        let traffic = Traffic { received: 1000, before_switchover: 100, before_resume: 300, requests: 2 };
+        let mut engine = engine::Report::default();
+        engine.phases.postcopy = Duration::from_micros(700);
+        let ram = report(&Outcome::Completed(None), &engine, &traffic, None, 0).ram;
+        assert_eq!((ram.downtime_bytes, ram.postcopy_bytes, ram.postcopy_requests), (200, 700, 2));
+        assert!((ram.mbps - 8.0).abs() < 1e-9, "{}", ram.mbps);
+    }
+}
