@@ -2,6 +2,7 @@
 //!
 //! A number may be closed by the program at any moment; every function then says `EBADF` and does no harm.
 
+pub mod pair;
 pub mod pipe;
 pub mod socket;
 

@@ -152,6 +152,8 @@ pub(crate) enum DescriptorTrait {
     PacketPipe,
     /// A socket of a family that this version does not know.
     Socket(u32),
+    /// A socket pair with messages or descriptors in flight.
+    InFlight,
     /// `io_uring`
     IoUring,
     /// `userfaultfd`
@@ -270,6 +272,7 @@ impl DescriptorTrait {
             Self::Locked => "a file that is locked",
             Self::PacketPipe => "a pipe in packet mode",
             Self::Socket(_) => "a socket of domain",
+            Self::InFlight => "a socket with messages or descriptors in flight",
             Self::IoUring => "an io_uring",
             Self::Userfaultfd => "a userfaultfd",
             Self::Timer => "a timerfd",
