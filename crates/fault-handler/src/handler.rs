@@ -342,7 +342,6 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     }
 }
 
-
 const fn nonsense(error: &ConnectionError) -> &'static str {
     match error {
         ConnectionError::Frame(_) => "a malformed frame",
