@@ -4,11 +4,11 @@
 //! |---|---|---|
 //! | 1 | never do both sides run the process; `Run` is sent once | [`Checker::step`] after every step, [`Checker::run_sent`] |
 //! | 2 | before `Run` every failure leaves it running at the source; after it, never there again | [`Checker::step`], [`Checker::end`] |
-//! | 3 | after `Run` every page ends present, zero or gone; none is installed twice | `Program::check_everything`, [`Checker::installed`] |
+//! | 3 | after `Run` every page ends present, zero or gone; none is installed twice | `Program::check_everything`, [`Checker::installed`]; nor pushed twice: [`Checker::pushed`] |
 //! | 4 | every fault is answered, or the migration ended with a reason | after each turn of the loop nobody sleeps at a page that is there (`Program::sleeps_at_present_page`); when nothing moves any more, nobody sleeps at all, and an undisturbed migration has completed ([`Checker::end`]) |
 //! | 5 | a page sent before the switchover and dirtied since is dropped | no page is sent before the process is stopped: [`Checker::page_sent`] |
 //! | 6 | each page's bytes are those of the source at the stop | every touch of every thread, `Program::check_everything` |
-//! | 7 | nothing in the engine blocks, allocates without bound or reads a clock | the engine is `no_std` without a system call; [`Checker::bounded`] holds actions per input, pages in flight, frames and lists to their limits |
+//! | 7 | nothing in the engine blocks, allocates without bound or reads a clock | the engine is `no_std` without a system call; [`Checker::bounded`] holds actions per input, frames and lists to their limits, [`Checker::asked`] the pages in flight |
 //! | 8 | the parasite writes nothing that it migrates, and leaves no trace | [`Checker::released`]: the source's pages after a cancelled migration are those of the stop, and it runs. The rest is the parasite's own test |
 //! | 9 | no page content is logged | inputs, actions and failures have no field that could hold any: `engine/tests/nothing_to_log.rs` |
 
@@ -43,6 +43,8 @@ pub(crate) struct Checker {
     stopped: bool,
     pages_at_stop: BTreeMap<Page, Version>,
     installed: BTreeSet<(MmId, Page)>,
+    pushed: BTreeSet<Page>,
+    in_flight: BTreeSet<Page>,
     violation: Option<Violation>,
 }
 
@@ -70,6 +72,26 @@ impl Checker {
         if !self.stopped {
             self.violate(5, "a page was sent while the process could still change it");
         }
+    }
+
+    /// A page goes out though nobody has asked for it.
+    pub(crate) fn pushed(&mut self, page: Page) {
+        if !self.pushed.insert(page) {
+            self.violate(3, &format!("page {page:#x} was pushed twice"));
+        }
+    }
+
+    /// A page is asked for.
+    pub(crate) fn asked(&mut self, page: Page, most: u64) {
+        if !self.in_flight.insert(page) {
+            self.violate(7, &format!("page {page:#x} was asked for while it was on its way"));
+        }
+        self.bounded("pages in flight", self.in_flight.len(), usize::try_from(most).unwrap_or(usize::MAX));
+    }
+
+    /// A page that was asked for has come.
+    pub(crate) fn answered(&mut self, page: Page) {
+        self.in_flight.remove(&page);
     }
 
     /// A page of the source has been put into a space.

@@ -26,12 +26,11 @@ pub(crate) struct DestinationSide {
     pub(crate) finished: bool,
     /// The page frame in hand: its channel and the content of its pages.
     frame: Option<(Channel, BTreeMap<Page, Version>)>,
-    in_flight_limit_pages: u64,
 }
 
 impl DestinationSide {
-    pub(crate) fn new(engine: Destination, in_flight_limit_pages: u64) -> Self {
-        Self { engine, finished: false, frame: None, in_flight_limit_pages }
+    pub(crate) const fn new(engine: Destination) -> Self {
+        Self { engine, finished: false, frame: None }
     }
 
     fn takes(&self, channel: Channel, impatient: bool) -> bool {
@@ -61,6 +60,9 @@ impl World {
             self.read_kernel();
         } else {
             let input = self.next_frame();
+            if let DestinationInput::PagesArrived { channel: Channel::Fault, pages, .. } = input {
+                numbers(pages).for_each(|page| self.checker.answered(page));
+            }
             self.hand_in(input);
         }
         let mut count = 0;
@@ -183,9 +185,9 @@ impl World {
             DestinationAction::SendRunning => self.tell_source(control, ToSource::Running),
             DestinationAction::RequestPages(pages) => {
                 self.counters.requests += 1;
-                let (asked, most) = (pages.pages(), 64.min(self.destination.in_flight_limit_pages + 64));
-                let asked = usize::try_from(asked).unwrap_or(usize::MAX);
-                self.checker.bounded("pages in a request", asked, usize::try_from(most).unwrap_or(0));
+                self.checker.bounded("pages in a request", numbers(pages).count(), 64);
+                let most = self.settings.config.pages_in_flight + 64;
+                numbers(pages).for_each(|page| self.checker.asked(page, most));
                 self.tell_source(Channel::Fault, ToSource::PageRequest(pages));
             }
             DestinationAction::Install { space, pages, at, content } => {

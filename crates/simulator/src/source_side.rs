@@ -172,6 +172,9 @@ impl World {
             self.checker.bounded("push frames under way", self.source.unsent as usize, window as usize);
         }
         let numbers = pages.start().0 / PAGE_SIZE..pages.end().0 / PAGE_SIZE;
+        if channel == Channel::Push {
+            numbers.clone().for_each(|page| self.checker.pushed(page));
+        }
         let mut rest: Vec<_> = numbers.map(|page| (page, self.source.kind_of(page))).collect();
         while let Some((page, kind)) = rest.first().copied() {
             let len = rest.iter().take_while(|(_, other)| *other == kind).count();

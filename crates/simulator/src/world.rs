@@ -56,7 +56,7 @@ impl World {
         let mut world = Self {
             now: now.0,
             source: SourceSide::new(Source::new(settings.config, now)),
-            destination: DestinationSide::new(destination, settings.config.pages_in_flight),
+            destination: DestinationSide::new(destination),
             to_source: Link::new(settings.latency_ns, settings.jitter_ns),
             to_destination: Link::new(settings.latency_ns, settings.jitter_ns),
             program: Program::new(settings.budget, !settings.careless_at_fork),

@@ -53,7 +53,19 @@ impl World {
             return (InstallOutcome::Installed, 1);
         }
         let all = rest.len() as u64;
-        match self.program.kernel.fill(mm, at, rest, wake) {
+        // Shared memory: another mapping of the same object has brought the page in.
+        if self.random.percent(1)
+            && let Some(space) = self.program.kernel.mms.get_mut(mm)
+            && space.changing == 0
+            && space.area_at(at).is_some_and(|(_, area)| area.registered)
+        {
+            space.present.entry(at).or_insert(rest.first().copied().unwrap_or(ZERO));
+        }
+        let whole = self.program.kernel.fill(mm, at, rest, wake);
+        // Not one mapping: page by page then.
+        let filled =
+            if whole == Fill::NoEntry { self.program.kernel.fill(mm, at, &rest[..1], wake) } else { whole };
+        match filled {
             Fill::Done(count) => (InstallOutcome::Installed, count),
             Fill::Exists => {
                 self.counters.already_present += 1;
@@ -62,17 +74,11 @@ impl World {
             }
             Fill::Again => (InstallOutcome::Retry, all),
             Fill::Gone => (InstallOutcome::SpaceGone, all),
-            Fill::NoEntry => match self.program.kernel.fill(mm, at, &rest[..1], wake) {
-                Fill::Done(count) => (InstallOutcome::Installed, count),
-                Fill::Exists => (InstallOutcome::AlreadyPresent, 1),
-                Fill::Again => (InstallOutcome::Retry, all),
-                Fill::Gone => (InstallOutcome::SpaceGone, all),
-                Fill::NoEntry => {
-                    self.counters.range_gone += 1;
-                    self.program.kernel.wake(mm, &(at..at + 1));
-                    (InstallOutcome::RangeGone, 1)
-                }
-            },
+            Fill::NoEntry => {
+                self.counters.range_gone += 1;
+                self.program.kernel.wake(mm, &(at..at + 1));
+                (InstallOutcome::RangeGone, 1)
+            }
         }
     }
 

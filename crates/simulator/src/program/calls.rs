@@ -72,7 +72,7 @@ impl Program {
     fn remap(&mut self, random: &mut Random, thread: ThreadId, id: MmId) {
         let Some((from, area)) = self.quiet_range(random, id) else { return };
         let len = from.end - from.start;
-        let new_len = if random.percent(25) { len + random.between(1, 8) } else { len };
+        let new_len = if self.may_grow && random.percent(25) { len + random.between(1, 8) } else { len };
         let over = random.percent(25).then(|| self.quiet_range(random, id)).flatten();
         let to = match over {
             Some((range, _)) => range.start,
