@@ -33,6 +33,11 @@ pub struct Config {
     /// How long after the last pushed page the destination asks for what has not come; twice as long each time
     /// from there on. Default 100 ms.
     pub leftover_delay: Duration,
+    /// Pages that the source may say to hold data: one bit each is kept. Default 2^29 (2 TiB).
+    pub data_pages: u64,
+    /// Pages never looked at that are poisoned when the source is lost; were there more, each is when it is touched,
+    /// and the migration ends only with the process. Default 2^22 (16 GiB, 32 MiB of page tables).
+    pub poison_pages: u64,
     /// Ranges of lost pages that the report lists; more are only counted. Default 1024.
     pub lost_ranges: usize,
     /// Moves of the program whose unmapping is still awaited, in one address space. Default 1024.
@@ -53,6 +58,8 @@ impl Default for Config {
             pages_in_flight: 4096,
             zero_fill_pages: 16,
             leftover_delay: Duration::from_millis(100),
+            data_pages: 1 << 29,
+            poison_pages: 1 << 22,
             lost_ranges: 1024,
             moves_awaited: 1024,
         }

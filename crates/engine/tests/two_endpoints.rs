@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use common::{Held, Image, Pair, range};
 use engine::{
-    Config, DestinationAction, DestinationInput, Failure, InstallOutcome, SourceAction, SourceInput, SpaceId,
+    Config, Content, DestinationAction, DestinationInput, Failure, InstallOutcome, SourceAction, SourceInput,
+    SpaceId,
 };
 use memory::Addr;
 use protocol::Channel;
@@ -62,7 +63,7 @@ fn ready_comes_after_the_last_eager_page_and_run_after_ready() {
 fn eager_pages_that_come_before_the_mappings_stand_are_asked_for_again() {
     let mut pair = Pair::new(image());
     pair.destination_does(DestinationInput::ReserveRequested);
-    let (channel, content) = (Channel::Push, engine::Content::Data);
+    let (channel, content) = (Channel::Push, Content::Data);
     assert!(!pair.destination.takes_pages());
     pair.destination_does(DestinationInput::PagesArrived { channel, pages: range(5, 1), content });
     pair.destination_does(DestinationInput::SwitchoverRequested {
@@ -294,6 +295,47 @@ fn a_source_that_is_lost_before_the_first_page_map_poisons_the_whole_range() {
     pair.destination_does(DestinationInput::Broken(Failure::LinkLost(Channel::Fault)));
     let poison = DestinationAction::Poison { space: MAIN, at: range(100, 1000) };
     assert!(pair.destination_log.contains(&poison));
+}
+
+#[test]
+fn a_terabyte_that_was_never_looked_at_is_poisoned_page_by_page_until_the_process_ends() {
+    let mut pair = Pair::new(image());
+    let lazy = vec![range(16, 1 << 28)];
+    pair.destination_does(DestinationInput::ReserveRequested);
+    pair.destination_does(DestinationInput::SwitchoverRequested { eager: vec![], lazy });
+    pair.destination_does(DestinationInput::Run { epoch: 1 });
+    pair.destination_does(DestinationInput::Broken(Failure::LinkLost(Channel::Fault)));
+    assert!(!pair.destination_log.iter().any(|action| matches!(action, DestinationAction::Poison { .. })));
+    assert_eq!(pair.touch(MAIN, 1 << 20), Held::Poison);
+    pair.destination_does(DestinationInput::SpaceGone(MAIN));
+    assert!(matches!(pair.destination_log.last(), Some(DestinationAction::Complete(Some(_)))));
+}
+
+#[test]
+fn a_source_that_claims_more_data_than_fits_anywhere_is_not_believed() {
+    let pages = Config::default().data_pages + 1;
+    let mut pair = Pair::new(image());
+    pair.destination_does(DestinationInput::ReserveRequested);
+    let lazy = vec![range(16, pages)];
+    pair.destination_does(DestinationInput::SwitchoverRequested { eager: vec![], lazy: lazy.clone() });
+    pair.destination_does(DestinationInput::Run { epoch: 1 });
+    pair.destination_does(DestinationInput::PageMap { scanned: range(16, pages), data: lazy });
+    assert_eq!(pair.destination.phase(), "lost");
+}
+
+#[test]
+fn lost_pages_come_by_the_frame_and_zeros_by_any_number() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    let arrived =
+        |content| DestinationInput::PagesArrived { channel: Channel::Push, pages: range(500, 65), content };
+    pair.destination_does(arrived(Content::Zero));
+    assert_eq!(pair.touch(MAIN, 501), Held::Zero);
+    pair.destination_does(arrived(Content::Lost));
+    assert!(matches!(
+        pair.destination_log.last(),
+        Some(DestinationAction::Complete(Some(Failure::Protocol(_))))
+    ));
 }
 
 #[test]

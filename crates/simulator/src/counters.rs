@@ -31,6 +31,8 @@ counters! {
     cancelled,
     /// Migrations whose source was lost after `Run`: missing pages poisoned.
     source_lost,
+    /// Migrations whose source was lost with so much never looked at that the loop stays to poison what is touched.
+    poisoned_on_touch,
     /// Processes that ended with the destination.
     destination_lost,
     /// Worlds in which one side got nonsense.

@@ -90,6 +90,7 @@ fn config(random: &mut Random) -> Config {
         page_map_runs: usize::try_from(random.between(1, 12)).unwrap_or(1),
         pages_in_flight: random.between(1, 100),
         zero_fill_pages: random.between(1, 16),
+        poison_pages: if random.percent(30) { random.below(50) } else { u64::MAX },
         leftover_delay: Duration::from_micros(random.between(1, 2000)),
         ..Config::default()
     }

@@ -193,6 +193,7 @@ impl World {
             Some(Some(_)) => self.counters.source_lost += 1,
             None => {
                 self.counters.cancelled += u64::from(!self.checker.run_was_sent);
+                self.counters.poisoned_on_touch += u64::from(self.destination.engine.phase() == "lost");
                 if self.settings.disturbance == Disturbance::None {
                     self.checker.violate(4, "an undisturbed migration did not complete");
                 }

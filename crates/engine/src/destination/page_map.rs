@@ -24,6 +24,10 @@ pub(super) struct PageMap {
     faults: FaultTable,
     work: Work,
     source_is_lost: bool,
+    /// What was never looked at is too much to be poisoned beforehand: each page is, when it is touched.
+    poisons_on_touch: bool,
+    /// Pages that the source has said to hold data.
+    data_pages: u64,
 }
 
 /// What the parts of the destination work with.
@@ -204,15 +208,21 @@ impl PageMap {
         desk.actions.extend(request.map(DestinationAction::RequestPages));
     }
 
-    /// The source has looked at `scanned`: all but `data` is zero.
-    pub(super) fn scanned(&mut self, desk: &mut Desk<'_>, scanned: PageRange, data: &[PageRange]) {
-        let fresh: u64 = self.unscanned.remove(scanned);
+    /// The source has looked at `scanned`: all but `data` is zero. False if that would be more data than is taken.
+    #[must_use]
+    pub(super) fn scanned(&mut self, desk: &mut Desk<'_>, scanned: PageRange, data: &[PageRange]) -> bool {
         let in_data: u64 = data.iter().map(|run| run.pages()).sum();
+        self.data_pages = self.data_pages.saturating_add(in_data);
+        if self.data_pages > desk.config.data_pages {
+            return false;
+        }
+        let fresh: u64 = self.unscanned.remove(scanned);
         desk.report.pages.holes += fresh.saturating_sub(in_data);
         for space in self.spaces.values_mut() {
             space.scanned(scanned, data);
         }
         self.release_vain_waiters(desk);
+        true
     }
 
     pub(super) fn remapped(&mut self, desk: &mut Desk<'_>, id: SpaceId, from: PageRange, to: Addr) {
@@ -245,7 +255,7 @@ impl PageMap {
         let Some(space) = self.spaces.get(&parent).map(Space::child) else { return };
         self.work.share_frame(child);
         if self.source_is_lost {
-            space.wanted().for_each(|run| self.work.poison(child, run));
+            self.give_up(child, &space);
         }
         self.spaces.insert(child, space);
     }
@@ -272,8 +282,26 @@ impl PageMap {
         for run in lost.runs() {
             desk.report.lost.add(run, desk.config.lost_ranges);
         }
-        for (id, space) in &self.spaces {
-            space.wanted().for_each(|run| self.work.poison(*id, run));
+        let unknown: u64 = self.spaces.values().map(Space::unknown_pages).sum();
+        self.poisons_on_touch = unknown > desk.config.poison_pages;
+        let spaces = core::mem::take(&mut self.spaces);
+        for (id, space) in &spaces {
+            self.give_up(*id, space);
+        }
+        self.spaces = spaces;
+    }
+
+    /// Whether nobody needs the loop any more although pages are lost.
+    pub(super) fn may_be_left(&self) -> bool {
+        !self.poisons_on_touch || self.spaces.is_empty()
+    }
+
+    fn give_up(&mut self, id: SpaceId, space: &Space) {
+        if self.poisons_on_touch {
+            let known = space.outstanding().runs();
+            space.awaited().chain(known).for_each(|run| self.work.poison(id, run));
+        } else {
+            space.wanted().for_each(|run| self.work.poison(id, run));
         }
     }
 

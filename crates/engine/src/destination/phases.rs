@@ -3,7 +3,7 @@
 use alloc::string::String;
 
 use memory::PageRange;
-use protocol::Channel;
+use protocol::{Channel, MAX_PAGES_PER_FRAME};
 
 use super::page_map::PageMap;
 use super::{
@@ -73,7 +73,7 @@ impl Destination {
     pub(super) fn finish_if_done(&mut self) {
         let (drained, failure) = match &self.phase {
             Phase::Postcopy { pages, .. } if pages.is_settled() => (true, None),
-            Phase::Lost { failure, .. } => (false, Some(failure.clone())),
+            Phase::Lost { pages, failure } if pages.may_be_left() => (false, Some(failure.clone())),
             Phase::Setup
             | Phase::Reserving
             | Phase::Reserved { .. }
@@ -81,6 +81,7 @@ impl Destination {
             | Phase::Ready(_)
             | Phase::Resuming { .. }
             | Phase::Postcopy { .. }
+            | Phase::Lost { .. }
             | Phase::Completed
             | Phase::Aborted => return,
         };
@@ -168,8 +169,10 @@ impl Destination {
             let reason = String::from("a page that must be in place is unreadable at the source");
             return self.abort(Failure::Local(reason));
         }
+        // Only zeros after `Run` come by more than a frame's worth: nothing has to be done for them.
+        let fits = pages.pages() <= MAX_PAGES_PER_FRAME || (content == Content::Zero && !before_run);
         let served = self.with_pages(|page_map, desk| {
-            let served = !pages.is_empty() && page_map.serves(pages);
+            let served = fits && !pages.is_empty() && page_map.serves(pages);
             match content {
                 Content::Zero if served && !before_run => page_map.arrived_zero(desk, channel, pages),
                 Content::Data | Content::Zero | Content::Lost if served => {
@@ -211,13 +214,10 @@ impl Destination {
         };
         let fits = self.with_pages(|pages, desk| {
             let fits = pages.may_be_scanned(scanned) && are_ascending_runs(data, scanned);
-            if fits {
-                pages.scanned(desk, scanned, data);
-            }
-            fits
+            fits && pages.scanned(desk, scanned, data)
         });
         if fits != Some(true) {
-            self.broke_protocol("a page map of pages that are not served");
+            self.broke_protocol("a page map of pages that are not served, or of too many");
         }
     }
 

@@ -1,4 +1,11 @@
 //! One address space: where its pages are, which are still missing, who waits for them.
+//!
+//! Three things the kernel's events do not tell, all about pages that are still missing:
+//! - `MREMAP_FIXED` over registered memory is told in two halves, and the kernel waits in between. What another thread
+//!   does to its mappings in that moment (a fork too) is seen in the wrong order.
+//! - `MADV_DONTNEED` keeps the content of shared memory and `MADV_REMOVE` drops it, by the same event. It is taken for
+//!   the latter.
+//! - `mremap` with an old length of zero maps shared memory a second time, without an event that says so.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -58,6 +65,11 @@ impl Space {
     /// Wanted pages that are known to hold data.
     pub(super) fn outstanding(&self) -> &PageSet {
         &self.outstanding
+    }
+
+    /// How many pages the source has not looked at.
+    pub(super) const fn unknown_pages(&self) -> u64 {
+        self.unknown.pages()
     }
 
     /// The source page behind a current one.
@@ -185,6 +197,12 @@ impl Space {
     pub(super) fn woken(&mut self, current: PageRange) -> Vec<Instant> {
         let there: Vec<_> = self.waiting.range(current.start()..current.end()).map(|(at, _)| *at).collect();
         there.iter().filter_map(|at| self.waiting.remove(at)).collect()
+    }
+
+    /// Wanted pages for which threads wait.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = PageRange> + '_ {
+        let sources = self.waiting.keys().filter_map(|at| self.map.source_of(*at));
+        sources.filter(|page| self.is_wanted(*page)).filter_map(PageRange::page_of)
     }
 
     /// Takes out the current pages at which threads wait although nothing will arrive there.
