@@ -15,7 +15,7 @@ use sys::{Errno, own_memory};
 
 use crate::config::{ARENA_BYTES, MAX_THREADS, SMALLEST_ARENA_BYTES, STACK_BYTES};
 use crate::ffi;
-use crate::quiesce::Seat;
+use crate::quiesce::{Board, Seat};
 use crate::state::STATE;
 
 /// Size classes of the heap: powers of two up to 2^31.
@@ -30,8 +30,10 @@ pub(crate) struct Header {
     pub(crate) seats: [Seat; MAX_THREADS],
     /// Seats that were ever taken.
     pub(crate) seats_used: AtomicU32,
-    /// 1 once the parked threads may go on.
-    pub(crate) release: AtomicU32,
+    /// What parked threads are to do; they sleep on it: see `quiesce`.
+    pub(crate) orders: AtomicU32,
+    /// What parked threads are asked.
+    pub(crate) board: Board,
     /// Counts threads that came to rest; the coordinator sleeps on it.
     pub(crate) arrivals: AtomicU32,
     /// `__rseq_offset` of the host's libc plus one bit: see `rseq`.

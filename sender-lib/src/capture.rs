@@ -26,7 +26,6 @@ use sys::proc::maps;
 use descriptors::Table;
 use refusal::{Doing, Note, ProcessTrait, Refusal};
 use tables::{Files, Objects};
-use thread::Parked;
 
 /// What is in the process but is not the program's: capture leaves it out.
 #[derive(Clone, Copy)]
@@ -81,14 +80,14 @@ pub(crate) fn accept(manifest: &Manifest, verdicts: &[FileVerdict]) -> Result<()
 /// What cannot be moved.
 pub(crate) fn stopped(
     around: &Surroundings<'_>,
-    parked: Vec<Parked>,
+    threads: Vec<ThreadRecord>,
     before: &Manifest,
     verdicts: &[FileVerdict],
 ) -> Result<Captured, Refusal> {
     if sys::process::has_children().map_err(Refusal::kernel(Doing::Children))? {
         return Err(ProcessTrait::Children.into());
     }
-    let captured = build(around, thread::complete(parked)?, Some((before, verdicts)))?;
+    let captured = build(around, threads, Some((before, verdicts)))?;
     accept(&captured.manifest, verdicts)?;
     Ok(captured)
 }

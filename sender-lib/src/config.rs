@@ -16,6 +16,10 @@ pub(crate) const PARK_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) const RELEASE_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the coordinator sleeps at most before it looks whether a thread has gone.
 pub(crate) const PARK_POLL: Duration = Duration::from_millis(1);
+/// Signals that may wait for the threads of a process.
+pub(crate) const MAX_QUEUED_SIGNALS: usize = 256;
+/// How often a waiting signal is queued again at most.
+pub(crate) const PUT_BACK_ATTEMPTS: usize = 1000;
 /// Opening one channel and having it accepted.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Lowest number of the parasite's own descriptors, out of the way of programs that count on low ones.

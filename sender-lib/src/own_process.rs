@@ -6,12 +6,13 @@ use alloc::vec::Vec;
 use engine::Failure;
 use memory::{Addr, Backing, PageRange, RangeSet, Sharing};
 use page_server::{ReadRun, SourceProcess};
-use protocol::{DescriptionKind, FileVerdict, Manifest, SignalAction, ThreadRecord};
+use protocol::{DescriptionKind, FileVerdict, Manifest, SignalAction};
 
 use crate::capture::refusal::Refusal;
 use crate::capture::{self, Captured, Surroundings};
 use crate::log::log;
 use crate::own_memory::OwnMemory;
+use crate::quiesce::Parked;
 use crate::{arena, commit, dumpable, ffi, quiesce, state};
 
 /// See the module.
@@ -20,7 +21,7 @@ pub(crate) struct OwnProcess {
     /// What it was while it ran.
     running: Manifest,
     verdicts: Vec<FileVerdict>,
-    parked: Vec<ThreadRecord>,
+    parked: Parked,
     /// Numbers of bound sockets, whose addresses the destination needs.
     bound: Vec<u32>,
 }
@@ -35,7 +36,10 @@ impl OwnProcess {
         let mut running = with_surroundings(&memory, capture::running)?;
         as_before(&mut running);
         let copy = running.clone();
-        Ok((Self { memory, running, verdicts: Vec::new(), parked: Vec::new(), bound: Vec::new() }, copy))
+        Ok((
+            Self { memory, running, verdicts: Vec::new(), parked: Parked::default(), bound: Vec::new() },
+            copy,
+        ))
     }
 }
 
@@ -72,11 +76,12 @@ impl SourceProcess for OwnProcess {
     }
 
     fn capture(&mut self) -> Result<Manifest, Failure> {
-        let parked = core::mem::take(&mut self.parked);
+        let Parked { threads, pending } = core::mem::take(&mut self.parked);
         let mut manifest = with_surroundings(&self.memory, |around| {
-            capture::stopped(around, parked, &self.running, &self.verdicts)
+            capture::stopped(around, threads, &self.running, &self.verdicts)
         })
         .map_err(Failure::Local)?;
+        manifest.process.pending = pending;
         as_before(&mut manifest);
         self.memory.set_mappings(&manifest.vmas);
         manifest.eager = self.with_shared_objects(&manifest);

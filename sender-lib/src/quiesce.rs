@@ -10,13 +10,14 @@
 //! list tasks ─ new ones get a seat and a signal ───────► handler: inside += 1, fill the seat, entered += 1
 //! wait until every seat is entered or its thread gone       └─ sleep until released
 //! two lists without a new thread: all stand still
-//! release = 1, wake ───────────────────────────────────► inside -= 1 (its last touch of anything shared), return
+//! orders: go on, wake ─────────────────────────────────► inside -= 1 (its last touch of anything shared), return
 //! wait: every signal sent was entered, inside = 0
 //! action back to the host's; now nobody needs the arena
 //! ```
 
 mod diagnosis;
 mod seat;
+mod signals;
 
 use alloc::format;
 use alloc::string::String;
@@ -24,7 +25,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
 use core::time::Duration;
 
-use protocol::ThreadRecord;
+use protocol::{SignalInfo, ThreadRecord};
 use sys::signal::{self, Action, Delivery, Payload};
 use sys::{clock, file, thread};
 
@@ -35,11 +36,17 @@ use crate::rseq;
 use crate::state::STATE;
 
 pub(crate) use seat::Seat;
+pub(crate) use signals::Board;
 
 /// glibc's `SIGSETXID`; musl's `SIGCANCEL` is 33 too. Neither can be blocked through its libc.
 pub(crate) const PARK_SIGNAL: u32 = 33;
 /// `si_errno` of a park signal.
 pub(crate) const MARK: i32 = 0x7057_4853;
+
+/// Bit of `Header::orders`: the threads may go on. Every other change is a question on the board.
+const GO_ON: u32 = 1;
+/// What is added to `Header::orders` for a question.
+const QUESTION: u32 = 2;
 
 /// XSAVE component 18, the AMX tiles: the receiving thread would have to ask for them first.
 const TILE_DATA: u64 = 1 << 18;
@@ -58,8 +65,13 @@ pub(crate) fn come_to_rest(ticket: u64, frame: FrameFacts) {
         seat.enter();
         header.arrivals.fetch_add(1, SeqCst);
         thread::wake_all(&header.arrivals);
-        while header.release.load(SeqCst) == 0 {
-            thread::wait_on(&header.release, 0, None);
+        loop {
+            let orders = header.orders.load(SeqCst);
+            if orders & GO_ON != 0 {
+                break;
+            }
+            header.board.answer();
+            thread::wait_on(&header.orders, orders, None);
         }
     }
     STATE.inside.fetch_sub(1, SeqCst);
@@ -70,11 +82,20 @@ pub(crate) fn host_park_action() -> Option<Action> {
     ffi::park_handler_is_installed().then(|| STATE.saved_action())
 }
 
-/// Brings every thread but the helper to rest and returns what each noted of itself, the main thread first.
+/// Threads at rest.
+#[derive(Default)]
+pub(crate) struct Parked {
+    /// What each noted of itself, the main thread first.
+    pub(crate) threads: Vec<ThreadRecord>,
+    /// Signals that wait for the process as a whole.
+    pub(crate) pending: Vec<SignalInfo>,
+}
+
+/// Brings every thread but the helper to rest.
 ///
 /// # Errors
 /// Why that is not possible, in words for the user. Some threads may rest by then: [`release`] in either case.
-pub(crate) fn park() -> Result<Vec<ThreadRecord>, String> {
+pub(crate) fn park() -> Result<Parked, String> {
     let header = ffi::header().ok_or("the arena is gone")?;
     rseq::discover().store(header);
     STATE.set_parking(true);
@@ -85,7 +106,9 @@ pub(crate) fn park() -> Result<Vec<ThreadRecord>, String> {
         quiet_rounds = if seat_newcomers(header)? == 0 { quiet_rounds + 1 } else { 0 };
         wait_for_all(header, deadline)?;
     }
-    collect(header)
+    let mut threads = collect(header)?;
+    let pending = signals::collect(header, &mut threads)?;
+    Ok(Parked { threads, pending })
 }
 
 /// Installs the park handler; also when the host has just installed its own, which may have eaten signals.
@@ -187,8 +210,8 @@ fn collect(header: &Header) -> Result<Vec<ThreadRecord>, String> {
 /// the park handler installed: the handler lets it pass, the host's own action might not.
 pub(crate) fn release() -> bool {
     let Some(header) = ffi::header() else { return true };
-    header.release.store(1, SeqCst);
-    thread::wake_all(&header.release);
+    header.orders.fetch_or(GO_ON, SeqCst);
+    thread::wake_all(&header.orders);
     let deadline = deadline_in(RELEASE_DEADLINE);
     let drained = wait_until(deadline, || {
         header.seats_in_use().all(|(_, seat)| seat.has_entered_for_every_signal() || !is_alive(seat.tid()))

@@ -45,8 +45,8 @@ pub use frame::{Channel, FRAME_HEADER_LEN, Frame, FrameError, Header, Kind};
 pub use manifest::{
     Credentials, Description, DescriptionKind, Descriptor, FileProof, FileRecord, HostFacts, Listener,
     Manifest, MmFields, ObjectRecord, PipeEnd, PipeRecord, ProcessRecord, ResourceLimit, RseqRecord,
-    SignalAction, SocketPairRecord, StreamKind, ThreadRecord, TimerRecord, TimerTimes, VdsoRecord,
-    WatchRecord, XsaveLayout,
+    SignalAction, SignalInfo, SocketPairRecord, StreamKind, ThreadRecord, TimerRecord, TimerTimes,
+    VdsoRecord, WatchRecord, XsaveLayout,
 };
 pub use messages::{
     FileVerdict, Hello, MAX_PAGES_PER_FRAME, MigrationId, NotAVerdict, PROTOCOL_VERSION, PageMap, Reason,

@@ -99,8 +99,8 @@ pub struct ProcessRecord {
     pub limits: Vec<ResourceLimit>,
     /// Signals 1 to 64, as `rt_sigaction(2)` has them.
     pub actions: Vec<SignalAction>,
-    /// Signals pending for the whole process, bit n-1 for signal n.
-    pub pending: u64,
+    /// Signals that wait for the whole process, in their order.
+    pub pending: Vec<SignalInfo>,
     /// `setitimer(2)`: real, virtual, profiling.
     pub interval_timers: [TimerTimes; 3],
     /// `timer_create(2)`, ascending by id.
@@ -229,8 +229,30 @@ pub struct ThreadRecord {
     pub rseq: Option<RseqRecord>,
     /// `PR_GET_NAME`
     pub name: [u8; 16],
-    /// Signals pending for this thread alone, bit n-1 for signal n.
-    pub pending: u64,
+    /// Signals that wait for this thread alone, in their order.
+    pub pending: Vec<SignalInfo>,
+}
+
+/// A signal that waits because it is blocked: `siginfo_t` as the kernel has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SignalInfo(pub [u64; 16]);
+
+impl SignalInfo {
+    /// `si_signo`
+    #[must_use]
+    pub const fn number(&self) -> i32 {
+        let Self([first, ..]) = self;
+        let [a, b, c, d, ..] = first.to_le_bytes();
+        i32::from_le_bytes([a, b, c, d])
+    }
+
+    /// `si_code`: who sent it and how.
+    #[must_use]
+    pub const fn code(&self) -> i32 {
+        let Self([_, second, ..]) = self;
+        let [a, b, c, d, ..] = second.to_le_bytes();
+        i32::from_le_bytes([a, b, c, d])
+    }
 }
 
 /// A restartable-sequences registration.

@@ -46,7 +46,7 @@ fn process() -> ProcessRecord {
         personality: 0,
         limits: Vec::new(),
         actions: Vec::new(),
-        pending: 0,
+        pending: Vec::new(),
         dumpable: 1,
         keep_capabilities: false,
         no_new_privileges: false,

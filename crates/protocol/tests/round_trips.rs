@@ -7,7 +7,7 @@ use memory::{Addr, Backing, PAGE_SIZE, PageRange, Protection, Sharing, USER_END,
 use proptest::prelude::*;
 use protocol::{
     DecodeError, Description, DescriptionKind, FRAME_HEADER_LEN, FileVerdict, FrameError, Header, Kind,
-    MAX_PAGES_PER_FRAME, Manifest, PageMap, Reason, Reserved, ThreadRecord,
+    MAX_PAGES_PER_FRAME, Manifest, PageMap, Reason, Reserved, SignalInfo, ThreadRecord,
 };
 
 fn any_kind() -> impl Strategy<Value = Kind> {
@@ -55,7 +55,7 @@ fn any_thread() -> impl Strategy<Value = ThreadRecord> {
                 gs_base,
                 clear_child_tid: Addr(tid_address),
                 name,
-                pending,
+                pending: vec![SignalInfo([pending; 16])],
                 rseq: example.rseq.filter(|_| has_rseq),
                 ..example
             }

@@ -45,6 +45,8 @@ pub mod nr {
     pub const FCNTL: usize = 72;
     pub const READLINK: usize = 89;
     pub const RT_SIGPENDING: usize = 127;
+    pub const RT_SIGTIMEDWAIT: usize = 128;
+    pub const RT_SIGQUEUEINFO: usize = 129;
     pub const PERSONALITY: usize = 135;
     pub const PRCTL: usize = 157;
     pub const ARCH_PRCTL: usize = 158;

@@ -123,6 +123,43 @@ pub fn queue_to_thread(pid: u32, tid: u32, signal: u32, payload: Payload) -> Del
     }
 }
 
+/// `siginfo_t` in words.
+pub type Info = [u64; 16];
+
+/// Takes the next signal of `set` (bit n-1 for signal n) that waits for the calling thread or, if none does, for
+/// its process; does not wait for one.
+#[must_use]
+pub fn take(set: u64) -> Option<Info> {
+    let mut info = Info::default();
+    let at_once = [0_u64; 2];
+    let pointers = [
+        (&raw const set).expose_provenance(),
+        (&raw mut info).expose_provenance(),
+        at_once.as_ptr().expose_provenance(),
+    ];
+    let [set, pointer, timeout] = pointers;
+    // SAFETY: the pointers are valid for one signal set, one siginfo_t and one struct timespec.
+    unsafe { syscall(nr::RT_SIGTIMEDWAIT, [set, pointer, timeout, SET_BYTES, 0, 0]) }.ok()?;
+    Some(info)
+}
+
+/// Queues `info`, as [`take`] gave it, for the calling thread `tid` or, without one, for its process `pid`. Only
+/// the main thread may do the latter with signals that the kernel or kill(2) has sent.
+///
+/// # Errors
+/// `EAGAIN` when `RLIMIT_SIGPENDING` is used up, `EPERM` as said above.
+pub fn put_back(pid: u32, tid: Option<u32>, info: &Info) -> Result<(), Errno> {
+    let [first, ..] = info;
+    let number = usize::try_from(first & 0x7f).unwrap_or(0);
+    let (pid, pointer) = (pid as usize, info.as_ptr().expose_provenance());
+    let (call, arguments) = match tid {
+        Some(tid) => (nr::RT_TGSIGQUEUEINFO, [pid, tid as usize, number, pointer, 0, 0]),
+        None => (nr::RT_SIGQUEUEINFO, [pid, number, pointer, 0, 0, 0]),
+    };
+    // SAFETY: the pointer is valid for reads of one siginfo_t.
+    unsafe { syscall(call, arguments) }.map(|_| ())
+}
+
 /// Sends `signal` to thread `tid` of the process `pid` as tgkill(2) does; whether the thread exists.
 #[must_use]
 pub fn send_to_thread(pid: u32, tid: u32, signal: u32) -> bool {

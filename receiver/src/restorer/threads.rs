@@ -9,7 +9,7 @@
 
 use memory::Addr;
 use nix::libc;
-use protocol::{Manifest, ThreadRecord};
+use protocol::{Manifest, SignalInfo, ThreadRecord};
 
 use super::credentials::Change;
 use super::layout::{Layout, THREAD_BYTES, THREAD_OPS};
@@ -17,6 +17,9 @@ use super::{BlankChild, Program, RestoreError, Step, process, timers};
 
 /// Threads that one program of the main thread makes or awaits at most.
 const THREADS_PER_PROGRAM: usize = 1024;
+
+/// Waiting signals that one program queues at most.
+const SIGNALS_PER_PROGRAM: usize = 1024;
 
 /// One thread but the main one.
 #[derive(Clone, Copy, Debug)]
@@ -136,25 +139,38 @@ fn leave(program: &mut Program, layout: Layout, manifest: &Manifest, thread: &Th
     program.leave(layout.leaving_count(), hole, thread.frame, manifest.leaving_gate);
 }
 
-/// Raises pending signals, which stay pending: every thread blocks all until it leaves.
+/// Queues signals that waited at the source; they wait here too: every thread blocks all until it leaves.
 pub(super) fn raise_pending(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
-    let pid = u64::from(manifest.process.pid);
-    for thread in &manifest.threads {
-        let own = signals(thread.pending);
-        let shared = if thread.tid == manifest.process.pid { manifest.process.pending } else { 0 };
-        if own.is_empty() && shared == 0 {
-            continue;
-        }
+    let own =
+        manifest.threads.iter().flat_map(|thread| thread.pending.iter().map(|info| (Some(thread.tid), info)));
+    let all: Vec<_> = own.chain(manifest.process.pending.iter().map(|info| (None, info))).collect();
+    for part in all.chunks(SIGNALS_PER_PROGRAM) {
         let mut program = child.program();
-        for signal in own {
-            program.step(Step::RaiseSignal(signal));
-            program.call(libc::SYS_tgkill, [pid, u64::from(thread.tid), u64::from(signal)]);
-        }
-        for signal in signals(shared) {
-            program.step(Step::RaiseSignal(signal)).call(libc::SYS_kill, [pid, u64::from(signal)]);
+        for (tid, info) in part {
+            queue(&mut program, manifest.process.pid, *tid, info)?;
         }
         child.run(program, &[])?;
     }
+    Ok(())
+}
+
+/// The main thread may queue any signal for the process, but for a thread only what a program may send: what the
+/// kernel had sent to it comes as from tgkill(2).
+fn queue(program: &mut Program, pid: u32, tid: Option<u32>, info: &SignalInfo) -> Result<(), RestoreError> {
+    const SI_TKILL: i32 = -6;
+    let number = u32::try_from(info.number()).ok().filter(|number| (1..=64).contains(number));
+    let number =
+        number.ok_or(RestoreError::Dangling { what: "signal", index: info.number().unsigned_abs() })?;
+    program.step(Step::RaiseSignal(number));
+    let at = program.words(&info.0);
+    let (pid, number) = (u64::from(pid), u64::from(number));
+    match tid.map(u64::from) {
+        None => program.call(libc::SYS_rt_sigqueueinfo, [pid, number, at.0]),
+        Some(tid) if info.code() < 0 && info.code() != SI_TKILL => {
+            program.call(libc::SYS_rt_tgsigqueueinfo, [pid, tid, number, at.0])
+        }
+        Some(tid) => program.call(libc::SYS_tgkill, [pid, tid, number]),
+    };
     Ok(())
 }
 
@@ -189,20 +205,5 @@ impl Threads {
         leave(&mut program, layout, manifest, main);
         child.run(program, &[])?;
         Ok(())
-    }
-}
-
-/// The signals of a set, by number.
-fn signals(set: u64) -> Vec<u32> {
-    (1..=64).filter(|signal| set >> (signal - 1) & 1 == 1).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_set_of_signals_starts_at_one() {
-        assert_eq!(signals(0b101 | 1 << 63), [1, 3, 64]);
     }
 }

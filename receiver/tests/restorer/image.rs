@@ -127,7 +127,7 @@ impl Image {
                 robust_list: (Addr(0), 24),
                 rseq: Some(RseqRecord { addr: Addr(rseq), len: 32, signature: 0x5305_3053 }),
                 name,
-                pending: 0,
+                pending: vec![],
             });
         }
         assert!(image.code.len() as u64 <= CODE_PAGES * PAGE_SIZE);
@@ -164,6 +164,12 @@ impl Image {
         let record = identity::file_record(path.as_os_str().as_bytes(), false).expect("a file");
         self.manifest.files.push(record);
         u32::try_from(self.manifest.files.len() - 1).expect("few")
+    }
+
+    /// Lets thread `index` block every signal.
+    pub(super) fn block_signals(&mut self, index: u64) {
+        const MASK: u64 = 296;
+        self.poke(FRAMES + index * FRAME_BYTES + MASK, &u64::MAX.to_le_bytes());
     }
 
     /// Maps `count` pages of an object, shared, from its start.
@@ -298,7 +304,7 @@ fn process() -> ProcessRecord {
         personality: 0,
         limits: limits.collect(),
         actions: vec![SignalAction::default(); 64],
-        pending: 0,
+        pending: vec![],
         dumpable: 1,
         keep_capabilities: false,
         no_new_privileges: false,

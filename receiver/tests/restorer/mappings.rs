@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use memory::{Backing, PAGE_SIZE, Protection, Sharing, Vma, VmaFlags};
 use nix::libc;
-use protocol::{FileVerdict, ResourceLimit};
+use protocol::{FileVerdict, ResourceLimit, SignalInfo};
 use receiver::guardian::ExitStatus;
 use receiver::restorer::{RestoreError, Restorer};
 use sys::identity;
@@ -21,6 +21,7 @@ pub(super) const CASES: &[Case] = &[
     ("a_different_file_travels_or_is_refused", different_file),
     ("mappings_that_changed_after_the_reservation_are_made_anew", changed_mappings),
     ("pending_signals_are_delivered_at_the_first_instruction", pending_signals),
+    ("queued_signals_keep_their_order_and_what_they_carry", queued_signals),
     ("every_thread_takes_on_the_programs_credentials", credentials_are_taken_on),
     ("limits_are_the_programs_own_as_far_as_they_can_be_had", limits_are_own),
 ];
@@ -174,19 +175,52 @@ fn changed_mappings() -> Outcome {
     Ok(())
 }
 
+/// A `siginfo_t` of sigqueue(3).
+fn queued(signal: i32, value: u64) -> SignalInfo {
+    const SI_QUEUE: u64 = 0xffff_ffff;
+    let mut words = [0; 16];
+    words[0] = u64::from(signal.unsigned_abs());
+    words[1] = SI_QUEUE;
+    words[3] = value;
+    SignalInfo(words)
+}
+
 fn pending_signals() -> Outcome {
     privileged()?;
-    let bit = |signal: i32| 1_u64 << (signal - 1);
     let mut code = Code::default();
     code.exit(1);
     let mut image = Image::new(vec![main_thread(code)]);
-    image.manifest.process.pending = bit(libc::SIGTERM);
+    image.manifest.process.pending = vec![queued(libc::SIGTERM, 0)];
     let (mut running, uffd) = run(&image);
     assert_eq!(serve(&mut running, &uffd, |_| ()), ExitStatus::Signal(libc::SIGTERM));
-    image.manifest.process.pending = 0;
-    image.manifest.threads[0].pending = bit(40);
+    image.manifest.process.pending.clear();
+    image.manifest.threads[0].pending = vec![queued(40, 0)];
     let (mut running, uffd) = run(&image);
     assert_eq!(serve(&mut running, &uffd, |_| ()), ExitStatus::Signal(40));
+    Ok(())
+}
+
+/// Blocked signals, taken one after another by the program.
+fn queued_signals() -> Outcome {
+    privileged()?;
+    let report = Report::new("queued");
+    let mut code = Code::default();
+    for _ in 0..5 {
+        code.call(libc::SYS_rt_sigtimedwait, &[DATA, RESULT, DATA + 8, 8]);
+        code.write(3, RESULT, 1).write(3, RESULT + 24, 1);
+    }
+    let mut image = Image::new(vec![main_thread({
+        code.exit(0);
+        code
+    })]);
+    report.attach(&mut image, 3);
+    image.poke(DATA, &u64::MAX.to_le_bytes());
+    image.block_signals(0);
+    image.manifest.threads[0].pending = vec![queued(40, 7), queued(40, 8), queued(40, 9)];
+    image.manifest.process.pending = vec![queued(41, 1), queued(41, 2)];
+    let (mut running, uffd) = run(&image);
+    assert_eq!(serve(&mut running, &uffd, |_| ()), ExitStatus::Code(0));
+    assert_eq!(report.read(), [40, 7, 40, 8, 40, 9, 41, 1, 41, 2]);
     Ok(())
 }
 

@@ -84,7 +84,7 @@ pub(crate) fn record(park_action: Option<SignalAction>, files: &mut Files) -> Re
         personality: process::personality().map_err(Refusal::kernel(Doing::Flags))?,
         limits: limits()?,
         actions,
-        pending: status.shared_pending,
+        pending: Vec::new(),
         interval_timers: process::interval_timers().map_err(Refusal::kernel(Doing::Timers))?.map(times),
         timers: timers()?,
         dumpable: u8::try_from(flag(Flag::Dumpable)?).unwrap_or(0),

@@ -1,24 +1,9 @@
-//! Threads in the manifest: what each one recorded of itself when it was parked, completed by what only
-//! `/proc` knows. Does not park anything.
+//! Threads in the manifest of a process that still runs. Those that rest have told all themselves (`quiesce`).
 
 use alloc::vec::Vec;
 
 use memory::Addr;
 use protocol::ThreadRecord;
-use sys::proc::status;
-
-use super::refusal::Refusal;
-
-/// What a parked thread recorded of itself. `pending` is 0: [`complete`] reads it from `/proc`.
-pub(crate) type Parked = ThreadRecord;
-
-/// The records of parked threads with their pending signals.
-pub(crate) fn complete(mut parked: Vec<Parked>) -> Result<Vec<ThreadRecord>, Refusal> {
-    for thread in &mut parked {
-        thread.pending = status::of_thread(thread.tid)?.pending;
-    }
-    Ok(parked)
-}
 
 /// Records of threads that still run: nothing but their ids is known.
 pub(crate) fn listed(tids: &[u32]) -> Vec<ThreadRecord> {
@@ -32,7 +17,7 @@ pub(crate) fn listed(tids: &[u32]) -> Vec<ThreadRecord> {
         robust_list: (Addr(0), 0),
         rseq: None,
         name: [0; 16],
-        pending: 0,
+        pending: Vec::new(),
     };
     tids.iter().map(record).collect()
 }

@@ -1,5 +1,6 @@
 //! A seat: what one parked thread notes of itself. Lies in the arena, all zero is a free seat.
 
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use memory::Addr;
@@ -97,7 +98,7 @@ impl Seat {
         self.tid.store(0, SeqCst);
     }
 
-    /// The manifest's record; `None` if the kernel did not tell everything. `pending` is left 0.
+    /// The manifest's record; `None` if the kernel did not tell everything. `pending` is left empty.
     pub(super) fn record(&self) -> Option<ThreadRecord> {
         if self.complete.load(SeqCst) == 0 {
             return None;
@@ -120,7 +121,7 @@ impl Seat {
                 signature: rseq::SIGNATURE,
             }),
             name: name.to_le_bytes(),
-            pending: 0,
+            pending: Vec::new(),
         })
     }
 }

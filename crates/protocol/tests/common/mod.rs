@@ -4,7 +4,8 @@ use memory::{Addr, Backing, PAGE_SIZE, PageRange, Protection, Sharing, Vma, VmaF
 use protocol::{
     Credentials, Description, DescriptionKind, Descriptor, FileProof, FileRecord, HostFacts, Listener,
     Manifest, MmFields, ObjectRecord, PipeEnd, PipeRecord, ProcessRecord, ResourceLimit, RseqRecord,
-    SignalAction, SocketPairRecord, StreamKind, ThreadRecord, VdsoRecord, WatchRecord, XsaveLayout,
+    SignalAction, SignalInfo, SocketPairRecord, StreamKind, ThreadRecord, TimerRecord, TimerTimes,
+    VdsoRecord, WatchRecord, XsaveLayout,
 };
 
 /// `pages` pages from page number `start`.
@@ -67,7 +68,17 @@ fn process() -> ProcessRecord {
             restorer: 0x40_2000,
             mask: 1 << 63,
         }],
-        pending: 0x200,
+        pending: vec![SignalInfo([10, 0, 4242, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])],
+        interval_timers: [TimerTimes { interval_ns: 0, remaining_ns: 1_000_000_000 }; 3],
+        timers: vec![TimerRecord {
+            id: 5,
+            clock: 1,
+            signal: 14,
+            value: 0x5555,
+            notify: 4,
+            thread: 4242,
+            times: TimerTimes { interval_ns: 10_000_000, remaining_ns: 1 },
+        }],
         dumpable: 1,
         keep_capabilities: false,
         no_new_privileges: true,
@@ -87,7 +98,7 @@ fn thread() -> ThreadRecord {
         robust_list: (Addr(0x7f00_0000_0a20), 24),
         rseq: Some(RseqRecord { addr: Addr(0x7f00_0000_1060), len: 32, signature: 0x5305_3053 }),
         name: *b"worker\0\0\0\0\0\0\0\0\0\0",
-        pending: 0,
+        pending: vec![],
     }
 }
 
@@ -96,7 +107,6 @@ fn files() -> Vec<FileRecord> {
         path: path.to_vec(),
         size: 70_000,
         identity: (2049, 131_074),
-        times: (1_700_000_000_000_000_000, -1),
         proof,
     };
     vec![

@@ -4,7 +4,7 @@ use alloc::ffi::CString;
 use alloc::vec::Vec;
 
 use super::{ProcError, ProcFile};
-use crate::number::{decimal, field, number_of, words};
+use crate::number::{decimal, field, number_of, split_once, words};
 
 const FILE: ProcFile = ProcFile::Status;
 const LIMIT: usize = 1 << 20;
@@ -26,6 +26,8 @@ pub struct Status {
     pub supplementary: Vec<u32>,
     /// `CapEff`, bit n for capability n.
     pub capabilities: u64,
+    /// `SigQ`: signals queued for all processes of this user.
+    pub queued: u64,
     /// `SigPnd`: pending for this thread.
     pub pending: u64,
     /// `ShdPnd`: pending for the whole process.
@@ -71,6 +73,7 @@ fn lines(text: &[u8]) -> Option<Status> {
         groups: four(text, b"Gid")?,
         supplementary: ids(field(text, b"Groups").unwrap_or_default())?,
         capabilities: number_of(text, b"CapEff", 16)?,
+        queued: field(text, b"SigQ").map_or(Some(0), |value| decimal(split_once(value, b'/')?.0))?,
         pending: number_of(text, b"SigPnd", 16)?,
         shared_pending: number_of(text, b"ShdPnd", 16)?,
         no_new_privileges: number_of(text, b"NoNewPrivs", 10)? != 0,
@@ -91,7 +94,7 @@ mod tests {
     use super::*;
 
     const REAL: &[u8] = b"Name:\tcat\nUmask:\t0022\nState:\tR (running)\nTgid:\t7927\nTracerPid:\t41\n\
-Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t24 25 \nCapEff:\t000001fffeffffff\nSigQ:\t0/96365\nSigPnd:\t0000000000000200\nShdPnd:\t8000000000000000\n\
+Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t24 25 \nCapEff:\t000001fffeffffff\nSigQ:\t3/96365\nSigPnd:\t0000000000000200\nShdPnd:\t8000000000000000\n\
 SigBlk:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
 
     #[test]
@@ -104,6 +107,7 @@ SigBlk:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
             groups: [5, 6, 7, 8],
             supplementary: alloc::vec![24, 25],
             capabilities: 0x1ff_feff_ffff,
+            queued: 3,
             pending: 0x200,
             shared_pending: 1 << 63,
             no_new_privileges: true,
