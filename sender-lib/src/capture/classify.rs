@@ -28,11 +28,18 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
     }
 }
 
-/// Whether `facts` is a terminal.
+/// Whether `facts` is a terminal: by its number, because one that has hung up no longer says so, or by what it says.
 pub(crate) fn is_terminal(facts: &Facts) -> bool {
+    /// Virtual consoles and serial lines; Unix98 pseudo-terminals.
+    const TERMINALS: [core::ops::RangeInclusive<u32>; 2] = [4..=4, 136..=143];
+    /// The controlling terminal and the console.
+    const OWN: [Device; 2] = [Device { major: 5, minor: 0 }, Device { major: 5, minor: 1 }];
+    let device = facts.status.special;
     facts.status.file_type == FileType::Character
-        && facts.status.special != PTMX
-        && descriptor::is_terminal(facts.fd)
+        && device != PTMX
+        && (TERMINALS.iter().any(|majors| majors.contains(&device.major))
+            || OWN.contains(&device)
+            || descriptor::is_terminal(facts.fd))
 }
 
 fn file(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {

@@ -1,0 +1,222 @@
+//! Descriptors.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use protocol::{DescriptionKind, FileProof, PipeEnd, StreamKind, WatchRecord};
+
+use crate::parasite::capture::refusal::Note;
+use crate::{alone, description, refusal, running, stopped};
+
+/// A file that is gone when the test is over.
+struct Temporary(std::path::PathBuf);
+
+impl Temporary {
+    fn new(content: &[u8]) -> Self {
+        let path = std::env::temp_dir().join(format!("posthaste-capture-{}", std::process::id()));
+        std::fs::write(&path, content).expect("a temporary file");
+        Self(path)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_file_keeps_its_offset_and_a_duplicate_shares_it() {
+    alone("descriptors::a_file_keeps_its_offset_and_a_duplicate_shares_it", || {
+        let path = Temporary::new(b"ten bytes!");
+        let mut one = File::options().append(true).read(true).open(&path.0).expect("ours");
+        one.seek(SeekFrom::Start(4)).expect("a file");
+        let (duplicate, other) = (one.try_clone().expect("room"), File::open(&path.0).expect("ours"));
+        let manifest = running();
+        let (found, index) = description(&manifest, &one);
+        let DescriptionKind::File { file, offset: 4 } = found.kind else { panic!("{found:?}") };
+        assert_ne!(found.flags & OFlag::O_APPEND.bits().unsigned_abs(), 0);
+        assert_eq!(manifest.files[file as usize].proof, FileProof::None);
+        assert_eq!(description(&manifest, &duplicate).1, index);
+        assert_ne!(description(&manifest, &other).1, index);
+    });
+}
+
+#[test]
+fn a_deleted_file_travels_with_its_content() {
+    alone("descriptors::a_deleted_file_travels_with_its_content", || {
+        let path = Temporary::new(b"content");
+        let file = File::open(&path.0).expect("ours");
+        drop(path);
+        let manifest = stopped().manifest;
+        let kind = description(&manifest, &file).0.kind;
+        let DescriptionKind::Object { object, offset: 0 } = kind else { panic!("{kind:?}") };
+        let object = &manifest.objects[object as usize];
+        assert_eq!((object.size, &object.content), (7, &vec![(0, b"content".to_vec())]));
+    });
+}
+
+#[test]
+fn more_content_than_a_manifest_takes_is_refused() {
+    alone("descriptors::more_content_than_a_manifest_takes_is_refused", || {
+        let path = Temporary::new(&vec![1; 9 << 20]);
+        let _file = File::open(&path.0).expect("ours");
+        drop(path);
+        assert!(refusal().contains("8 MiB"));
+    });
+}
+
+#[test]
+fn a_locked_file_is_refused() {
+    alone("descriptors::a_locked_file_is_refused", || {
+        let path = Temporary::new(b"");
+        let file = File::open(&path.0).expect("ours");
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).expect("nobody else's");
+        let number = lock.as_raw_fd();
+        assert!(refusal().contains(&format!("descriptor {number} is a file that is locked")));
+        drop(lock);
+        running();
+    });
+}
+
+#[test]
+fn a_pipe_inside_moves_with_its_bytes() {
+    alone("descriptors::a_pipe_inside_moves_with_its_bytes", || {
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        writer.write_all(b"in flight").expect("room");
+        let manifest = stopped().manifest;
+        let pipe_of = |kind| match kind {
+            DescriptionKind::Pipe { pipe, end } => (pipe, end),
+            other => panic!("{other:?}"),
+        };
+        let (pipe, read) = pipe_of(description(&manifest, &reader).0.kind);
+        let (same, write) = pipe_of(description(&manifest, &writer).0.kind);
+        assert_eq!((pipe, read, write), (same, PipeEnd::Read, PipeEnd::Write));
+        assert_eq!(manifest.pipes[pipe as usize].content, b"in flight");
+    });
+}
+
+#[test]
+fn the_end_of_a_pipe_whose_writer_has_gone_moves_without_a_note() {
+    alone("descriptors::the_end_of_a_pipe_whose_writer_has_gone_moves_without_a_note", || {
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        writer.write_all(b"the rest").expect("room");
+        drop(writer);
+        let captured = stopped();
+        let DescriptionKind::Pipe { pipe, end: PipeEnd::Read } =
+            description(&captured.manifest, &reader).0.kind
+        else {
+            panic!("a pipe")
+        };
+        assert_eq!(captured.manifest.pipes[pipe as usize].content, b"the rest");
+        let lost = Note::LostPipe(reader.as_raw_fd().unsigned_abs());
+        assert!(!captured.notes.contains(&lost));
+    });
+}
+
+#[test]
+fn a_socket_pair_inside_moves_with_its_bytes() {
+    alone("descriptors::a_socket_pair_inside_moves_with_its_bytes", || {
+        let (mut one, two) = UnixStream::pair().expect("a pair");
+        if sys::descriptor::pair::peer_inode(inode(&one)).is_none() {
+            println!("skipped: this kernel does not tell peers (CONFIG_UNIX_DIAG)");
+            return;
+        }
+        one.write_all(b"hello").expect("room");
+        let manifest = stopped().manifest;
+        let end_of = |stream| match description(&manifest, stream).0.kind {
+            DescriptionKind::SocketPair { pair, end } => (pair, usize::from(end)),
+            other => panic!("{other:?}"),
+        };
+        let ((pair, first), (same, second)) = (end_of(&one), end_of(&two));
+        assert_eq!((pair, first), (same, 1 - second));
+        let record = &manifest.socket_pairs[pair as usize];
+        assert_eq!(
+            (record.content[second].as_slice(), record.content[first].as_slice()),
+            (&b"hello"[..], &b""[..])
+        );
+    });
+}
+
+fn inode(stream: &UnixStream) -> u64 {
+    sys::status::of_number(stream.as_raw_fd().unsigned_abs()).expect("open").inode
+}
+
+#[test]
+fn an_eventfd_and_the_epoll_that_watches_it_move() {
+    alone("descriptors::an_eventfd_and_the_epoll_that_watches_it_move", || {
+        let event = EventFd::from_value_and_flags(5, EfdFlags::EFD_NONBLOCK).expect("an eventfd");
+        let gone = EventFd::new().expect("an eventfd");
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("an epoll");
+        let edge = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        epoll.add(&event, EpollEvent::new(edge, u64::MAX)).expect("added");
+        epoll.add(&gone, EpollEvent::new(EpollFlags::EPOLLIN, 1)).expect("added");
+        drop(gone);
+        let manifest = running();
+        let kind = description(&manifest, &event).0.kind;
+        assert_eq!(kind, DescriptionKind::Event { count: 5, semaphore: false });
+        let DescriptionKind::Epoll { watches } = description(&manifest, &epoll.0).0.kind else {
+            panic!("an epoll")
+        };
+        // The kernel adds EPOLLERR and EPOLLHUP.
+        let events = (edge | EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP).bits().cast_unsigned();
+        let fd = event.as_raw_fd().unsigned_abs();
+        assert_eq!(watches, [WatchRecord { fd, events, data: u64::MAX }]);
+    });
+}
+
+#[test]
+fn sockets_are_bound_again_or_lost_and_announced() {
+    alone("descriptors::sockets_are_bound_again_or_lost_and_announced", || {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let stream = TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
+        let datagrams = UdpSocket::bind(("127.0.0.1", 0)).expect("a free port");
+        let captured = stopped();
+        let kind = |fd: &dyn AsRawFd| description(&captured.manifest, &fd.as_raw_fd()).0.kind;
+        assert!(matches!(kind(&listener), DescriptionKind::Listener(found) if found.backlog == 128));
+        assert_eq!(kind(&stream), DescriptionKind::LostConnection { domain: 2 });
+        let DescriptionKind::Socket { kind: 2, address, .. } = kind(&datagrams) else { panic!("bound") };
+        assert_eq!(address.len(), 16);
+        let number = |fd: &dyn AsRawFd| fd.as_raw_fd().unsigned_abs();
+        assert!(captured.notes.contains(&Note::LostConnection(number(&stream))));
+        assert!(captured.notes.contains(&Note::QueuedConnections(number(&listener))));
+    });
+}
+
+#[test]
+fn a_terminal_is_a_stream_and_its_multiplexer_is_refused() {
+    alone("descriptors::a_terminal_is_a_stream_and_its_multiplexer_is_refused", || {
+        let pty = nix::pty::openpty(None, None).expect("a terminal");
+        let master = pty.master.as_raw_fd();
+        assert!(refusal().contains(&format!("descriptor {master} is a device")));
+        drop(pty.master);
+        let manifest = running();
+        assert_eq!(description(&manifest, &pty.slave).0.kind, DescriptionKind::Stream(StreamKind::Input));
+    });
+}
+
+#[test]
+fn what_cannot_move_is_refused_by_name() {
+    alone("descriptors::what_cannot_move_is_refused_by_name", || {
+        let timer = nix::sys::timerfd::TimerFd::new(
+            nix::sys::timerfd::ClockId::CLOCK_MONOTONIC,
+            nix::sys::timerfd::TimerFlags::empty(),
+        );
+        let refused = refusal();
+        assert!(refused.contains("a timerfd") && refused.contains("close it first"), "{refused}");
+        drop(timer);
+        let signals = nix::sys::signalfd::SignalFd::new(&nix::sys::signal::SigSet::empty());
+        assert!(refusal().contains("a signalfd"));
+        drop(signals);
+        let watcher = nix::sys::inotify::Inotify::init(nix::sys::inotify::InitFlags::empty());
+        assert!(refusal().contains("an inotify"));
+        drop(watcher);
+        running();
+    });
+}

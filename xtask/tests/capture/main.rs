@@ -1,0 +1,67 @@
+//! The parasite's capture on the host: the parasite itself is `no_std` and cannot be linked into a test, but capture
+//! only looks at the process that it is in. Each scenario runs in a process of its own.
+#![allow(dead_code, reason = "the parasite uses what these scenarios do not")]
+
+extern crate alloc;
+
+#[path = "../../../sender-lib/src"]
+mod parasite {
+    pub(crate) mod capture;
+}
+
+mod descriptors;
+mod mappings;
+mod process;
+
+use std::process::{Command, Stdio};
+
+use memory::{Addr, PageRange};
+use parasite::capture::{self, Captured, Surroundings};
+use protocol::{Description, FileVerdict, Manifest};
+
+const MARK: &str = "POSTHASTE_SCENARIO";
+
+/// Runs `scenario` in a new process that has nothing but what the scenario gives it.
+fn alone(name: &str, scenario: fn()) {
+    if std::env::var_os(MARK).is_some() {
+        return scenario();
+    }
+    let output = Command::new(std::env::current_exe().expect("it runs"))
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(MARK, "1")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the test itself can be started");
+    let text = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&text));
+}
+
+fn around() -> Surroundings<'static> {
+    let nothing = PageRange::new(Addr(0), Addr(0)).expect("empty");
+    Surroundings { ranges: &[], descriptors: &[], state: nothing, leaving_gate: Addr(0), park_action: None }
+}
+
+fn running() -> Manifest {
+    capture::running(&around()).map_err(|refusal| refusal.to_string()).expect("an ordinary process").manifest
+}
+
+/// Why the process as it is cannot be moved.
+fn refusal() -> String {
+    capture::running(&around()).err().expect("a refusal").to_string()
+}
+
+fn stopped() -> Captured {
+    let before = running();
+    let verdicts = vec![FileVerdict::Same; before.files.len()];
+    capture::accept(&before, &verdicts).expect("all files are the same");
+    capture::stopped(&around(), before.threads.clone(), &before, &verdicts)
+        .map_err(|refusal| refusal.to_string())
+        .expect("an ordinary process")
+}
+
+/// The description behind a descriptor, and its index.
+fn description(manifest: &Manifest, fd: &impl std::os::fd::AsRawFd) -> (Description, u32) {
+    let number = fd.as_raw_fd().cast_unsigned();
+    let descriptor = manifest.descriptors.iter().find(|descriptor| descriptor.fd == number).expect("open");
+    (manifest.descriptions[descriptor.description as usize].clone(), descriptor.description)
+}
