@@ -17,6 +17,7 @@ mod sockets;
 mod tables;
 pub(crate) mod thread;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use memory::{Addr, Backing, PageRange, Sharing};
@@ -53,7 +54,7 @@ pub(crate) struct Captured {
 ///
 /// # Errors
 /// What cannot be moved.
-pub(crate) fn running(around: &Surroundings<'_>) -> Result<Captured, Refusal> {
+pub(crate) fn running(around: &Surroundings<'_>) -> Result<Box<Captured>, Refusal> {
     let tids = sys::process::other_threads().map_err(Refusal::kernel(Doing::Threads))?;
     process::check(&tids)?;
     build(around, thread::listed(&tids), None)
@@ -83,7 +84,7 @@ pub(crate) fn stopped(
     threads: Vec<ThreadRecord>,
     before: &Manifest,
     verdicts: &[FileVerdict],
-) -> Result<Captured, Refusal> {
+) -> Result<Box<Captured>, Refusal> {
     if sys::process::has_children().map_err(Refusal::kernel(Doing::Children))? {
         return Err(ProcessTrait::Children.into());
     }
@@ -96,7 +97,7 @@ fn build(
     around: &Surroundings<'_>,
     threads: Vec<ThreadRecord>,
     before: Option<(&Manifest, &[FileVerdict])>,
-) -> Result<Captured, Refusal> {
+) -> Result<Box<Captured>, Refusal> {
     let mappings = maps::own_mappings()?;
     let mut files = Files::new(before.map(|(manifest, _)| manifest));
     let mut objects = Objects::default();
@@ -134,5 +135,5 @@ fn build(
         parasite_state: around.state,
         leaving_gate: around.leaving_gate,
     };
-    Ok(Captured { manifest, notes })
+    Ok(Box::new(Captured { manifest, notes }))
 }

@@ -58,7 +58,8 @@ fn attempt(started: Instant) -> Result<Outcome, String> {
     let id = random::sixteen_bytes().map_err(|errno| format!("no random numbers: {errno}"))?;
     let channels = Channels::open(sockets, MigrationId(id), CONNECT_DEADLINE)
         .map_err(|failure| format!("the receiver at {}: {failure}", receiver.name))?;
-    let (mut process, running) = OwnProcess::look()?;
+    let mut process = OwnProcess::look()?;
+    let running = process.running();
     let config = engine::Config::default();
     Ok(serve(&mut process, Serving { channels, running, config, started }))
 }

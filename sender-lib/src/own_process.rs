@@ -1,15 +1,15 @@
 //! The process that the parasite lives in, as the page server wants it.
 
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use engine::Failure;
 use memory::{Addr, Backing, PageRange, RangeSet, Sharing};
 use page_server::{ReadRun, SourceProcess};
-use protocol::{DescriptionKind, FileVerdict, Manifest, SignalAction};
+use protocol::{DescriptionKind, FileVerdict, Manifest, SignalAction, ThreadRecord};
 
-use crate::capture::refusal::Refusal;
-use crate::capture::{self, Captured, Surroundings};
+use crate::capture::{self, Surroundings};
 use crate::log::log;
 use crate::own_memory::OwnMemory;
 use crate::quiesce::Parked;
@@ -19,7 +19,7 @@ use crate::{arena, commit, dumpable, ffi, quiesce, state};
 pub(crate) struct OwnProcess {
     memory: OwnMemory,
     /// What it was while it ran.
-    running: Manifest,
+    running: Arc<Manifest>,
     verdicts: Vec<FileVerdict>,
     parked: Parked,
     /// Numbers of bound sockets, whose addresses the destination needs.
@@ -31,19 +31,17 @@ impl OwnProcess {
     ///
     /// # Errors
     /// Why it cannot be moved, in words for the user.
-    pub(crate) fn look() -> Result<(Self, Manifest), String> {
+    pub(crate) fn look() -> Result<Self, String> {
         let memory = OwnMemory::open().map_err(|errno| alloc::format!("reading the own memory: {errno}"))?;
-        let mut running = with_surroundings(&memory, capture::running)?;
-        as_before(&mut running);
-        let copy = running.clone();
-        Ok((
-            Self { memory, running, verdicts: Vec::new(), parked: Parked::default(), bound: Vec::new() },
-            copy,
-        ))
+        let running = Arc::new(capture(&memory, None)?);
+        Ok(Self { memory, running, verdicts: Vec::new(), parked: Parked::default(), bound: Vec::new() })
     }
-}
 
-impl OwnProcess {
+    /// What it was while it ran.
+    pub(crate) fn running(&self) -> Arc<Manifest> {
+        Arc::clone(&self.running)
+    }
+
     /// The eager pages and those of shared objects. An object stays what it is when the program drops, moves or
     /// doubles a mapping of it, and the kernel reports `MADV_DONTNEED`, which leaves the object alone, and
     /// `MADV_REMOVE`, which does not, as the same event: so a page of an object must be in it before either happens.
@@ -75,18 +73,15 @@ impl SourceProcess for OwnProcess {
         Ok(())
     }
 
-    fn capture(&mut self) -> Result<Manifest, Failure> {
+    fn capture(&mut self) -> Result<Arc<Manifest>, Failure> {
         let Parked { threads, pending } = core::mem::take(&mut self.parked);
-        let mut manifest = with_surroundings(&self.memory, |around| {
-            capture::stopped(around, threads, &self.running, &self.verdicts)
-        })
-        .map_err(Failure::Local)?;
+        let stopped = Some((threads, &*self.running, self.verdicts.as_slice()));
+        let mut manifest = capture(&self.memory, stopped).map_err(Failure::Local)?;
         manifest.process.pending = pending;
-        as_before(&mut manifest);
         self.memory.set_mappings(&manifest.vmas);
         manifest.eager = self.with_shared_objects(&manifest);
         self.bound = bound_sockets(&manifest);
-        Ok(manifest)
+        Ok(Arc::new(manifest))
     }
 
     fn read(&mut self, pages: PageRange, buffer: &mut [u8]) -> ReadRun {
@@ -112,10 +107,11 @@ impl SourceProcess for OwnProcess {
     fn note(&mut self, _line: &'static str) {}
 }
 
-/// Captures with all that is the parasite's left out, and says what will be lost.
-fn with_surroundings(
+/// Captures the running process, or the `stopped` one of which the threads, the earlier manifest and the verdicts on it
+/// are known. Leaves out all that is the parasite's, takes back what it changed, says what will be lost.
+fn capture(
     memory: &OwnMemory,
-    capture: impl FnOnce(&Surroundings<'_>) -> Result<Captured, Refusal>,
+    stopped: Option<(Vec<ThreadRecord>, &Manifest, &[FileVerdict])>,
 ) -> Result<Manifest, String> {
     let ranges: Vec<PageRange> = arena::range().into_iter().collect();
     let mut descriptors = memory.descriptors().to_vec();
@@ -132,19 +128,19 @@ fn with_surroundings(
             mask: action.mask,
         }),
     };
-    let Captured { manifest, notes } = capture(&around).map_err(|refusal| refusal.to_string())?;
-    // Said once, while the program still runs.
-    if around.park_action.is_none() {
-        notes.iter().for_each(|note| log!("{note}"));
+    let is_running = stopped.is_none();
+    let captured = match stopped {
+        None => capture::running(&around),
+        Some((parked, before, verdicts)) => capture::stopped(&around, parked, before, verdicts),
+    };
+    let mut captured = captured.map_err(|refusal| refusal.to_string())?;
+    if is_running {
+        captured.notes.iter().for_each(|note| log!("{note}"));
     }
-    Ok(manifest)
-}
-
-/// Takes out of the manifest what the parasite itself has changed.
-fn as_before(manifest: &mut Manifest) {
     if dumpable::is_open() {
-        manifest.process.dumpable = 0;
+        captured.manifest.process.dumpable = 0;
     }
+    Ok(captured.manifest)
 }
 
 /// Numbers of the descriptors that keep an address for themselves.

@@ -57,7 +57,7 @@ impl<P: SourceProcess> Server<'_, P> {
     fn send_manifest(&mut self, kind: Kind) {
         // Its memory is needed no more once it is encoded.
         let Some(manifest) = self.manifest.take() else { return };
-        self.send_control(|control| control.send_message(kind, &manifest));
+        self.send_control(|control| control.send_message(kind, &*manifest));
     }
 
     fn capture(&mut self) {

@@ -1,5 +1,6 @@
 //! What the loop needs of the process that moves.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use engine::Failure;
@@ -31,7 +32,7 @@ pub trait SourceProcess {
     ///
     /// # Errors
     /// Why not, in words for the user.
-    fn capture(&mut self) -> Result<Manifest, Failure>;
+    fn capture(&mut self) -> Result<Arc<Manifest>, Failure>;
 
     /// The point of no return: called right before `Run` leaves. From here on the process never runs here again,
     /// whatever happens.

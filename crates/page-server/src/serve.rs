@@ -1,6 +1,7 @@
 //! The loop: take what has come, do a bounded piece of what is to do, wait when there is nothing of either.
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -24,7 +25,7 @@ pub struct Serving {
     /// Welcomed.
     pub channels: Channels,
     /// The process as it was captured while running.
-    pub running: Manifest,
+    pub running: Arc<Manifest>,
     /// Bounds and deadlines of the engine.
     pub config: Config,
     /// When the migration was asked for.
@@ -68,7 +69,7 @@ pub(crate) struct Server<'process, P> {
     /// What performed actions have answered at once; the engine hears it when the action's siblings are done.
     pub(crate) answers: VecDeque<SourceInput>,
     /// The manifest to send next: of the running, then of the stopped process.
-    pub(crate) manifest: Option<Manifest>,
+    pub(crate) manifest: Option<Arc<Manifest>>,
     files: usize,
     /// Push frames to make, as many as the engine's window allows.
     pub(crate) pushes: VecDeque<PageRange>,

@@ -6,10 +6,10 @@
 use alloc::vec::Vec;
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
-use bincode::enc::write::Writer;
-use bincode::error::EncodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::encoder::Encoder;
 
 /// Bytes that any decoded body may claim; the frame's own limit is at most this.
 const LIMIT: usize = 16 << 20;
@@ -42,25 +42,10 @@ pub enum DecodeError {
 /// # Errors
 /// [`DecodeError::Malformed`] when the encoding would pass the limit.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, DecodeError> {
-    let mut bytes = Bounded(Vec::new());
-    #[allow(clippy::disallowed_methods, reason = "this is the one place")]
-    let result = bincode::serde::encode_into_writer(value, &mut bytes, CONFIG);
-    match result {
-        Ok(()) => Ok(bytes.0),
-        Err(_) => Err(DecodeError::Malformed { expected: core::any::type_name::<T>() }),
-    }
-}
-
-/// Takes bytes up to the limit.
-struct Bounded(Vec<u8>);
-
-impl Writer for &mut Bounded {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        if bytes.len() > LIMIT - self.0.len() {
-            return Err(EncodeError::UnexpectedEnd);
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(())
+    let mut encoder = Encoder(Vec::new());
+    match value.serialize(&mut encoder) {
+        Ok(()) if encoder.0.len() <= LIMIT => Ok(encoder.0),
+        _ => Err(DecodeError::Malformed { expected: core::any::type_name::<T>() }),
     }
 }
 
@@ -76,5 +61,37 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     match bytes.len().saturating_sub(used) {
         0 => Ok(value),
         extra => Err(DecodeError::Trailing { expected, extra }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bincode_of<T: Serialize>(value: &T) -> Vec<u8> {
+        let mut bytes = alloc::vec![0; LIMIT];
+        #[allow(clippy::disallowed_methods, reason = "this is the one place")]
+        let len = bincode::serde::encode_into_slice(value, &mut bytes, CONFIG).expect("it fits");
+        bytes.truncate(len);
+        bytes
+    }
+
+    #[test]
+    fn a_manifest_is_encoded_as_bincode_does() {
+        let manifest = crate::sample::manifest();
+        assert_eq!(encode(&manifest).expect("it fits"), bincode_of(&manifest));
+    }
+
+    #[test]
+    fn numbers_of_every_length_are_encoded_as_bincode_does() {
+        for shift in 0..64 {
+            for number in
+                [1_u64 << shift, (1_u64 << shift) - 1, (1_u64 << shift) + 1, 250, 251, 252, u64::MAX]
+            {
+                let signed = (number.cast_signed(), number.cast_signed().wrapping_neg());
+                let value = (number, signed, Some(alloc::vec![number]), Some(true), None::<u8>, "text");
+                assert_eq!(encode(&value).expect("it fits"), bincode_of(&value), "{number}");
+            }
+        }
     }
 }

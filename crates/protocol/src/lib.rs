@@ -34,10 +34,11 @@
 extern crate alloc;
 
 mod codec;
+mod encoder;
 mod frame;
 mod manifest;
 mod messages;
-#[cfg(feature = "sample")]
+#[cfg(any(test, feature = "sample"))]
 pub mod sample;
 
 pub use codec::{DecodeError, decode, encode};

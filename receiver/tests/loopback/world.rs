@@ -118,8 +118,8 @@ impl SourceProcess for Source {
         Ok(())
     }
 
-    fn capture(&mut self) -> Result<Manifest, Failure> {
-        Ok(self.manifest())
+    fn capture(&mut self) -> Result<Arc<Manifest>, Failure> {
+        Ok(Arc::new(self.manifest()))
     }
 
     fn commit(&mut self) {}
@@ -337,7 +337,7 @@ fn serve(mut process: Source, sockets: [TcpStream; 3]) -> page_server::Outcome {
     let started = engine::Instant(sys::clock::monotonic_ns());
     let channels =
         page_server::Channels::open(sockets, MigrationId([9; 16]), LONGEST_WAIT).expect("a welcome");
-    let running = process.manifest();
+    let running = Arc::new(process.manifest());
     page_server::serve(&mut process, Serving { channels, running, config: Config::default(), started })
 }
 

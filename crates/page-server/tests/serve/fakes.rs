@@ -71,9 +71,9 @@ impl SourceProcess for FakeProcess {
         self.park_failure.take().map_or(Ok(()), Err)
     }
 
-    fn capture(&mut self) -> Result<Manifest, Failure> {
+    fn capture(&mut self) -> Result<Arc<Manifest>, Failure> {
         self.called("capture");
-        Ok(self.manifest())
+        Ok(Arc::new(self.manifest()))
     }
 
     fn commit(&mut self) {
@@ -248,7 +248,7 @@ pub(crate) fn note_pages(received: &Received, pages: &mut Pages) {
 pub(crate) fn start(process: FakeProcess) -> (JoinHandle<Outcome>, FakeDestination) {
     let (ours, theirs) = socket_pairs();
     let source = std::thread::Builder::new().name(String::from("source"));
-    let running = process.manifest();
+    let running = Arc::new(process.manifest());
     let handle = source
         .spawn(move || {
             let mut process = process;
