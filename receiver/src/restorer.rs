@@ -9,6 +9,7 @@
 //!
 //! What it does not do: talk to the source, or serve pages (`fault-handler`).
 
+mod batch;
 mod blank;
 mod credentials;
 mod descriptors;

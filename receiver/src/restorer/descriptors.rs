@@ -4,21 +4,19 @@
 //! each descriptor lands at its own number, or below it, from where it is moved.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::libc;
 use protocol::{Description, DescriptionKind, Descriptor, Manifest};
 
-use super::{BlankChild, Program, RestoreError, Step, files};
+use super::batch::Batch;
+use super::{Program, RestoreError, Step, files};
 
 mod made;
 mod sockets;
 
 use made::Maker;
 pub(super) use sockets::{Bind, bind_all, check_addresses};
-
-/// Descriptors that one program makes at most.
-const PER_PROGRAM: usize = 128;
 
 /// How a description comes into the child.
 enum Origin {
@@ -61,40 +59,33 @@ pub(super) fn prove(manifest: &Manifest) -> Result<(), RestoreError> {
 /// Makes every descriptor of `manifest` in the child; returns the addresses that are to be bound once the
 /// source has let go of them.
 pub(super) fn make(
-    child: &BlankChild,
+    batch: &mut Batch<'_>,
     manifest: &Manifest,
     objects: &[OwnedFd],
 ) -> Result<Vec<Bind>, RestoreError> {
-    let mut placed = Placed::new(child.control_number());
+    let mut placed = Placed::new(batch.child().control_number());
     let mut maker = Maker::new(manifest, objects)?;
-    for part in manifest.descriptors.chunks(PER_PROGRAM) {
-        let mut program = child.program();
-        let mut passed = Vec::new();
-        for descriptor in part {
-            program.step(Step::Descriptor(descriptor.fd));
-            let index = descriptor.description;
-            let description = description(manifest, index)?;
-            if let Some(&first) = placed.by_description.get(&index) {
-                duplicate(&mut program, first, descriptor);
-            } else {
-                let number = placed.lowest_free(descriptor.fd);
-                match maker.origin(descriptor.fd, description)? {
-                    Origin::Passed(fd) => {
-                        program.receive(child.control_number(), descriptor.close_on_exec);
-                        passed.push(fd);
-                    }
-                    other => open_in_child(&mut program, &other, number),
+    for descriptor in &manifest.descriptors {
+        batch.unit()?.step(Step::Descriptor(descriptor.fd));
+        let index = descriptor.description;
+        let description = description(manifest, index)?;
+        if let Some(&first) = placed.by_description.get(&index) {
+            duplicate(batch.program(), first, descriptor);
+        } else {
+            let number = placed.lowest_free(descriptor.fd);
+            match maker.origin(descriptor.fd, description)? {
+                Origin::Passed(fd) => {
+                    batch.pass(fd, descriptor.close_on_exec);
                 }
-                put(&mut program, number, descriptor);
-                finish(&mut program, descriptor.fd, description);
-                placed.by_description.insert(index, descriptor.fd);
+                other => open_in_child(batch.program(), &other, number),
             }
-            placed.numbers.insert(descriptor.fd);
+            put(batch.program(), number, descriptor);
+            finish(batch.program(), descriptor.fd, description);
+            placed.by_description.insert(index, descriptor.fd);
         }
-        let fds: Vec<_> = passed.iter().map(AsFd::as_fd).collect();
-        child.run(program, &fds)?;
+        placed.numbers.insert(descriptor.fd);
     }
-    watch(child, manifest)?;
+    watch(batch, manifest)?;
     Ok(sockets::binds(manifest, &placed.by_description))
 }
 
@@ -102,16 +93,21 @@ pub(super) fn make(
 struct Placed {
     numbers: BTreeSet<u32>,
     by_description: BTreeMap<u32, u32>,
+    /// Everything below is taken.
+    lowest: u32,
 }
 
 impl Placed {
     fn new(control: u32) -> Self {
-        Self { numbers: BTreeSet::from([control]), by_description: BTreeMap::new() }
+        Self { numbers: BTreeSet::from([control]), by_description: BTreeMap::new(), lowest: 0 }
     }
 
     /// The lowest free number, which is at most `wanted`.
-    fn lowest_free(&self, wanted: u32) -> u32 {
-        (0..wanted).find(|number| !self.numbers.contains(number)).unwrap_or(wanted)
+    fn lowest_free(&mut self, wanted: u32) -> u32 {
+        while self.lowest < wanted && self.numbers.contains(&self.lowest) {
+            self.lowest += 1;
+        }
+        self.lowest
     }
 }
 
@@ -191,28 +187,24 @@ fn finish(program: &mut Program, fd: u32, description: &Description) {
 }
 
 /// Fills the interest lists, last: everything watched must be in place.
-fn watch(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
+fn watch(batch: &mut Batch<'_>, manifest: &Manifest) -> Result<(), RestoreError> {
     const EPOLL_CTL_ADD: u64 = 1;
+    let mut done = BTreeSet::new();
     for descriptor in &manifest.descriptors {
-        let first = manifest.descriptors.iter().find(|other| other.description == descriptor.description);
         let DescriptionKind::Epoll { watches } = &description(manifest, descriptor.description)?.kind else {
             continue;
         };
-        if first != Some(descriptor) {
+        if !done.insert(descriptor.description) {
             continue;
         }
-        for part in watches.chunks(PER_PROGRAM) {
-            let mut program = child.program();
-            for watched in part {
-                program.step(Step::Descriptor(descriptor.fd));
-                // struct epoll_event is packed on x86-64.
-                let mut event = watched.events.to_le_bytes().to_vec();
-                event.extend_from_slice(&watched.data.to_le_bytes());
-                let event = program.data(&event);
-                let arguments = [u64::from(descriptor.fd), EPOLL_CTL_ADD, u64::from(watched.fd), event.0];
-                program.call(libc::SYS_epoll_ctl, arguments);
-            }
-            child.run(program, &[])?;
+        for watched in watches {
+            let program = batch.unit()?.step(Step::Descriptor(descriptor.fd));
+            // struct epoll_event is packed on x86-64.
+            let mut event = watched.events.to_le_bytes().to_vec();
+            event.extend_from_slice(&watched.data.to_le_bytes());
+            let event = program.data(&event);
+            let arguments = [u64::from(descriptor.fd), EPOLL_CTL_ADD, u64::from(watched.fd), event.0];
+            program.call(libc::SYS_epoll_ctl, arguments);
         }
     }
     Ok(())

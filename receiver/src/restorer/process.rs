@@ -1,39 +1,44 @@
 //! What all threads of a process share, besides memory and descriptors.
 
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 
 use memory::Addr;
 use nix::libc;
 use protocol::{Manifest, ProcessRecord};
 
-use super::{BlankChild, Program, RestoreError, Step, files};
+use super::batch::Batch;
+use super::{Program, RestoreError, Step, files};
 
 /// Limits without which the program's memory and descriptors do not hold, by `RLIMIT_*` number.
 const NEEDED_LIMITS: [(u32, &str); 4] =
     [(2, "the data segment"), (3, "the stack"), (7, "the number of descriptors"), (9, "the address space")];
 
 /// Sets everything but limits.
-pub(super) fn set(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
+pub(super) fn set(batch: &mut Batch<'_>, manifest: &Manifest) -> Result<(), RestoreError> {
     let process = &manifest.process;
     let executable = files::open_executable(&files::record(manifest, process.executable)?.path)?;
-    let mut program = child.program();
-    set_memory_fields(&mut program, child.control_number(), process);
-    set_actions(&mut program, process);
+    set_memory_fields(batch, executable, process)?;
+    let program = batch.unit()?;
+    set_actions(program, process);
     program.step(Step::ChangeDirectory);
     let directory = program.c_string(&process.working_directory);
     program.call(libc::SYS_chdir, [directory.0]);
-    set_flags(&mut program, process);
-    child.run(program, &[executable.as_fd()])?;
+    set_flags(program, process);
     Ok(())
 }
 
 /// `PR_SET_MM_MAP` (prctl(2)): with the executable, which may be changed because the old one is not mapped.
-fn set_memory_fields(program: &mut Program, control: u32, process: &ProcessRecord) {
+fn set_memory_fields(
+    batch: &mut Batch<'_>,
+    executable: OwnedFd,
+    process: &ProcessRecord,
+) -> Result<(), RestoreError> {
     const PR_SET_MM: u64 = 35;
     const PR_SET_MM_MAP: u64 = 14;
     const STRUCT_BYTES: u64 = 104;
-    program.step(Step::SetMemoryFields);
-    let executable = program.receive(control, true);
+    batch.unit()?.step(Step::SetMemoryFields);
+    let executable = batch.pass(executable, true);
+    let program = batch.program();
     let auxv = program.data(&process.auxv);
     let mm = &process.mm;
     let fields = program.words(&[
@@ -56,6 +61,7 @@ fn set_memory_fields(program: &mut Program, control: u32, process: &ProcessRecor
     program.copy(executable, Addr(fields.0 + STRUCT_BYTES - 4));
     program.call(libc::SYS_prctl, [PR_SET_MM, PR_SET_MM_MAP, fields.0, STRUCT_BYTES, 0]);
     program.call_with(libc::SYS_close, [0], &[(0, executable)]);
+    Ok(())
 }
 
 fn set_actions(program: &mut Program, process: &ProcessRecord) {

@@ -11,6 +11,7 @@ use sys::Errno;
 use sys::proc::maps;
 use sys::uffd::{self, Uffd};
 
+use super::batch::Batch;
 use super::descriptors::{self, Bind};
 use super::mappings::{self, Mappings};
 use super::requirements::Here;
@@ -115,16 +116,18 @@ impl Restorer<Reserved> {
         let wanted = mappings::last(manifest)?;
         let objects = objects::make(manifest)?;
         mappings::change(&self.child, &self.stage.mappings, &wanted, &objects)?;
-        process::set(&self.child, manifest)?;
-        let binds = descriptors::make(&self.child, manifest, &objects)?;
         objects::seal(manifest, &objects)?;
-        let threads = threads::make(&mut self.child, manifest, self.here.change(manifest)?)?;
-        threads::raise_pending(&self.child, manifest)?;
-        timers::make(&self.child, manifest)?;
-        let mut program = self.child.program();
-        threads::become_main(&mut program, manifest)?;
-        process::set_limits(&mut program, &manifest.process)?;
-        self.child.run(program, &[])?;
+        let threads = threads::place(&mut self.child, manifest, self.here.change(manifest)?)?;
+        let mut batch = Batch::new(&self.child);
+        process::set(&mut batch, manifest)?;
+        let binds = descriptors::make(&mut batch, manifest, &objects)?;
+        threads.make(&mut batch)?;
+        threads::raise_pending(&mut batch, manifest)?;
+        timers::make(&mut batch, manifest)?;
+        let program = batch.unit()?;
+        threads::become_main(program, manifest)?;
+        process::set_limits(program, &manifest.process)?;
+        batch.run()?;
         let Reserved { uffd, memory, .. } = self.stage;
         let stage = Mapped { image: Image { manifest: manifest.clone(), threads, binds, memory }, uffd };
         Ok(Restorer { child: self.child, here: self.here, stage })

@@ -11,15 +11,10 @@ use memory::Addr;
 use nix::libc;
 use protocol::{Manifest, SignalInfo, ThreadRecord};
 
+use super::batch::Batch;
 use super::credentials::Change;
 use super::layout::{Layout, THREAD_BYTES, THREAD_OPS};
 use super::{BlankChild, Program, RestoreError, Step, process, timers};
-
-/// Threads that one program of the main thread makes or awaits at most.
-const THREADS_PER_PROGRAM: usize = 1024;
-
-/// Waiting signals that one program queues at most.
-const SIGNALS_PER_PROGRAM: usize = 1024;
 
 /// One thread but the main one.
 #[derive(Clone, Copy, Debug)]
@@ -42,9 +37,8 @@ pub(super) struct Threads {
     change: Change,
 }
 
-/// Makes every thread of `manifest` but the main one, with its id, name, segment bases and lists, and waits
-/// until they wait.
-pub(super) fn make(
+/// Puts everything in its place that the threads of `manifest` need.
+pub(super) fn place(
     child: &mut BlankChild,
     manifest: &Manifest,
     change: Change,
@@ -53,18 +47,8 @@ pub(super) fn make(
     let count = u32::try_from(manifest.threads.len()).map_err(|_| RestoreError::NoHole)?;
     child.set_word(child.layout().leaving_count(), count)?;
     change.place_data(child, &manifest.process.credentials)?;
-    let place = |(index, thread)| place(child, manifest, change, thread, index);
+    let place = |(index, thread)| place_one(child, manifest, change, thread, index);
     let others = (0..).zip(threads).map(place).collect::<Result<Vec<_>, _>>()?;
-    for part in others.chunks(THREADS_PER_PROGRAM) {
-        let mut program = child.program();
-        for other in part {
-            program.step(Step::Thread(other.tid)).thread(other.clone_args, CLONE_ARGS_BYTES, other.at);
-        }
-        for other in part {
-            program.step(Step::Thread(other.tid)).wait_for(other.born);
-        }
-        child.run(program, &[])?;
-    }
     Ok(Threads { others, change })
 }
 
@@ -79,7 +63,7 @@ pub(super) fn become_main(program: &mut Program, manifest: &Manifest) -> Result<
 const CLONE_ARGS_BYTES: u64 = 80;
 
 /// Puts the operations of one thread in their place.
-fn place(
+fn place_one(
     child: &mut BlankChild,
     manifest: &Manifest,
     change: Change,
@@ -140,16 +124,11 @@ fn leave(program: &mut Program, layout: Layout, manifest: &Manifest, thread: &Th
 }
 
 /// Queues signals that waited at the source; they wait here too: every thread blocks all until it leaves.
-pub(super) fn raise_pending(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
+pub(super) fn raise_pending(batch: &mut Batch<'_>, manifest: &Manifest) -> Result<(), RestoreError> {
     let own =
         manifest.threads.iter().flat_map(|thread| thread.pending.iter().map(|info| (Some(thread.tid), info)));
-    let all: Vec<_> = own.chain(manifest.process.pending.iter().map(|info| (None, info))).collect();
-    for part in all.chunks(SIGNALS_PER_PROGRAM) {
-        let mut program = child.program();
-        for (tid, info) in part {
-            queue(&mut program, manifest.process.pid, *tid, info)?;
-        }
-        child.run(program, &[])?;
+    for (tid, info) in own.chain(manifest.process.pending.iter().map(|info| (None, info))) {
+        queue(batch.unit()?, manifest.process.pid, tid, info)?;
     }
     Ok(())
 }
@@ -175,6 +154,18 @@ fn queue(program: &mut Program, pid: u32, tid: Option<u32>, info: &SignalInfo) -
 }
 
 impl Threads {
+    /// Makes every thread but the main one, with its id, name, segment bases and lists, and waits until they wait.
+    pub(super) fn make(&self, batch: &mut Batch<'_>) -> Result<(), RestoreError> {
+        for other in &self.others {
+            let program = batch.unit()?.step(Step::Thread(other.tid));
+            program.thread(other.clone_args, CLONE_ARGS_BYTES, other.at);
+        }
+        for other in &self.others {
+            batch.unit()?.step(Step::Thread(other.tid)).wait_for(other.born);
+        }
+        Ok(())
+    }
+
     /// Lets every thread go. When this returns, all of them have, or will without fail, and the child is no
     /// blank any more.
     ///
@@ -184,26 +175,25 @@ impl Threads {
     pub(super) fn let_go(&self, child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
         let layout = child.layout();
         let main = manifest.threads.first().ok_or(RestoreError::NoMainThread)?;
-        let mut program = child.program();
+        let mut batch = Batch::new(child);
+        let program = batch.unit()?;
         program.step(Step::Leave).set_and_wake(layout.make_ready());
         program.step(Step::Thread(main.tid));
         // Only here: sockets had to be bound with the rights that the program had when it bound them.
-        self.change.apply(&mut program, layout);
-        process::set_dumpable(&mut program, &manifest.process);
-        register_rseq(&mut program, main);
-        for (index, other) in (1..).zip(&self.others) {
-            program.step(Step::Thread(other.tid)).wait_for(other.ready);
-            if index % THREADS_PER_PROGRAM == 0 {
-                child.run(std::mem::replace(&mut program, child.program()), &[])?;
-            }
+        self.change.apply(program, layout);
+        process::set_dumpable(program, &manifest.process);
+        register_rseq(program, main);
+        for other in &self.others {
+            batch.unit()?.step(Step::Thread(other.tid)).wait_for(other.ready);
         }
-        timers::arm(&mut program, manifest);
+        let program = batch.unit()?;
+        timers::arm(program, manifest);
         program.step(Step::Leave);
         program.call(libc::SYS_write, [u64::from(child.control_number()), layout.token().0, 8]);
         program.close(child.control_number());
         program.set_and_wake(layout.leave());
-        leave(&mut program, layout, manifest, main);
-        child.run(program, &[])?;
+        leave(program, layout, manifest, main);
+        batch.run()?;
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use nix::libc;
 use protocol::{Manifest, TimerRecord, TimerTimes};
 use sys::Errno;
 
+use super::batch::Batch;
 use super::{BlankChild, ChildError, Program, RestoreError, Step};
 
 const SECOND: u64 = 1_000_000_000;
@@ -13,11 +14,13 @@ const TO_THREAD: u32 = 4;
 const MOST_SKIPPED: u32 = 2048;
 
 /// Makes every timer of `manifest`, not armed. The threads that they signal must exist.
-pub(super) fn make(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
+pub(super) fn make(batch: &mut Batch<'_>, manifest: &Manifest) -> Result<(), RestoreError> {
     let timers = &manifest.process.timers;
     if timers.is_empty() {
         return Ok(());
     }
+    batch.run()?;
+    let child = batch.child();
     let mut next = 0;
     let may_choose = choose_ids(child, true)?;
     for timer in timers {
