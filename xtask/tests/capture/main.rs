@@ -50,7 +50,7 @@ fn refusal() -> String {
     capture::running(&around()).err().expect("a refusal").to_string()
 }
 
-fn stopped() -> Captured {
+fn stopped() -> Box<Captured> {
     let before = running();
     let verdicts = vec![FileVerdict::Same; before.files.len()];
     capture::accept(&before, &verdicts).expect("all files are the same");
