@@ -50,11 +50,11 @@ fn refusal() -> String {
     capture::running(&around()).err().expect("a refusal").to_string()
 }
 
-fn stopped() -> Box<Captured> {
+fn stopped() -> Captured {
     let before = running();
     let verdicts = vec![FileVerdict::Same; before.files.len()];
     capture::accept(&before, &verdicts).expect("all files are the same");
-    capture::stopped(&around(), before.threads.clone(), &before, &verdicts)
+    *capture::stopped(&around(), before.threads.clone(), &before, &verdicts)
         .map_err(|refusal| refusal.to_string())
         .expect("an ordinary process")
 }
