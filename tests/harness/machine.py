@@ -86,15 +86,21 @@ def inner_ids(pid: int) -> list:
     return sorted(found)
 
 
+def lasting_descriptors(pid: int) -> dict:
+    """The descriptors that a process has open whenever one looks, and of what kind they are."""
+    looks = [descriptors(pid) for _ in range(50)]
+    return {number: what.partition(":")[0] for number, what in looks[0].items()
+            if all(number in look for look in looks)}
+
+
 def facts(pid: int) -> dict:
     """What /proc says of a process and must not change by a move."""
     proc = Path(f"/proc/{pid}")
-    kinds = {number: what.partition(":")[0] for number, what in descriptors(pid).items()}
     kept = ("Name", "Umask", "Uid", "Gid", "Groups", "Sig", "Shd", "Cap", "NoNewPrivs", "Seccomp", "THP_enabled")
     return {
         "threads": inner_ids(pid),
         "thread names": sorted((proc / "task" / thread / "comm").read_text() for thread in threads(pid)),
-        "descriptors": kinds,
+        "descriptors": lasting_descriptors(pid),
         "mappings": layout(pid),
         "program": os.readlink(proc / "exe"),
         "directory": os.readlink(proc / "cwd"),

@@ -229,6 +229,8 @@ pub struct ThreadRecord {
     pub rseq: Option<RseqRecord>,
     /// `PR_GET_NAME`
     pub name: [u8; 16],
+    /// `PR_GET_TIMERSLACK`
+    pub timer_slack_ns: u64,
     /// Signals that wait for this thread alone, in their order.
     pub pending: Vec<SignalInfo>,
 }

@@ -93,6 +93,16 @@ pub fn set_name(name: &CStr) {
     debug_assert!(named.is_ok(), "a valid pointer is all that it takes");
 }
 
+/// By how many nanoseconds the kernel may delay the calling thread's timers.
+///
+/// # Errors
+/// None that are known.
+pub fn timer_slack_ns() -> Result<u64, Errno> {
+    const PR_GET_TIMERSLACK: usize = 30;
+    // SAFETY: plain numbers.
+    unsafe { syscall3(nr::PRCTL, PR_GET_TIMERSLACK, 0, 0) }.map(|slack| slack as u64)
+}
+
 /// How the kernel answers the question whether the calling thread has registered these restartable sequences.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RseqAnswer {

@@ -99,6 +99,7 @@ fn become_thread(program: &mut Program, thread: &ThreadRecord) {
     const ARCH_SET_GS: u64 = 0x1001;
     const ARCH_SET_FS: u64 = 0x1002;
     const PR_SET_NAME: u64 = 15;
+    const PR_SET_TIMERSLACK: u64 = 29;
     program.call(libc::SYS_arch_prctl, [ARCH_SET_FS, thread.fs_base]);
     program.call(libc::SYS_arch_prctl, [ARCH_SET_GS, thread.gs_base]);
     program.call(libc::SYS_set_tid_address, [thread.clear_child_tid.0]);
@@ -108,6 +109,10 @@ fn become_thread(program: &mut Program, thread: &ThreadRecord) {
     }
     let name = program.data(&thread.name);
     program.call(libc::SYS_prctl, [PR_SET_NAME, name.0, 0, 0, 0]);
+    // A thread of a real-time class has none, and 0 would mean the default.
+    if thread.timer_slack_ns != 0 {
+        program.call(libc::SYS_prctl, [PR_SET_TIMERSLACK, thread.timer_slack_ns, 0, 0, 0]);
+    }
 }
 
 fn register_rseq(program: &mut Program, thread: &ThreadRecord) {

@@ -127,6 +127,7 @@ impl Image {
                 robust_list: (Addr(0), 24),
                 rseq: Some(RseqRecord { addr: Addr(rseq), len: 32, signature: 0x5305_3053 }),
                 name,
+                timer_slack_ns: 50_000,
                 pending: vec![],
             });
         }

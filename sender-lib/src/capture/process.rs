@@ -85,7 +85,7 @@ pub(crate) fn record(park_action: Option<SignalAction>, files: &mut Files) -> Re
         limits: limits()?,
         actions,
         pending: Vec::new(),
-        interval_timers: process::interval_timers().map_err(Refusal::kernel(Doing::Timers))?.map(times),
+        interval_timers: interval_timers()?,
         timers: timers()?,
         dumpable: u8::try_from(flag(Flag::Dumpable)?).unwrap_or(0),
         keep_capabilities: flag(Flag::KeepCapabilities)? != 0,
@@ -119,6 +119,16 @@ fn timers() -> Result<Vec<TimerRecord>, Refusal> {
         })
     };
     timers::own()?.into_iter().map(record).collect()
+}
+
+/// `setitimer(2)`. The first one has no time left while its signal waits, and goes on when that is delivered.
+fn interval_timers() -> Result<[TimerTimes; 3], Refusal> {
+    let mut timers = process::interval_timers().map_err(Refusal::kernel(Doing::Timers))?.map(times);
+    let [real, ..] = &mut timers;
+    if real.remaining_ns == 0 {
+        real.remaining_ns = real.interval_ns;
+    }
+    Ok(timers)
 }
 
 const fn times((interval_ns, remaining_ns): (u64, u64)) -> TimerTimes {

@@ -17,6 +17,7 @@ pub(crate) fn listed(tids: &[u32]) -> Vec<ThreadRecord> {
         robust_list: (Addr(0), 0),
         rseq: None,
         name: [0; 16],
+        timer_slack_ns: 0,
         pending: Vec::new(),
     };
     tids.iter().map(record).collect()

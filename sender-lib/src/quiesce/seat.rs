@@ -29,6 +29,7 @@ pub(crate) struct Seat {
     rseq: AtomicU64,
     rseq_len: AtomicU32,
     name: [AtomicU64; 2],
+    timer_slack_ns: AtomicU64,
 }
 
 impl Seat {
@@ -53,6 +54,7 @@ impl Seat {
         let [low, high] = &self.name;
         low.store(u64::try_from(name & u128::from(u64::MAX)).unwrap_or(0), SeqCst);
         high.store(u64::try_from(name >> 64).unwrap_or(0), SeqCst);
+        self.timer_slack_ns.store(thread::timer_slack_ns()?, SeqCst);
         if let Some((at, len)) = rseq.of_calling_thread(fs_base) {
             self.rseq.store(at, SeqCst);
             self.rseq_len.store(len, SeqCst);
@@ -121,6 +123,7 @@ impl Seat {
                 signature: rseq::SIGNATURE,
             }),
             name: name.to_le_bytes(),
+            timer_slack_ns: self.timer_slack_ns.load(SeqCst),
             pending: Vec::new(),
         })
     }

@@ -98,6 +98,7 @@ fn thread() -> ThreadRecord {
         robust_list: (Addr(0x7f00_0000_0a20), 24),
         rseq: Some(RseqRecord { addr: Addr(0x7f00_0000_1060), len: 32, signature: 0x5305_3053 }),
         name: *b"worker\0\0\0\0\0\0\0\0\0\0",
+        timer_slack_ns: 50_000,
         pending: vec![],
     }
 }
