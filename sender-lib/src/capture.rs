@@ -25,7 +25,7 @@ use protocol::{FileVerdict, Manifest, SignalAction, ThreadRecord};
 use sys::proc::maps;
 
 use descriptors::Table;
-use refusal::{Doing, Note, ProcessTrait, Refusal};
+use refusal::{Doing, MappingTrait, Note, ProcessTrait, Refusal};
 use tables::{Files, Objects};
 
 /// What is in the process but is not the program's: capture leaves it out.
@@ -68,7 +68,7 @@ pub(crate) fn accept(manifest: &Manifest, verdicts: &[FileVerdict]) -> Result<()
     for vma in manifest.vmas.iter().filter(|vma| vma.sharing == Sharing::Shared) {
         let Backing::File { file, .. } = vma.backing else { continue };
         if verdicts.get(file as usize) != Some(&FileVerdict::Same) {
-            return Err(ProcessTrait::SharedFileDiffers(vma.range.start()).into());
+            return Err(Refusal::Mapping { at: vma.range.start(), what: MappingTrait::SharedFileDiffers });
         }
     }
     Ok(())

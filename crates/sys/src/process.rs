@@ -30,7 +30,11 @@ pub fn has_children() -> Result<bool, Errno> {
 /// # Errors
 /// Those of prlimit64(2).
 pub fn limits() -> Result<Vec<(u64, u64)>, Errno> {
-    (0..16).map(limit).collect()
+    let mut limits = Vec::with_capacity(16);
+    for resource in 0..16 {
+        limits.push(limit(resource)?);
+    }
+    Ok(limits)
 }
 
 fn limit(resource: usize) -> Result<(u64, u64), Errno> {

@@ -12,6 +12,16 @@ use super::{pipes, sockets};
 /// Character devices that hold no state, with the name that every machine has them under.
 const STATELESS: [(u32, &[u8]); 5] =
     [(3, b"/dev/null"), (5, b"/dev/zero"), (7, b"/dev/full"), (8, b"/dev/random"), (9, b"/dev/urandom")];
+/// Anonymous inodes that do not move in this version.
+const IMMOVABLE: [(&[u8], DescriptorTrait); 7] = [
+    (b"[io_uring]", DescriptorTrait::IoUring),
+    (b"[userfaultfd]", DescriptorTrait::Userfaultfd),
+    (b"[timerfd]", DescriptorTrait::Timer),
+    (b"[signalfd]", DescriptorTrait::Signal),
+    (b"inotify", DescriptorTrait::Watcher),
+    (b"[fanotify]", DescriptorTrait::Watcher),
+    (b"[pidfd]", DescriptorTrait::Process),
+];
 /// The multiplexer that makes terminals: a terminal to isatty(3), but the wrong end of one.
 const PTMX: Device = Device { major: 5, minor: 2 };
 
@@ -102,23 +112,19 @@ fn device(facts: &Facts, context: &Context<'_>) -> Result<DescriptionKind, Refus
     // A terminal that is not open as a standard stream too: what is only written is output; the rest is there
     // to be read, as by a program that asks for a password.
     let by_mode = if facts.is_readable() { StreamKind::Input } else { StreamKind::Output };
-    Ok(stream_for(facts, context.all).unwrap_or(DescriptionKind::Stream(by_mode)))
+    Ok(DescriptionKind::Stream(stream_for(facts, context.all).unwrap_or(by_mode)))
 }
 
 fn anonymous_inode(facts: &Facts, context: &Context<'_>) -> Result<DescriptionKind, Refusal> {
     let name = facts.link.strip_prefix(b"anon_inode:").unwrap_or(&facts.link);
-    let what = match name {
-        b"[eventfd]" => return event(facts),
-        b"[eventpoll]" => return epoll(facts, context),
-        b"[io_uring]" => DescriptorTrait::IoUring,
-        b"[userfaultfd]" => DescriptorTrait::Userfaultfd,
-        b"[timerfd]" => DescriptorTrait::Timer,
-        b"[signalfd]" => DescriptorTrait::Signal,
-        b"inotify" | b"[fanotify]" => DescriptorTrait::Watcher,
-        b"[pidfd]" => DescriptorTrait::Process,
-        _ => DescriptorTrait::AnonymousInode,
-    };
-    Err(facts.refuse(what))
+    match name {
+        b"[eventfd]" => event(facts),
+        b"[eventpoll]" => epoll(facts, context),
+        _ => {
+            let known = IMMOVABLE.iter().find(|(known, _)| *known == name);
+            Err(facts.refuse(known.map_or(DescriptorTrait::AnonymousInode, |(_, what)| *what)))
+        }
+    }
 }
 
 fn event(facts: &Facts) -> Result<DescriptionKind, Refusal> {

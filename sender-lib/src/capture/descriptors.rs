@@ -6,7 +6,7 @@
 
 use alloc::vec::Vec;
 
-use protocol::{Description, DescriptionKind, Descriptor, PipeRecord, SocketPairRecord, StreamKind};
+use protocol::{Description, Descriptor, PipeRecord, SocketPairRecord, StreamKind};
 use sys::Errno;
 use sys::descriptor::{self, Sameness};
 use sys::status::{self, FileStatus, FileType};
@@ -189,10 +189,10 @@ pub(crate) const fn stream_of(fd: u32) -> Option<StreamKind> {
 
 /// The stream that stands in for something outside that `facts` is open on: by its number, or by that of a
 /// standard descriptor that is open on the same and can do the same.
-pub(crate) fn stream_for(facts: &Facts, all: &[Facts]) -> Option<DescriptionKind> {
+pub(crate) fn stream_for(facts: &Facts, all: &[Facts]) -> Option<StreamKind> {
     let same = |other: &&Facts| {
         other.fd <= 2 && facts.is_same_inode(other) && facts.is_writable() == other.is_writable()
     };
     let number = if facts.fd <= 2 { facts.fd } else { all.iter().find(same)?.fd };
-    stream_of(number).map(DescriptionKind::Stream)
+    stream_of(number)
 }

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use memory::{Backing, PageRange, Sharing, Vma, VmaFlags, VmaName};
+use memory::{Backing, PageRange, RangeSet, Sharing, Vma, VmaFlags, VmaName};
 use sys::identity::is_vdso;
 use sys::proc::maps::Mapping;
 use sys::proc::smaps::{self, Attributes};
@@ -32,7 +32,7 @@ pub(crate) fn collect(
     let mut vmas = Vec::with_capacity(mappings.len());
     for mapping in mappings.iter().filter(|mapping| !is_vdso(mapping)) {
         let origin = origin(mapping)?;
-        for range in without(mapping.range, own) {
+        for range in without(mapping.range, own).runs() {
             let offset = mapping.offset + (range.start().0 - mapping.range.start().0);
             vmas.push(Vma {
                 range,
@@ -100,21 +100,12 @@ fn origin(mapping: &Mapping) -> Result<Origin, Refusal> {
     }
 }
 
-/// The pieces of `range` outside of `own`, ascending.
-fn without(range: PageRange, own: &[PageRange]) -> Vec<PageRange> {
-    let mut pieces = alloc::vec![range];
+/// The pieces of `range` outside of `own`.
+fn without(range: PageRange, own: &[PageRange]) -> RangeSet {
+    let mut pieces = RangeSet::new();
+    pieces.insert(range);
     for hole in own {
-        let mut left = Vec::with_capacity(pieces.len() + 1);
-        for piece in pieces {
-            let Some(cut) = piece.intersection(*hole) else {
-                left.push(piece);
-                continue;
-            };
-            let before = PageRange::new(piece.start(), cut.start());
-            let behind = PageRange::new(cut.end(), piece.end());
-            left.extend([before, behind].into_iter().flatten().filter(|piece| !piece.is_empty()));
-        }
-        pieces = left;
+        pieces.remove(*hole);
     }
     pieces
 }

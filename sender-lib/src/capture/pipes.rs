@@ -38,7 +38,7 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
         // A pipe whose writers have gone holds all that will ever come: it moves with its bytes.
         if !(end == PipeEnd::Read && readiness.hang_up) {
             if let Some(stream) = stream_for(facts, context.all) {
-                return Ok(stream);
+                return Ok(DescriptionKind::Stream(stream));
             }
             if !(readiness.hang_up || readiness.error) {
                 context.notes.push(Note::LostPipe(facts.fd));

@@ -96,29 +96,21 @@ pub(crate) fn record(park_action: Option<SignalAction>, files: &mut Files) -> Re
 }
 
 fn actions() -> Result<Vec<SignalAction>, Refusal> {
-    SIGNALS
-        .map(|number| {
-            let signal::Action { handler, flags, restorer, mask } =
-                signal::action(number).map_err(Refusal::kernel(Doing::Actions))?;
-            Ok(SignalAction { handler, flags, restorer, mask })
-        })
-        .collect()
+    let mut actions = Vec::with_capacity(64);
+    for number in SIGNALS {
+        let signal::Action { handler, flags, restorer, mask } =
+            signal::action(number).map_err(Refusal::kernel(Doing::Actions))?;
+        actions.push(SignalAction { handler, flags, restorer, mask });
+    }
+    Ok(actions)
 }
 
 fn timers() -> Result<Vec<TimerRecord>, Refusal> {
-    let record = |timer: timers::Timer| {
-        let left = process::timer(timer.id).map_err(Refusal::kernel(Doing::Timers))?;
-        Ok(TimerRecord {
-            id: timer.id,
-            clock: timer.clock,
-            signal: timer.signal,
-            value: timer.value,
-            notify: timer.notify,
-            thread: timer.target,
-            times: times(left),
-        })
-    };
-    timers::own()?.into_iter().map(record).collect()
+    let mut timers = timers::own()?;
+    for timer in &mut timers {
+        timer.times = times(process::timer(timer.id).map_err(Refusal::kernel(Doing::Timers))?);
+    }
+    Ok(timers)
 }
 
 /// `setitimer(2)`. The first one has no time left while its signal waits, and goes on when that is delivered.

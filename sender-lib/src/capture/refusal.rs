@@ -112,8 +112,6 @@ pub(crate) enum ProcessTrait {
     Vdso,
     /// The descriptors hold more bytes than a manifest takes.
     TooMuchContent,
-    /// The shared mapping at this address is of a file that is not the same at the destination.
-    SharedFileDiffers(Addr),
 }
 
 /// What a mapping may be that cannot be moved.
@@ -135,6 +133,8 @@ pub(crate) enum MappingTrait {
     ShadowStack,
     /// A shared mapping of a deleted file.
     DeletedShared,
+    /// A shared mapping of a file that is not the same at the destination.
+    SharedFileDiffers,
     /// A label that this version does not know.
     Unknown,
 }
@@ -171,6 +171,8 @@ pub(crate) enum DescriptorTrait {
     /// What it shares with another descriptor cannot be told.
     SharingUnknown(u32),
 }
+
+const _: () = assert!(size_of::<Refusal>() == 16, "a refusal is returned in two registers");
 
 impl Refusal {
     /// Turns the error of a call that did not work into a refusal.
@@ -219,9 +221,6 @@ impl fmt::Display for ProcessTrait {
         match self {
             Self::Traced(by) => write!(f, "process {by} traces this one: detach it first"),
             Self::Stopped(tid) => write!(f, "thread {tid} is stopped: send SIGCONT first"),
-            Self::SharedFileDiffers(at) => {
-                write!(f, "the shared mapping at {at} is of a file that the destination does not have")
-            }
             other => f.write_str(other.text()),
         }
     }
@@ -243,7 +242,7 @@ impl ProcessTrait {
             Self::TooMuchContent => {
                 "memfds, deleted files and pipes hold more than 8 MiB, which this version does not move"
             }
-            Self::Traced(_) | Self::Stopped(_) | Self::SharedFileDiffers(_) => "",
+            Self::Traced(_) | Self::Stopped(_) => "",
         }
     }
 }
@@ -258,6 +257,7 @@ impl MappingTrait {
             Self::Aio => "belongs to asynchronous I/O",
             Self::AnonymousInode => "belongs to io_uring, perf or the like",
             Self::ShadowStack => "is a shadow stack",
+            Self::SharedFileDiffers => "is shared and of a file that the destination does not have",
             Self::DeletedShared => "is shared and of a deleted file",
             Self::Unknown => "is of a kind that is not known",
         }

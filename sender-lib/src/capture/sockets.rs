@@ -60,7 +60,7 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
             return Ok(end);
         }
         if let Some(stream) = stream_for(facts, context.all) {
-            return Ok(stream);
+            return Ok(DescriptionKind::Stream(stream));
         }
     }
     // Where the other side has hung up, nothing is lost.

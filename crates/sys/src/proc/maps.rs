@@ -55,7 +55,9 @@ impl Mapping {
 pub fn own_mappings() -> Result<Vec<Mapping>, ProcError> {
     let mut mappings = Vec::new();
     super::for_each_line(c"/proc/thread-self/maps", FILE, &mut |line| {
-        mappings.extend(parse_line(line)?);
+        if let Some(mapping) = parse_line(line)? {
+            mappings.push(mapping);
+        }
         Ok(())
     })?;
     Ok(mappings)

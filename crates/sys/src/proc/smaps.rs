@@ -57,7 +57,9 @@ impl Parser {
             return Ok(());
         };
         if let Some(codes) = line.strip_prefix(b"VmFlags:") {
-            self.done.extend(range.map(|range| (range, attributes(codes))));
+            if let Some(range) = range {
+                self.done.push((range, attributes(codes)));
+            }
             self.current = None;
         }
         Ok(())
