@@ -6,9 +6,9 @@ pub mod pair;
 pub mod pipe;
 pub mod socket;
 
-use alloc::ffi::CString;
 use alloc::vec::Vec;
 
+use crate::path::KernelPath;
 use crate::raw::{nr, syscall, syscall3};
 use crate::{Errno, file, thread};
 
@@ -39,8 +39,11 @@ pub fn numbers() -> Result<Vec<u32>, Errno> {
 /// # Errors
 /// `ENOENT` when the number is closed.
 pub fn link(fd: u32) -> Result<Vec<u8>, Errno> {
-    let path = CString::new(alloc::format!("/proc/thread-self/fd/{fd}")).map_err(|_| Errno::EINVAL)?;
-    file::read_link(&path)
+    file::read_link(path_of(fd).as_c_str())
+}
+
+fn path_of(fd: u32) -> KernelPath {
+    KernelPath::numbered("/proc/thread-self/fd/", fd, "")
 }
 
 /// Whether `FD_CLOEXEC` is set.
@@ -152,8 +155,7 @@ pub fn readiness(fd: u32) -> Result<Readiness, Errno> {
 /// Those of open(2) and pread(2); `EOVERFLOW` when there is more than `limit`.
 pub fn content(fd: u32, size: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, Errno> {
     // A description of our own: the program's position stays, and one open only for writing can be read.
-    let path = CString::new(alloc::format!("/proc/thread-self/fd/{fd}")).map_err(|_| Errno::EINVAL)?;
-    let file = file::open(&path, file::READ_ONLY)?;
+    let file = file::open(path_of(fd).as_c_str(), file::READ_ONLY)?;
     let (mut extents, mut at, mut total) = (Vec::new(), 0, 0_usize);
     while let Some((start, end)) = next_data(&file, at, size)? {
         let len = usize::try_from(end - start).map_err(|_| Errno::EOVERFLOW)?;

@@ -2,7 +2,6 @@
 //!
 //! Both sides call the same functions; the source sends what it found, the destination compares.
 
-use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::arch::asm;
 use core::arch::x86_64::__cpuid_count;
@@ -12,6 +11,7 @@ use memory::{Addr, PageRange};
 use protocol::{FileProof, FileRecord, VdsoRecord, XsaveLayout};
 use xxhash_rust::xxh3::Xxh3Default;
 
+use crate::path::KernelPath;
 use crate::proc::maps::Mapping;
 use crate::status::{self, FileStatus};
 use crate::{Errno, Fd, elf, file, own_memory};
@@ -25,12 +25,12 @@ const HASH_STEP: usize = 256 << 10;
 /// # Errors
 /// `ENOENT` for a path with a NUL byte, otherwise those of open(2), statx(2) and read(2).
 pub fn file_record(path: &[u8], mapped: bool) -> Result<FileRecord, Errno> {
-    let name = CString::new(path).map_err(|_| Errno::ENOENT)?;
+    let name = KernelPath::new(path)?;
     let (status, proof) = if mapped {
-        let fd = file::open(&name, file::READ_ONLY)?;
+        let fd = file::open(name.as_c_str(), file::READ_ONLY)?;
         (status::of_fd(&fd)?, file_proof(&fd)?)
     } else {
-        (status::of_path(&name)?, FileProof::None)
+        (status::of_path(name.as_c_str())?, FileProof::None)
     };
     Ok(record(path, &status, proof))
 }

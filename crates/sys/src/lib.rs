@@ -25,6 +25,7 @@ pub mod net;
 mod number;
 pub mod own_memory;
 pub mod pagemap;
+pub mod path;
 #[cfg(feature = "std")]
 pub mod pidfd;
 pub mod poll;

@@ -2,6 +2,7 @@
 
 use protocol::{DescriptionKind, StreamKind, WatchRecord};
 use sys::descriptor;
+use sys::path::KernelPath;
 use sys::proc::fdinfo::{self, FdInfo};
 use sys::status::{self, Device, FileType};
 
@@ -75,8 +76,8 @@ fn is_reachable(facts: &Facts) -> bool {
     if !facts.link.ends_with(b" (deleted)") {
         return facts.link.starts_with(b"/");
     }
-    let Ok(path) = alloc::ffi::CString::new(facts.link.as_slice()) else { return false };
-    status::of_path(&path).is_ok_and(|found| found.inode == facts.status.inode)
+    let Ok(path) = KernelPath::new(&facts.link) else { return false };
+    status::of_path(path.as_c_str()).is_ok_and(|found| found.inode == facts.status.inode)
 }
 
 /// A memfd, or a file without a name, which is as good as one.

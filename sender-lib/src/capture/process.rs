@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use protocol::{
     Credentials, HostFacts, MmFields, ProcessRecord, ResourceLimit, SignalAction, TimerRecord, TimerTimes,
 };
+use sys::path::KernelPath;
 use sys::proc::maps::Mapping;
 use sys::proc::stat::{self, Stat};
 use sys::proc::status::{self, Status};
@@ -131,8 +132,7 @@ fn executable(files: &mut Files) -> Result<u32, Refusal> {
     let path = file::read_link(c"/proc/thread-self/exe").map_err(Refusal::kernel(Doing::Program))?;
     let status = sys::status::of_path(c"/proc/thread-self/exe");
     let status = status.map_err(Refusal::kernel(Doing::Program))?;
-    let reached =
-        alloc::ffi::CString::new(path.as_slice()).ok().and_then(|path| sys::status::of_path(&path).ok());
+    let reached = KernelPath::new(&path).and_then(|path| sys::status::of_path(path.as_c_str())).ok();
     if reached.is_none_or(|reached| reached.inode != status.inode) {
         return Err(ProcessTrait::NoExecutable.into());
     }

@@ -1,10 +1,10 @@
 //! `/proc/PID/fdinfo/FD`: what the kernel says of an open file description, one `name: value` line each.
 
-use alloc::ffi::CString;
 use alloc::vec::Vec;
 
 use super::{ProcError, ProcFile};
 use crate::number::{decimal, field, hexadecimal, number_of, split_once, words};
+use crate::path::KernelPath;
 
 const FILE: ProcFile = ProcFile::FdInfo;
 const LIMIT: usize = 64 << 20;
@@ -44,9 +44,8 @@ pub struct FdInfo {
 /// # Errors
 /// The file cannot be read (`ENOENT` when the descriptor is closed) or is not what the kernel writes.
 pub fn of_number(fd: u32) -> Result<FdInfo, ProcError> {
-    let path = CString::new(alloc::format!("/proc/thread-self/fdinfo/{fd}"))
-        .map_err(|_| ProcError::Malformed { file: FILE })?;
-    parse(&super::read(&path, FILE, LIMIT)?)
+    let path = KernelPath::numbered("/proc/thread-self/fdinfo/", fd, "");
+    parse(&super::read(path.as_c_str(), FILE, LIMIT)?)
 }
 
 /// Parses a whole `fdinfo` file; lines that are not known are left out.

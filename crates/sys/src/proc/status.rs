@@ -1,10 +1,10 @@
 //! `/proc/PID/status`: `Name:<tab>value` lines, of which the kernel adds more with every release.
 
-use alloc::ffi::CString;
 use alloc::vec::Vec;
 
 use super::{ProcError, ProcFile};
 use crate::number::{decimal, field, number_of, split_once, words};
+use crate::path::KernelPath;
 
 const FILE: ProcFile = ProcFile::Status;
 const LIMIT: usize = 1 << 20;
@@ -43,9 +43,8 @@ pub struct Status {
 /// # Errors
 /// The file cannot be read or is not what the kernel writes.
 pub fn of_thread(tid: u32) -> Result<Status, ProcError> {
-    let path = CString::new(alloc::format!("/proc/self/task/{tid}/status"))
-        .map_err(|_| ProcError::Malformed { file: FILE })?;
-    parse(&super::read(&path, FILE, LIMIT)?)
+    let path = KernelPath::numbered("/proc/self/task/", tid, "/status");
+    parse(&super::read(path.as_c_str(), FILE, LIMIT)?)
 }
 
 /// The status of the calling thread.
