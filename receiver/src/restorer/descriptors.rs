@@ -22,8 +22,9 @@ pub(super) use sockets::{Bind, bind_all, check_addresses};
 enum Origin {
     /// Opened here and passed.
     Passed(OwnedFd),
-    /// Opened in the child, so that it belongs to its mount namespace: a directory, at this position.
-    Directory { path: Vec<u8>, flags: u32, offset: u64 },
+    /// Opened in the child, so that it belongs to its mount namespace, at this position: a directory, or what `/proc`
+    /// tells of the process itself.
+    Inside { path: Vec<u8>, flags: u32, offset: u64 },
     /// `eventfd2(2)`
     Event { count: u64, flags: u64 },
     /// `epoll_create1(2)`
@@ -37,7 +38,11 @@ pub(super) fn prove(manifest: &Manifest) -> Result<(), RestoreError> {
     for description in &manifest.descriptions {
         match &description.kind {
             DescriptionKind::File { file, .. } => {
-                files::open_again(&files::record(manifest, *file)?.path, description.flags)?;
+                let path = &files::record(manifest, *file)?.path;
+                // There is no such process here yet, or it is another one.
+                if !files::is_of_process(path, manifest.process.pid) {
+                    files::open_again(path, description.flags)?;
+                }
             }
             DescriptionKind::Device { path } => {
                 files::open_device(path, description.flags)?;
@@ -138,7 +143,7 @@ fn open_in_child(program: &mut Program, origin: &Origin, number: u32) {
     const SEEK_SET: u64 = 0;
     match origin {
         Origin::Passed(_) => {}
-        Origin::Directory { path, flags, offset } => {
+        Origin::Inside { path, flags, offset } => {
             let path = program.c_string(path);
             program.call(libc::SYS_openat, [AT_FDCWD, path.0, u64::from(*flags), 0]);
             if *offset != 0 {

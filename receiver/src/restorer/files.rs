@@ -75,6 +75,12 @@ pub(super) fn open_again(path: &[u8], flags: u32) -> Result<OwnedFd, RestoreErro
     }
 }
 
+/// Whether `path` leads to what `/proc` tells of process `pid`.
+pub(super) fn is_of_process(path: &[u8], pid: u32) -> bool {
+    let own = path.strip_prefix(format!("/proc/{pid}").as_bytes());
+    own.is_some_and(|rest| rest.first().is_none_or(|next| *next == b'/'))
+}
+
 /// Opens the device at `path`.
 pub(super) fn open_device(path: &[u8], flags: u32) -> Result<OwnedFd, RestoreError> {
     let opened = open(path, (flags & 0o3) as usize | NOT_WAITING);
@@ -112,6 +118,12 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     use super::*;
+
+    #[test]
+    fn what_proc_tells_of_a_process_is_known_by_its_path() {
+        assert!(is_of_process(b"/proc/12/smaps", 12) && is_of_process(b"/proc/12", 12));
+        assert!(!is_of_process(b"/proc/123/smaps", 12) && !is_of_process(b"/proc/meminfo", 12));
+    }
 
     #[test]
     fn a_copy_is_the_same_until_it_is_rewritten() {

@@ -86,11 +86,14 @@ impl<'a> Maker<'a> {
 
     fn file(&self, fd: u32, file: u32, offset: u64, flags: u32) -> Result<Origin, RestoreError> {
         let record = files::record(self.manifest, file)?;
+        if files::is_of_process(&record.path, self.manifest.process.pid) {
+            return Ok(Origin::Inside { path: record.path.clone(), flags, offset });
+        }
         let opened = File::from(files::open_again(&record.path, flags)?);
         let failed = |source| RestoreError::Descriptor { fd, what: "a file", source };
         if opened.metadata().map_err(failed)?.is_dir() {
             let path = record.path.clone();
-            return Ok(Origin::Directory { path, flags: flags | libc::O_DIRECTORY.unsigned_abs(), offset });
+            return Ok(Origin::Inside { path, flags: flags | libc::O_DIRECTORY.unsigned_abs(), offset });
         }
         let path_only = flags & libc::O_PATH.unsigned_abs() != 0;
         if offset != 0 && !path_only {
