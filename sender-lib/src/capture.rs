@@ -68,7 +68,7 @@ pub(crate) fn accept(manifest: &Manifest, verdicts: &[FileVerdict]) -> Result<()
     for vma in manifest.vmas.iter().filter(|vma| vma.sharing == Sharing::Shared) {
         let Backing::File { file, .. } = vma.backing else { continue };
         if verdicts.get(file as usize) != Some(&FileVerdict::Same) {
-            return Err(Refusal::Mapping { at: vma.range.start(), what: MappingTrait::SharedFileDiffers });
+            return Err(Refusal::mapping(vma.range.start(), MappingTrait::SharedFileDiffers));
         }
     }
     Ok(())

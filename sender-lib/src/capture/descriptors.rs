@@ -34,8 +34,8 @@ impl Facts {
     }
 
     /// Refuses this descriptor.
-    pub(crate) const fn refuse(&self, what: DescriptorTrait) -> Refusal {
-        Refusal::Descriptor { fd: self.fd, what }
+    pub(crate) fn refuse(&self, what: DescriptorTrait) -> Refusal {
+        Refusal::descriptor(self.fd, what)
     }
 
     /// Whether the description can be written.

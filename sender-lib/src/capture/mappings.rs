@@ -65,7 +65,7 @@ fn name(mapping: &Mapping) -> VmaName {
 
 /// What kind of mapping it is, by its name as proc(5) has them.
 fn origin(mapping: &Mapping) -> Result<Origin, Refusal> {
-    let refuse = |what| Err(Refusal::Mapping { at: mapping.range.start(), what });
+    let refuse = |what| Err(Refusal::mapping(mapping.range.start(), what));
     let name = mapping.name.as_slice();
     let deleted = mapping.is_deleted();
     if mapping.inode == 0 {
@@ -149,7 +149,7 @@ fn read_flags(vmas: &mut [Vma]) -> Result<(), Refusal> {
             continue;
         };
         if let Some(what) = immovable(found) {
-            return Err(Refusal::Mapping { at: vma.range.start(), what });
+            return Err(Refusal::mapping(vma.range.start(), what));
         }
         vma.flags = found.flags;
     }

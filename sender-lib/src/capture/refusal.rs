@@ -1,6 +1,7 @@
 //! Why a process cannot be moved: one line, without a path or a byte of the program, and with the cure where
 //! there is one.
 
+use alloc::boxed::Box;
 use core::fmt;
 
 use memory::Addr;
@@ -53,9 +54,13 @@ impl Doing {
     }
 }
 
-/// What stands in the way.
+/// What stands in the way. Boxed, because every function here returns one on its rare way out, and the parasite
+/// counts every byte of code.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Refusal {
+pub(crate) struct Refusal(Box<Obstacle>);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Obstacle {
     /// A system call or a file under `/proc` did not work.
     Kernel {
         /// What capture was doing.
@@ -172,37 +177,51 @@ pub(crate) enum DescriptorTrait {
     SharingUnknown(u32),
 }
 
-const _: () = assert!(size_of::<Refusal>() == 16, "a refusal is returned in two registers");
-
 impl Refusal {
     /// Turns the error of a call that did not work into a refusal.
     pub(crate) fn kernel(doing: Doing) -> impl Fn(Errno) -> Self {
-        move |errno| Self::Kernel { doing, errno }
+        move |errno| Self::boxed(Obstacle::Kernel { doing, errno })
+    }
+
+    /// Refuses the mapping that begins at `at`.
+    pub(crate) fn mapping(at: Addr, what: MappingTrait) -> Self {
+        Self::boxed(Obstacle::Mapping { at, what })
+    }
+
+    /// Refuses descriptor `fd`.
+    pub(crate) fn descriptor(fd: u32, what: DescriptorTrait) -> Self {
+        Self::boxed(Obstacle::Descriptor { fd, what })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn boxed(obstacle: Obstacle) -> Self {
+        Self(Box::new(obstacle))
     }
 }
 
 impl From<ProcError> for Refusal {
     fn from(error: ProcError) -> Self {
-        Self::Proc(error)
+        Self::boxed(Obstacle::Proc(error))
     }
 }
 
 impl From<ProcessTrait> for Refusal {
     fn from(what: ProcessTrait) -> Self {
-        Self::Process(what)
+        Self::boxed(Obstacle::Process(what))
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Kernel { doing, errno } => write!(f, "{}: {errno}", doing.text()),
-            Self::Proc(error) => fmt::Display::fmt(error, f),
-            Self::Process(what) => fmt::Display::fmt(what, f),
-            Self::Mapping { at, what } => {
+        match &*self.0 {
+            Obstacle::Kernel { doing, errno } => write!(f, "{}: {errno}", doing.text()),
+            Obstacle::Proc(error) => fmt::Display::fmt(error, f),
+            Obstacle::Process(what) => fmt::Display::fmt(what, f),
+            Obstacle::Mapping { at, what } => {
                 write!(f, "the mapping at {at} {}: not moved in this version", what.text())
             }
-            Self::Descriptor { fd, what } => {
+            Obstacle::Descriptor { fd, what } => {
                 write!(f, "descriptor {fd} is {}", what.text())?;
                 match what {
                     DescriptorTrait::Socket(domain) => write!(f, " {domain}: not moved in this version"),
