@@ -153,22 +153,46 @@ static const char *read_smaps(void)
     return text;
 }
 
+/* What is wrong with the kernel's account of the region, or NULL. */
+static const char *flag_problem(const struct region *region, const char *smaps)
+{
+    static char problem[400];
+    const char *flags = flags_at(smaps, region->start);
+    if (!flags) {
+        snprintf(problem, sizeof problem, "%s is not mapped", region->what);
+        return problem;
+    }
+    const char *end = strchr(flags, '\n');
+    char all[256] = "";
+    memcpy(all, flags, end && end - flags < 255 ? (size_t)(end - flags) : 0);
+    char wanted[8] = "";
+    snprintf(wanted, sizeof wanted, " %s ", region->flag ? region->flag : "");
+    if (region->flag && !strstr(all, wanted)) {
+        snprintf(problem, sizeof problem, "%s lacks %s in its VmFlags:%s", region->what, region->flag, all);
+        return problem;
+    }
+    if (!strstr(all, " rd ") != !(region->protection & PROT_READ)
+        || !strstr(all, " wr ") != !(region->protection & PROT_WRITE)) {
+        snprintf(problem, sizeof problem, "%s has another protection: VmFlags%s", region->what, all);
+        return problem;
+    }
+    return NULL;
+}
+
+/* A move between two reads of smaps tears the text, as any change of the mappings does: what is wrong in
+   three texts in a row is wrong. */
 static void check_flags(void)
 {
-    const char *smaps = read_smaps();
-    for (const struct region *region = regions; region < regions + REGIONS; region++) {
-        const char *flags = flags_at(smaps, region->start);
-        CHECK(flags, "%s is not mapped", region->what);
-        const char *end = strchr(flags, '\n');
-        char all[256] = "";
-        memcpy(all, flags, end && end - flags < 255 ? (size_t)(end - flags) : 0);
-        char wanted[8] = "";
-        snprintf(wanted, sizeof wanted, " %s ", region->flag ? region->flag : "");
-        CHECK(!region->flag || strstr(all, wanted), "%s lacks %s in its VmFlags:%s", region->what, region->flag, all);
-        CHECK(!strstr(all, " rd ") == !(region->protection & PROT_READ)
-                  && !strstr(all, " wr ") == !(region->protection & PROT_WRITE),
-              "%s has another protection: VmFlags%s", region->what, all);
+    const char *problem = NULL;
+    for (int attempt = 0; attempt < 3; attempt++) {
+        const char *smaps = read_smaps();
+        problem = NULL;
+        for (const struct region *region = regions; !problem && region < regions + REGIONS; region++)
+            problem = flag_problem(region, smaps);
+        if (!problem)
+            return;
     }
+    CHECK(!problem, "%s", problem);
 }
 
 static void check_region(struct region *region, size_t pages)
