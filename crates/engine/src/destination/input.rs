@@ -161,7 +161,7 @@ pub enum DestinationInput {
     SpaceGone(SpaceId),
     /// `Cancel` or `Failed` received, a connection ended, or a frame made no sense.
     Broken(Failure),
-    /// Time has passed; see [`Destination::poll_timeout`].
+    /// Time has passed; see [`crate::Destination::poll_timeout`].
     Tick,
 }
 

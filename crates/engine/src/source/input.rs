@@ -42,6 +42,6 @@ pub enum SourceInput {
     Drained,
     /// `Refused`, `Abort` or `Failed` received, a connection ended, or a frame made no sense.
     Broken(Failure),
-    /// Time has passed; see [`Source::poll_timeout`].
+    /// Time has passed; see [`crate::Source::poll_timeout`].
     Tick,
 }
