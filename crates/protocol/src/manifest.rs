@@ -286,7 +286,7 @@ pub struct FileRecord {
 pub enum FileProof {
     /// The GNU build id of an ELF file.
     BuildId(Vec<u8>),
-    /// XXH3-128 of the whole content.
+    /// XXH64 of the whole content with the seeds 0 and 1.
     Content([u8; 16]),
     /// Only open, not mapped: the path is enough.
     None,

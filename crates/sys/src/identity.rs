@@ -9,7 +9,7 @@ use core::ffi::CStr;
 
 use memory::{Addr, PageRange};
 use protocol::{FileProof, FileRecord, VdsoRecord, XsaveLayout};
-use xxhash_rust::xxh3::Xxh3Default;
+use xxhash_rust::xxh64::Xxh64;
 
 use crate::path::KernelPath;
 use crate::proc::maps::Mapping;
@@ -58,19 +58,25 @@ pub fn file_proof(fd: &Fd) -> Result<FileProof, Errno> {
     }
 }
 
-/// XXH3-128 of the whole content, big endian as `xxh128sum` prints it.
+/// XXH64 of the whole content with the seeds 0 and 1, each big endian as `xxh64sum` prints it. (XXH3 with 128 bits is
+/// faster, and 3 KiB larger in the parasite; a file is hashed once, before anything stops.)
 ///
 /// # Errors
 /// Those of pread(2).
 pub fn content_hash(fd: &Fd) -> Result<[u8; 16], Errno> {
-    let mut hash = Xxh3Default::new();
+    let mut hashes = [Xxh64::new(0), Xxh64::new(1)];
     let mut buffer = alloc::vec![0; HASH_STEP];
     let mut offset = 0_u64;
     loop {
         match file::read_at(fd, &mut buffer, offset) {
-            Ok(0) => return Ok(hash.digest128().to_be_bytes()),
+            Ok(0) => {
+                let [first, second] = hashes.map(|hash| u128::from(hash.digest()));
+                return Ok((first << 64 | second).to_be_bytes());
+            }
             Ok(got) => {
-                hash.update(buffer.get(..got).unwrap_or_default());
+                for hash in &mut hashes {
+                    hash.update(buffer.get(..got).unwrap_or_default());
+                }
                 offset = offset.saturating_add(got as u64);
             }
             Err(Errno::EINTR) => {}
@@ -203,7 +209,8 @@ mod tests {
         let record = file_record(path.as_bytes(), true).expect("readable");
         std::fs::remove_file(&path).expect("ours");
         assert_eq!(record.size, 3);
-        let expected = 0x06b0_5ab6_733a_6185_78af_5f94_892f_3950_u128.to_be_bytes();
+        // The first half is `printf abc | xxh64sum`.
+        let expected = 0x44bc_2cf5_ad77_0999_bea9_ca81_9932_8908_u128.to_be_bytes();
         assert_eq!(record.proof, FileProof::Content(expected));
     }
 }
