@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use nix::sys::signal::SigSet;
 
 use crate::config::DEFAULT_PORT;
 use crate::daemon::Daemon;
@@ -66,6 +67,11 @@ fn session_main(arguments: &[OsString]) -> ExitCode {
         complain(format_args!("{SESSION_OPTION} is for the receiver's own use"));
         return ExitCode::from(USAGE);
     };
+    // The daemon's, who takes its signals from a descriptor; a session is to be ended by them.
+    if let Err(error) = SigSet::empty().thread_set_mask() {
+        complain(format_args!("clearing the signal mask: {error}"));
+        return ExitCode::FAILURE;
+    }
     session::run(inherited).unwrap_or_else(|error| {
         complain(format_args!("{error:#}"));
         ExitCode::FAILURE

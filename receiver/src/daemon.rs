@@ -318,7 +318,7 @@ fn listen(port: u16) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// From here on these signals arrive through the descriptor. Children get a clean mask from `Command`.
+/// From here on these signals arrive through the descriptor. Sessions inherit the mask and clear it.
 fn catch_signals() -> nix::Result<SignalFd> {
     let signals: SigSet = [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
     signals.thread_block()?;

@@ -17,12 +17,12 @@ use sys::{Errno, file};
 
 use crate::config::RECEIVER_INFO_BYTES;
 pub(crate) use receiver::Receiver;
-use remembered::Text;
+use remembered::{LONGEST, Text};
 
 /// These travel with a program that moves, so they are not in the state page, which does not.
-static RECEIVER: Text<256> = Text::new();
-static SIGNAL: Text<32> = Text::new();
-static LOG: Text<1024> = Text::new();
+static RECEIVER: Text = Text::new();
+static SIGNAL: Text = Text::new();
+static LOG: Text = Text::new();
 
 /// The signal that starts a migration.
 pub(crate) struct TriggerSignal {
@@ -48,16 +48,19 @@ pub(crate) fn remember() {
 /// The trigger that was asked for: SIGUSR2 if none was.
 pub(crate) fn trigger_signal() -> Result<TriggerSignal, signal_name::NotASignal> {
     const SIGUSR2: u32 = 12;
-    let number = SIGNAL.with(|text| match text.to_bytes() {
-        b"" => Ok(SIGUSR2),
-        name => signal_name::number(name),
-    })?;
+    let mut copy = [0; LONGEST];
+    let number = match SIGNAL.copy_to(&mut copy).to_bytes() {
+        b"" => SIGUSR2,
+        name => signal_name::number(name)?,
+    };
     Ok(TriggerSignal { number })
 }
 
 /// Hands the log file's path to `action` if one was asked for; whether `action` succeeded.
 pub(crate) fn log_path(action: impl FnOnce(&CStr) -> bool) -> bool {
-    LOG.with(|path| !path.is_empty() && action(path))
+    let mut copy = [0; LONGEST];
+    let path = LOG.copy_to(&mut copy);
+    !path.is_empty() && action(path)
 }
 
 /// Where to move to: `POSTHASTE_RECEIVER`, else `receiver_info.txt` in the working directory, else the default.
@@ -66,12 +69,13 @@ pub(crate) fn log_path(action: impl FnOnce(&CStr) -> bool) -> bool {
 /// What is wrong with what the user wrote.
 pub(crate) fn receiver() -> Result<Receiver, String> {
     remember();
-    let named = RECEIVER.with(|text| text.to_str().map(String::from).unwrap_or_default());
+    let mut copy = [0; LONGEST];
+    let named = RECEIVER.copy_to(&mut copy).to_bytes();
     if !named.is_empty() {
-        return receiver::from_variable(&named);
+        return receiver::from_variable(named);
     }
     match file::read_file(c"receiver_info.txt", RECEIVER_INFO_BYTES) {
-        Ok(content) => receiver::from_line(core::str::from_utf8(&content).unwrap_or_default()),
+        Ok(content) => receiver::from_line(&content),
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(receiver::default()),
         Err(Errno::EOVERFLOW) => Err(receiver::malformed()),
         Err(errno) => Err(format!("reading receiver_info.txt: {errno}")),

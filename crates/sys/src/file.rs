@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
+use crate::number::decimal;
 use crate::raw::{nr, syscall, syscall3};
 use crate::{Errno, Fd};
 
@@ -173,5 +174,5 @@ fn next_entry(bytes: &[u8]) -> Option<(Option<u32>, &[u8])> {
     let length = u16::from_le_bytes([*bytes.get(16)?, *bytes.get(17)?]);
     let (entry, rest) = bytes.split_at_checked(usize::from(length).max(NAME))?;
     let name = CStr::from_bytes_until_nul(entry.get(NAME..)?).ok()?;
-    Some((name.to_str().ok().and_then(|text| text.parse().ok()), rest))
+    Some((decimal(name.to_bytes()).and_then(|number| u32::try_from(number).ok()), rest))
 }

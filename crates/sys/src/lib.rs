@@ -22,7 +22,7 @@ pub mod identity;
 #[cfg(feature = "std")]
 pub mod inherited;
 pub mod net;
-mod number;
+pub mod number;
 pub mod own_memory;
 pub mod pagemap;
 pub mod path;

@@ -2,13 +2,13 @@
 
 /// The value of `digits`, all of them hexadecimal.
 #[must_use]
-pub(crate) fn hexadecimal(digits: &[u8]) -> Option<u64> {
+pub fn hexadecimal(digits: &[u8]) -> Option<u64> {
     value(digits, 16)
 }
 
 /// The value of `digits`, all of them decimal.
 #[must_use]
-pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
+pub fn decimal(digits: &[u8]) -> Option<u64> {
     value(digits, 10)
 }
 
@@ -24,19 +24,19 @@ fn value(digits: &[u8], radix: u32) -> Option<u64> {
 
 /// Splits at the first `separator`, which belongs to neither part.
 #[must_use]
-pub(crate) fn split_once(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+pub fn split_once(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     let at = bytes.iter().position(|byte| *byte == separator)?;
     Some((bytes.get(..at)?, bytes.get(at + 1..)?))
 }
 
 /// The non-empty words of a line.
-pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty())
 }
 
 /// The value of the first line `NAME: value` of `text`, without the blanks around it.
 #[must_use]
-pub(crate) fn field<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub fn field<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut lines = text.split(|byte| *byte == b'\n');
     lines.find_map(|line| {
         let value = line.strip_prefix(name)?.strip_prefix(b":")?;
@@ -47,7 +47,7 @@ pub(crate) fn field<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 /// The number in the first line `NAME: value` of `text`, or 0 if there is no such line: older kernels have fewer.
 /// `None` for a line with anything else.
 #[must_use]
-pub(crate) fn number_of(text: &[u8], name: &[u8], radix: u32) -> Option<u64> {
+pub fn number_of(text: &[u8], name: &[u8], radix: u32) -> Option<u64> {
     field(text, name).map_or(Some(0), |digits| value(digits, radix))
 }
 

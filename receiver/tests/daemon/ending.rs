@@ -1,8 +1,10 @@
 //! How the daemon ends.
 
+use std::time::Instant;
+
 use protocol::{Channel, MigrationId};
 
-use crate::common::Daemon;
+use crate::common::{Daemon, PATIENCE};
 
 #[test]
 fn sigterm_and_sigint_end_an_idle_daemon_with_success() {
@@ -32,4 +34,24 @@ fn a_failed_migration_does_not_use_up_once() {
         drop(Channel::ALL.map(|channel| daemon.greet(MigrationId([number; 16]), channel)));
         daemon.event("failed");
     }
+}
+
+#[test]
+fn a_session_does_not_inherit_the_daemons_deafness_to_signals() {
+    let daemon = Daemon::start(&[]);
+    let _channels = Channel::ALL.map(|channel| daemon.greet(MigrationId([1; 16]), channel));
+    daemon.event("connected");
+    let deadline = Instant::now() + PATIENCE;
+    while blocked_by_session(&daemon).as_deref() != Some("0000000000000000") {
+        assert!(Instant::now() < deadline, "the session blocks {:?}", blocked_by_session(&daemon));
+        std::thread::yield_now();
+    }
+}
+
+/// The signal mask of the daemon's only child, once it is there.
+fn blocked_by_session(daemon: &Daemon) -> Option<String> {
+    let id = daemon.child.id();
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", children.trim())).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("SigBlk:")).map(|mask| mask.trim().to_owned())
 }

@@ -2,39 +2,40 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::ffi::CStr;
 
+use sys::number::words;
 use sys::{file, thread};
 
-/// The letter of proc(5)'s `stat`, field 3.
-fn state(tid: u32) -> Option<char> {
-    let stat = read(tid, "stat")?;
-    // The name in parentheses may hold anything, also parentheses.
-    let rest = stat.get(stat.rfind(')')? + 1..)?;
-    rest.trim_start().chars().next()
+/// The letter of proc(5)'s `stat`, field 3; 0 if it cannot be read.
+fn state(tid: u32) -> u8 {
+    let stat = read(tid, "stat");
+    // The name in parentheses may hold anything, also parentheses. Behind it are a blank and the letter.
+    let name_end = stat.iter().rposition(|byte| *byte == b')');
+    name_end.and_then(|at| stat.get(at + 2)).copied().unwrap_or(0)
 }
 
 /// Whether the thread sits in vfork(2) or a clone(2) that waits for its child.
 fn waits_for_vfork_child(tid: u32) -> bool {
-    const CLONE: &str = "56";
-    const VFORK: &str = "58";
-    const CLONE3: &str = "435";
-    let call = read(tid, "syscall").unwrap_or_default();
-    matches!(call.split(' ').next(), Some(CLONE | VFORK | CLONE3))
+    const CLONE: &[u8] = b"56";
+    const VFORK: &[u8] = b"58";
+    const CLONE3: &[u8] = b"435";
+    matches!(words(&read(tid, "syscall")).next(), Some(CLONE | VFORK | CLONE3))
 }
 
-fn read(tid: u32, what: &str) -> Option<String> {
+fn read(tid: u32, what: &str) -> Vec<u8> {
     const LIMIT: usize = 4096;
     let path = format!("/proc/self/task/{tid}/{what}\0");
-    let content = file::read_file(CStr::from_bytes_with_nul(path.as_bytes()).ok()?, LIMIT).ok()?;
-    Some(String::from_utf8_lossy(&content).into_owned())
+    let path = CStr::from_bytes_until_nul(path.as_bytes()).unwrap_or_default();
+    file::read_file(path, LIMIT).unwrap_or_default()
 }
 
 /// The reason, if it is final or the deadline is over (`late`).
 pub(super) fn why_not_at_rest(tid: u32, late: bool) -> Option<String> {
     let main = tid == thread::process_id();
-    let state = if late || main { state(tid) } else { None };
-    if main && matches!(state, Some('Z' | 'X')) {
+    let state = if late || main { state(tid) } else { 0 };
+    if main && matches!(state, b'Z' | b'X') {
         return Some(String::from(
             "the main thread has ended (pthread_exit) while others run on, which cannot be rebuilt",
         ));
@@ -43,13 +44,12 @@ pub(super) fn why_not_at_rest(tid: u32, late: bool) -> Option<String> {
         return None;
     }
     let why = match state {
-        Some('D') if waits_for_vfork_child(tid) => "waits for a child that it made with vfork",
-        Some('D') => "sleeps uninterruptibly (state D)",
-        Some('T') => "is stopped (state T)",
-        Some('t') => "is held by a debugger (state t)",
-        Some('Z' | 'X') => "is ending and does not end",
-        Some(_) => "does not react to the park signal",
-        None => "cannot be looked at",
+        b'D' if waits_for_vfork_child(tid) => "waits for a child that it made with vfork",
+        b'D' => "sleeps uninterruptibly (state D)",
+        b'T' => "is stopped (state T)",
+        b't' => "is held by a debugger (state t)",
+        b'Z' | b'X' => "is ending and does not end",
+        _ => "does not react to the park signal",
     };
     Some(format!("thread {tid} {why}"))
 }

@@ -7,6 +7,8 @@ use alloc::format;
 use alloc::string::String;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use sys::number;
+
 /// Where a receiver listens.
 pub(crate) struct Receiver {
     /// Where to connect to.
@@ -27,8 +29,9 @@ pub(super) fn default() -> Receiver {
 ///
 /// # Errors
 /// What is wrong with it, in words for the user.
-pub(super) fn from_variable(text: &str) -> Result<Receiver, String> {
-    let parsed = text.rsplit_once(':').and_then(|(host, port)| parse(host, port));
+pub(super) fn from_variable(text: &[u8]) -> Result<Receiver, String> {
+    let colon = text.iter().rposition(|byte| *byte == b':');
+    let parsed = colon.and_then(|at| parse(text.get(..at)?, text.get(at + 1..)?));
     parsed.unwrap_or_else(|| {
         Err(String::from(
             "POSTHASTE_RECEIVER must be HOST:PORT, such as 127.0.0.1:43000 or [::1]:43000, HOST being an address or localhost",
@@ -40,8 +43,8 @@ pub(super) fn from_variable(text: &str) -> Result<Receiver, String> {
 ///
 /// # Errors
 /// What is wrong with it, in words for the user.
-pub(super) fn from_line(text: &str) -> Result<Receiver, String> {
-    let mut words = text.split_ascii_whitespace();
+pub(super) fn from_line(text: &[u8]) -> Result<Receiver, String> {
+    let mut words = number::words(text.trim_ascii_end());
     let parsed = match (words.next(), words.next(), words.next()) {
         (Some(host), Some(port), None) => parse(host, port),
         _ => None,
@@ -55,9 +58,11 @@ pub(super) fn malformed() -> String {
 }
 
 /// `None` if this is no address, an error if it is one that this version does not connect to.
-fn parse(host: &str, port: &str) -> Option<Result<Receiver, String>> {
+fn parse(host: &[u8], port: &[u8]) -> Option<Result<Receiver, String>> {
     let address = ip(host)?;
-    let port = port.parse().ok().filter(|port| *port != 0)?;
+    let port = number::decimal(port).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)?;
+    // What `ip` takes is ASCII.
+    let host: String = host.iter().map(|byte| char::from(*byte)).collect();
     let name = format!("{host}:{port}");
     if address.is_loopback() {
         Some(Ok(Receiver { address: SocketAddr::new(address, port), name }))
@@ -69,16 +74,16 @@ fn parse(host: &str, port: &str) -> Option<Result<Receiver, String>> {
 }
 
 /// An IPv4 address in four decimal numbers, the IPv6 loopback address, or `localhost`.
-fn ip(host: &str) -> Option<IpAddr> {
+fn ip(host: &[u8]) -> Option<IpAddr> {
     match host {
-        "localhost" => return Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        "::1" | "[::1]" => return Some(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+        b"localhost" => return Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        b"::1" | b"[::1]" => return Some(IpAddr::V6(Ipv6Addr::LOCALHOST)),
         _ => {}
     }
     let mut octets = [0; 4];
-    let mut numbers = host.split('.');
+    let mut numbers = host.split(|byte| *byte == b'.');
     for octet in &mut octets {
-        *octet = numbers.next()?.parse().ok()?;
+        *octet = u8::try_from(number::decimal(numbers.next()?)?).ok()?;
     }
     numbers.next().is_none().then(|| IpAddr::V4(Ipv4Addr::from(octets)))
 }

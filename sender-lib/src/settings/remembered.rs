@@ -3,35 +3,38 @@
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-/// A text of less than `N` bytes, zero-terminated; empty at first.
+/// Bytes of the longest text, its final zero included.
+pub(super) const LONGEST: usize = 512;
+
+/// A zero-terminated text; empty at first.
 ///
 /// Replaced only by the constructor and by the one helper thread; a reader on another thread in that moment may see
 /// a mixture of two paths, no more.
-pub(super) struct Text<const N: usize> {
-    bytes: [AtomicU8; N],
-}
+pub(super) struct Text([AtomicU8; LONGEST]);
 
 /// The text does not fit.
 pub(super) struct TooLong;
 
-impl<const N: usize> Text<N> {
+impl Text {
     pub(super) const fn new() -> Self {
-        Self { bytes: [const { AtomicU8::new(0) }; N] }
+        Self([const { AtomicU8::new(0) }; LONGEST])
     }
 
     /// Replaces the text.
     pub(super) fn set(&self, text: &[u8]) -> Result<(), TooLong> {
-        if text.len() >= N {
+        if text.len() >= LONGEST {
             return Err(TooLong);
         }
         let padded = text.iter().copied().chain(core::iter::once(0));
-        self.bytes.iter().zip(padded).for_each(|(slot, byte)| slot.store(byte, Relaxed));
+        self.0.iter().zip(padded).for_each(|(slot, byte)| slot.store(byte, Relaxed));
         Ok(())
     }
 
-    /// Hands a copy to `action`.
-    pub(super) fn with<T>(&self, action: impl FnOnce(&CStr) -> T) -> T {
-        let copy = self.bytes.each_ref().map(|slot| slot.load(Relaxed));
-        action(CStr::from_bytes_until_nul(&copy).unwrap_or_default())
+    /// A copy of the text.
+    pub(super) fn copy_to<'a>(&self, copy: &'a mut [u8; LONGEST]) -> &'a CStr {
+        for (byte, slot) in copy.iter_mut().zip(&self.0) {
+            *byte = slot.load(Relaxed);
+        }
+        CStr::from_bytes_until_nul(copy).unwrap_or_default()
     }
 }

@@ -2,12 +2,12 @@
 
 use core::fmt;
 
-/// Names of the signals 1 to 31 on `x86_64`.
-const NAMES: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
-    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
-    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-];
+use sys::number::words;
+
+/// Names of the signals 1 to 31 on `x86_64`. One text: a table of texts costs a relocation each.
+const NAMES: &[u8] =
+    b"HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP \
+TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS";
 /// The first real-time signal that a libc gives to programs; 32 and 33 are its own.
 const REAL_TIME_MIN: u32 = 34;
 const REAL_TIME_MAX: u32 = 64;
@@ -34,7 +34,6 @@ impl fmt::Display for NotASignal {
 
 /// The number of `name`: `12`, `USR2`, `SIGUSR2`, `RTMIN+3`, `SIGRTMAX-2`.
 pub(super) fn number(name: &[u8]) -> Result<u32, NotASignal> {
-    let name = core::str::from_utf8(name).map_err(|_| NotASignal::Unknown)?;
     let number =
         parse(name).filter(|number| (1..=REAL_TIME_MAX).contains(number)).ok_or(NotASignal::Unknown)?;
     if UNSUITABLE.contains(&number) || (32..REAL_TIME_MIN).contains(&number) {
@@ -43,21 +42,29 @@ pub(super) fn number(name: &[u8]) -> Result<u32, NotASignal> {
     Ok(number)
 }
 
-fn parse(name: &str) -> Option<u32> {
-    if let Ok(number) = name.parse() {
+fn parse(name: &[u8]) -> Option<u32> {
+    if let Some(number) = decimal(name) {
         return Some(number);
     }
-    let name = name.strip_prefix("SIG").unwrap_or(name);
-    if let Some(offset) = name.strip_prefix("RTMIN") {
-        let offset = if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse().ok()? };
-        return real_time(REAL_TIME_MIN.checked_add(offset)?);
+    let name = name.strip_prefix(b"SIG").unwrap_or(name);
+    if let Some(offset) = name.strip_prefix(b"RTMIN") {
+        return real_time(REAL_TIME_MIN.checked_add(distance(offset, b"+")?)?);
     }
-    if let Some(offset) = name.strip_prefix("RTMAX") {
-        let offset = if offset.is_empty() { 0 } else { offset.strip_prefix('-')?.parse().ok()? };
-        return real_time(REAL_TIME_MAX.checked_sub(offset)?);
+    if let Some(offset) = name.strip_prefix(b"RTMAX") {
+        return real_time(REAL_TIME_MAX.checked_sub(distance(offset, b"-")?)?);
     }
-    let index = NAMES.iter().position(|known| known.eq_ignore_ascii_case(name))?;
+    let mut known = words(NAMES);
+    let index = known.position(|known| known.eq_ignore_ascii_case(name))?;
     u32::try_from(index + 1).ok()
+}
+
+/// The number behind `sign`; 0 for nothing at all.
+fn distance(text: &[u8], sign: &[u8]) -> Option<u32> {
+    if text.is_empty() { Some(0) } else { decimal(text.strip_prefix(sign)?) }
+}
+
+fn decimal(text: &[u8]) -> Option<u32> {
+    sys::number::decimal(text).and_then(|number| u32::try_from(number).ok())
 }
 
 fn real_time(number: u32) -> Option<u32> {
