@@ -106,23 +106,38 @@ pub(crate) fn collect(
     let mut table = Table::default();
     for (index, facts) in all.iter().enumerate() {
         let earlier = all.get(..index).unwrap_or_default();
-        let description = match shared_with(facts, earlier)? {
-            Some(twin) => description_of(&table, twin),
-            None => None,
-        };
-        let description = match description {
-            Some(known) => known,
-            None => {
-                let kind = classify::kind(facts, &mut context)?;
-                table.descriptions.push(Description { flags: facts.flags, kind });
-                u32::try_from(table.descriptions.len() - 1).unwrap_or(u32::MAX)
-            }
+        let description = match describe(facts, earlier, &mut table, &mut context) {
+            Ok(description) => description,
+            // The running program has closed it since; when it stands still there is another look.
+            Err(refusal) if !is_stopped && (refusal.is_of_proc() || has_changed(facts)) => continue,
+            Err(refusal) => return Err(refusal),
         };
         table.descriptors.push(Descriptor { fd: facts.fd, close_on_exec: facts.close_on_exec, description });
     }
     table.pipes = context.pipes.into_records();
     table.socket_pairs = context.pairs.into_records();
     Ok((table, context.notes))
+}
+
+/// The index of the description of `facts`, which is a new one unless an `earlier` descriptor shares it.
+fn describe(
+    facts: &Facts,
+    earlier: &[Facts],
+    table: &mut Table,
+    context: &mut Context<'_>,
+) -> Result<u32, Refusal> {
+    let known = shared_with(facts, earlier)?.and_then(|twin| description_of(table, twin));
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let kind = classify::kind(facts, context)?;
+    table.descriptions.push(Description { flags: facts.flags, kind });
+    Ok(u32::try_from(table.descriptions.len() - 1).unwrap_or(u32::MAX))
+}
+
+/// Whether the number is closed, or open on something else.
+fn has_changed(facts: &Facts) -> bool {
+    look(facts.fd).map_or(true, |found| !found.is_same_inode(facts))
 }
 
 fn facts(own: &[u32]) -> Result<Vec<Facts>, Refusal> {

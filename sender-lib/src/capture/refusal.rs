@@ -193,6 +193,11 @@ impl Refusal {
         Self::boxed(Obstacle::Descriptor { fd, what })
     }
 
+    /// Whether a file under `/proc` was not as expected: while the program runs, what it is about may just have gone.
+    pub(crate) fn is_of_proc(&self) -> bool {
+        matches!(*self.0, Obstacle::Proc(_))
+    }
+
     #[cold]
     #[inline(never)]
     fn boxed(obstacle: Obstacle) -> Self {

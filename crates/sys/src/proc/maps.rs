@@ -56,11 +56,17 @@ pub fn own_mappings() -> Result<Vec<Mapping>, ProcError> {
     let mut mappings = Vec::new();
     super::for_each_line(c"/proc/thread-self/maps", FILE, &mut |line| {
         if let Some(mapping) = parse_line(line)? {
-            mappings.push(mapping);
+            append(&mut mappings, mapping);
         }
         Ok(())
     })?;
     Ok(mappings)
+}
+
+/// A mapping that has grown while the file was read appears a second time, over its neighbours of before.
+fn append(mappings: &mut Vec<Mapping>, mapping: Mapping) {
+    while mappings.pop_if(|before| before.range.end() > mapping.range.start()).is_some() {}
+    mappings.push(mapping);
 }
 
 /// Parses one line without its newline; `None` for a mapping beyond user space.
@@ -148,6 +154,22 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
         let object = mappings.get(3).expect("the memfd");
         assert!(object.is_deleted());
         assert_eq!((object.path(), object.sharing), (b"/memfd:a b (deleted)".as_slice(), Sharing::Shared));
+    }
+
+    #[test]
+    fn of_a_mapping_that_is_there_twice_the_later_one_counts() {
+        let mut mappings = Vec::new();
+        let lines: [&[u8]; 4] = [
+            b"1000-2000 rw-p 00000000 00:00 0 ",
+            b"3000-4000 rw-p 00000000 00:00 0 ",
+            b"4000-5000 r--p 00000000 00:00 0 ",
+            b"3000-6000 rw-p 00000000 00:00 0 ",
+        ];
+        for line in lines {
+            append(&mut mappings, parse_line(line).expect("well formed").expect("in user space"));
+        }
+        let starts: Vec<u64> = mappings.iter().map(|mapping| mapping.range.start().0).collect();
+        assert_eq!(starts, [0x1000, 0x3000]);
     }
 
     #[test]
