@@ -68,9 +68,9 @@ class Lab:
         self.moved.append(moved)
         return moved
 
-    def adopt(self, program, receiver: Receiver, event: dict, printed_before: int) -> Moved:
-        """A process that has moved some other way than by move()."""
-        moved = Moved(program, receiver, event, printed_before)
+    def move_through(self, program, receiver: Receiver, link: Link) -> Moved:
+        """Moves a process over a link to a receiver; returns as soon as it runs there."""
+        moved = move(program, receiver, port=link.port)
         self.moved.append(moved)
         return moved
 

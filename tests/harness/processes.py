@@ -15,7 +15,7 @@ class Process:
     """A process that this test started, with what it prints in files.
 
     Its standard output is a pipe into the file, as it is for a user who types `| cat`, unless `through_pipe` is false:
-    a pipe stays where it is when a process moves, a file goes with it.
+    a pipe stays where it is when a process moves, a file goes with it. `stdout` is taken over and closed here.
     """
 
     def __init__(self, name: str, command: list, directory: Path, environment: dict, through_pipe=True, **options):
@@ -23,7 +23,7 @@ class Process:
         self.directory = directory
         self.out = directory / f"{name}.out"
         self.err = directory / f"{name}.err"
-        out, self.pump = open(self.out, "ab"), None
+        out, self.pump = options.pop("stdout", None) or open(self.out, "ab"), None
         if through_pipe:
             with out:
                 self.pump = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=out, start_new_session=True)
@@ -203,9 +203,9 @@ def aim(directory: Path, port: int) -> None:
     os.replace(new, directory / "receiver_info.txt")
 
 
-def move(program, receiver: Receiver, seconds: float = 30.0) -> Moved:
-    """Asks a process to move and waits until it runs under `receiver`."""
-    program.aim(receiver.port)
+def move(program, receiver: Receiver, seconds: float = 30.0, port: int = 0) -> Moved:
+    """Asks a process to move and waits until it runs under `receiver`, which is reached at `port` or its own."""
+    program.aim(port or receiver.port)
     before, printed, words = len(receiver.events()), len(receiver.text()), program.left()
     program.trigger()
 

@@ -8,6 +8,7 @@ import signal
 from functools import partial
 
 from tests.harness import machine
+from tests.harness.compiling import compile_c
 from tests.harness.results import Check
 from tests.harness.waiting import Failure, expect, until
 from tests.suites import workloads
@@ -22,11 +23,7 @@ def _half_moved(lab, workload: str):
     link = lab.link(receiver, bytes_per_second=_SLOW)
     program = lab.target(workload, *(("--interval-ms", "1", *_RESIDENT) if workload == "counter" else ()))
     program.wait_lines(3)
-    before, printed = len(receiver.events()), len(receiver.text())
-    program.aim(link.port)
-    program.trigger()
-    event = until(lambda: receiver.find("resumed", before), "the move", alive=[receiver, program])
-    moved = lab.adopt(program, receiver, event, printed)
+    moved = lab.move_through(program, receiver, link)
     expect(not receiver.find("complete"), "everything has arrived already: the link is too fast for this test")
     return receiver, link, program, moved
 
@@ -96,6 +93,20 @@ def slow_link(workload: str, lab) -> None:
     workloads.finish(moved, workload)
 
 
+def becomes_something_else(mode: str, lab) -> None:
+    """The program calls exec or ends while its memory is still on its way: its status arrives, nobody waits."""
+    receiver = lab.receiver()
+    link = lab.link(receiver, bytes_per_second=_SLOW)
+    program = lab.program("when_moved", [compile_c("when_moved", lab.directory), mode])
+    program.wait_lines(3)
+    moved = lab.move_through(program, receiver, link)
+    ended = moved.wait_exited(30)
+    expect(ended.get("exit_code") == 7, f"it ended with {ended}: {workloads.tail(moved)}")
+    expect(mode != "exec" or "another program" in moved.text(), f"exec printed {workloads.tail(moved)}")
+    program.wait()
+    workloads.one_move("counter", (), lab)
+
+
 def interrupted_source(lab) -> None:
     """Ctrl-C, SIGTERM and SIGHUP at the source's terminal do not end what serves the pages."""
     _, _, program, moved = _half_moved(lab, "counter")
@@ -122,6 +133,8 @@ def _checks() -> list:
                                 partial(receiver_killed, whom, workload)))
     for workload in ("counter", "mappings", "forker", "hash_chain", "heap_churn"):
         checks.append(Check(f"{workload} runs on while its memory comes slowly", partial(slow_link, workload)))
+    for mode in ("exec", "exit", "exit_group", "last_thread"):
+        checks.append(Check(f"{mode} while the memory comes slowly", partial(becomes_something_else, mode)))
     checks.append(Check("the moved process is killed in post-copy", moved_killed))
     checks.append(Check("signals to the source in post-copy change nothing", interrupted_source))
     return checks

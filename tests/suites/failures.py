@@ -1,9 +1,11 @@
 """Whatever goes wrong before the switch: the program goes on at its source, with nothing left behind."""
 
+import os
 import re
 import signal
 import socket
 import subprocess
+import sys
 from functools import partial
 
 from tests.harness import machine
@@ -12,6 +14,12 @@ from tests.harness.waiting import differences, expect, until
 
 TIMES = 100
 LATE_ATTEMPTS = 10
+# What tests/programs/holds.py can hold, and what the refusal must say of it.
+REFUSED = {
+    "io_uring": "io_uring", "userfaultfd": "userfaultfd", "timerfd": "timer", "signalfd": "signal",
+    "inotify": "inotify|watch", "pidfd": "pidfd", "device": "device", "zombie": "child",
+    "deleted directory": "deleted", "System V memory": "System V", "packet socket": "socket",
+}
 _COUNTER = ("counter", "--interval-ms", "1")
 
 
@@ -133,6 +141,40 @@ def nonsense(lab) -> None:
     _finish(program)
 
 
+def refused_by_name(kind: str, words: str, lab) -> None:
+    """What cannot be moved is named, and nothing stops."""
+    receiver = lab.receiver()
+    program = lab.program("holds", [sys.executable, str(machine.PROGRAMS / "holds.py"), kind])
+    program.wait_lines(2)
+    program.aim(receiver.port)
+    try_and_stay(Witness(program), words)
+    expect(not receiver.find("resumed"), "it was moved after all")
+
+
+def first_of_its_namespace(lab) -> None:
+    """A process whose id is 1 cannot have it at the destination: another one has."""
+    machine.need_command("unshare")
+    receiver = lab.receiver()
+    command = ["unshare", "--pid", "--fork", "--mount-proc", str(machine.BIN / "target"), "--interval-ms", "1"]
+    wrapper = lab.program("first", command)
+    wrapper.wait_lines(2)
+    program = Inner(wrapper, machine.children(wrapper.pid)[0])
+    program.aim(receiver.port)
+    try_and_stay(Witness(program), r"\b1\b")
+
+
+class Inner:
+    """A program that another one has started."""
+
+    def __init__(self, wrapper, pid: int):
+        self.pid = pid
+        self.name, self.aim, self.left, self.wait_lines = wrapper.name, wrapper.aim, wrapper.left, wrapper.wait_lines
+        self.text, self.ended, self.last_words = wrapper.text, wrapper.ended, wrapper.last_words
+
+    def trigger(self) -> None:
+        os.kill(self.pid, signal.SIGUSR2)
+
+
 def child_is_refused(lab) -> None:
     """A program with a child is refused by name, and moves when the child is gone."""
     receiver = lab.receiver()
@@ -174,7 +216,10 @@ def _checks() -> list:
         Check(f"a receiver killed before the switch: the program goes on, {TIMES} times", killed_before_the_switch),
         Check("a receiver that never answers: the program goes on", silent),
         Check("something else listens there: the program goes on", nonsense),
+        Check("a process with id 1 is refused by name", first_of_its_namespace),
         Check("a program with a child is refused by name and moves later", child_is_refused),
+    ] + [Check(f"what cannot move is refused by name: {kind}", partial(refused_by_name, kind, words))
+         for kind, words in REFUSED.items()
     ] + [Check(f"{name} goes on after {LATE_ATTEMPTS} failed attempts", partial(unharmed_workload, name))
          for name in ("threads", "signals", "vectors", "mappings", "files_pipes")]
 

@@ -4,11 +4,14 @@ import ctypes
 import fcntl
 import json
 import os
+import pty
+import select
 import shutil
 import signal
 import socket
 import struct
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -117,6 +120,47 @@ def events_on_standard_output(lab) -> None:
     expect(sorted(kinds) == sorted(["listening", "connected", "resumed", "complete", "exited"]), f"events {kinds}")
 
 
+def terminal(lab) -> None:
+    """A program on a terminal goes on with the receiver's streams, all three of them."""
+    controller, terminal_side = pty.openpty()
+    receiver = lab.receiver()
+    out = os.fdopen(os.dup(terminal_side), "wb")
+    program = lab.program("on_a_terminal", [str(machine.BIN / "target"), "--interval-ms", "2"], through_pipe=False,
+                          stdin=terminal_side, stdout=out, preexec_fn=os.setsid)
+    os.close(terminal_side)
+    try:
+        until(lambda: select.select([controller], [], [], 0)[0], "the program to print on its terminal",
+              alive=[program])
+        moved = lab.move(program, receiver)
+        until(lambda: len(moved.numbers(r"^(\d+)$")) > 2, "numbers from the receiver", alive=[receiver, moved])
+        moved.wait_complete()
+        kinds = {machine.descriptors(moved.pid)[number] for number in (0, 1)}
+        expect(not any(kind.startswith("/dev/pts") for kind in kinds), f"its streams are {kinds}")
+    finally:
+        os.close(controller)
+
+
+def outside_connection(lab) -> None:
+    """A connection to the outside is lost, which is said before the move; the program is told by the kernel."""
+    receiver = lab.receiver()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        program = lab.program("connected", [sys.executable, str(machine.PROGRAMS / "connected.py"), str(port)])
+        far, _ = server.accept()
+        with far:
+            far.settimeout(30)
+            far.sendall(b"hello\n")
+            program.wait_lines(2)
+            moved = lab.move(program, receiver)
+            notes = [line for line in program.errors().splitlines() if "descriptor 3" in line]
+            expect(len(notes) == 1, f"it said {program.errors()}")
+            until(lambda: "lost" in moved.text(), "the program to see that its connection is gone",
+                  alive=[receiver])
+            moved.wait_complete()
+            program.wait()
+            expect(far.recv(1) == b"", "the far side still has a connection")
+
+
 def _checks() -> list:
     checks = [Check("the steps by hand, on the default port", by_hand)]
     for compiler in ("gcc", "musl-gcc"):
@@ -126,6 +170,8 @@ def _checks() -> list:
             Check(f"a __thread counter survives ({compiler})", partial(breaker, "thread_local", compiler)),
         ]
     checks.append(Check("POSTHASTE_RECEIVER comes before receiver_info.txt", address_by_variable))
+    checks.append(Check("a program on a terminal goes on with the receiver's streams", terminal))
+    checks.append(Check("a connection to the outside is lost, and this is said beforehand", outside_connection))
     checks.append(Check("receiver --once --events - tells everything and ends", events_on_standard_output))
     return checks
 

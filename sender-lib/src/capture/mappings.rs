@@ -68,15 +68,16 @@ fn origin(mapping: &Mapping) -> Result<Origin, Refusal> {
     let refuse = |what| Err(Refusal::mapping(mapping.range.start(), what));
     let name = mapping.name.as_slice();
     let deleted = mapping.is_deleted();
+    // The first segment of a machine has inode 0, as anonymous memory has.
+    if deleted && name.starts_with(b"/SYSV") {
+        return refuse(MappingTrait::SystemV);
+    }
     if mapping.inode == 0 {
         return match (mapping.sharing, name) {
             (Sharing::Private, b"" | b"[heap]" | b"[stack]") => Ok(Origin::Anonymous),
             (Sharing::Private, _) if name.starts_with(b"[anon:") => Ok(Origin::Anonymous),
             _ => refuse(MappingTrait::Unknown),
         };
-    }
-    if deleted && name.starts_with(b"/SYSV") {
-        return refuse(MappingTrait::SystemV);
     }
     if name.starts_with(b"/[aio]") {
         return refuse(MappingTrait::Aio);

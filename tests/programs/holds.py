@@ -1,0 +1,60 @@
+"""holds.py KIND: has something that cannot be moved, and counts. The parasite must name it and let the program go on."""
+
+import ctypes
+import itertools
+import os
+import socket
+import sys
+import tempfile
+import time
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_IO_URING_SETUP, _USERFAULTFD, _TIMERFD_CREATE, _SIGNALFD4, _PIDFD_OPEN = 425, 323, 283, 289, 434
+
+
+def _number(result: int) -> int:
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+def _child():
+    """A child that nobody has waited for."""
+    if os.fork() == 0:
+        os._exit(0)
+
+
+def _deleted_directory():
+    path = tempfile.mkdtemp()
+    kept = os.open(path, os.O_RDONLY)
+    os.rmdir(path)
+    return kept
+
+
+def _system_v():
+    identifier = _number(_LIBC.shmget(0, 4096, 0o1600))
+    _LIBC.shmat.restype = ctypes.c_void_p
+    address = _LIBC.shmat(identifier, None, 0)
+    _LIBC.shmctl(identifier, 0, None)
+    return address
+
+
+KINDS = {
+    "io_uring": lambda: _number(_LIBC.syscall(_IO_URING_SETUP, 4, ctypes.create_string_buffer(120))),
+    "userfaultfd": lambda: _number(_LIBC.syscall(_USERFAULTFD, os.O_CLOEXEC)),
+    "timerfd": lambda: _number(_LIBC.syscall(_TIMERFD_CREATE, 1, 0)),
+    "signalfd": lambda: _number(_LIBC.syscall(_SIGNALFD4, -1, ctypes.create_string_buffer(8), 8, 0)),
+    "inotify": lambda: _number(_LIBC.inotify_init1(0)),
+    "pidfd": lambda: _number(_LIBC.syscall(_PIDFD_OPEN, os.getpid(), 0)),
+    "device": lambda: os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY),
+    "zombie": _child,
+    "deleted directory": _deleted_directory,
+    "System V memory": _system_v,
+    "packet socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
+}
+
+if __name__ == "__main__":
+    held = KINDS[sys.argv[1]]()
+    for number in itertools.count():
+        print(number, flush=True)
+        time.sleep(0.002)
