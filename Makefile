@@ -14,6 +14,8 @@ export CARGO_TARGET_DIR := $(CURDIR)/build
 
 # The parasite is no_std: a cargo call of its own keeps its siblings' `std` features away from it.
 PARASITE  := --package sender-lib --profile parasite
+# It lives in other people's programs: what is called rarely is not copied to where it is called.
+SMALLER   := -Cllvm-args=-inline-threshold=12
 WORKSPACE := --workspace --exclude sender-lib
 
 .PHONY: all build rebuild clean test check demo bench lint install uninstall toolchain test-tools
@@ -22,7 +24,7 @@ all: build
 
 build: toolchain
 	$(CARGO) build --locked --release --package receiver --package target --package criu-bridge
-	$(CARGO) build --locked $(PARASITE)
+	$(CARGO) rustc --locked $(PARASITE) -- $(SMALLER)
 	@mkdir -p bin
 	install -m 755 build/release/receiver build/release/target build/release/criu-bridge bin/
 	install -m 755 build/parasite/libsender.so bin/libsender.so

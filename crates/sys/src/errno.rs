@@ -13,9 +13,14 @@ macro_rules! errnos {
             $(#[doc = $text] pub const $name: Self = Self($number);)*
 
             /// The usual English sentence, without the number.
+            ///
+            /// Looked up in one string: a table of pointers would cost the parasite two relocations a line.
             #[must_use]
-            pub const fn text(self) -> &'static str {
-                match self.0 { $($number => $text,)* _ => "unknown error" }
+            pub fn text(self) -> &'static str {
+                const NUMBERS: &[i32] = &[$($number),*];
+                const TEXTS: &str = concat!($($text, "\n"),*);
+                let at = NUMBERS.iter().position(|number| *number == self.0);
+                at.map_or("unknown error", |at| crate::number::nth_line(TEXTS, at))
             }
         }
     };

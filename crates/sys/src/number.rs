@@ -22,6 +22,12 @@ fn value(digits: &[u8], radix: u32) -> Option<u64> {
     })
 }
 
+/// Line `n` of `text`, counted from 0; empty beyond the end.
+#[must_use]
+pub fn nth_line(text: &str, n: usize) -> &str {
+    text.split('\n').nth(n).unwrap_or_default()
+}
+
 /// Splits at the first `separator`, which belongs to neither part.
 #[must_use]
 pub fn split_once(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {

@@ -8,6 +8,17 @@ use memory::Addr;
 use sys::Errno;
 use sys::proc::ProcError;
 
+/// Gives an enum its texts, with the number of each. They stand in one string: a table of pointers would cost two
+/// relocations a line.
+macro_rules! texts {
+    ($($variant:pat => $line:literal $text:literal,)*) => {
+        fn text(self) -> &'static str {
+            const LINES: &str = concat!($($text, "\n"),*);
+            sys::number::nth_line(LINES, match self { $($variant => $line,)* })
+        }
+    };
+}
+
 /// What capture was doing when the kernel said no.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Doing {
@@ -31,26 +42,24 @@ pub(crate) enum Doing {
 }
 
 impl Doing {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Threads => "listing the threads",
-            Self::Children => "asking for child processes",
-            Self::BootId => "reading the boot id",
-            Self::Root => "looking at the root directory",
-            Self::WorkingDirectory => "looking at the working directory",
-            Self::Program => "looking at the program's file",
-            Self::Auxv => "reading the auxiliary vector",
-            Self::Heap => "asking for the end of the heap",
-            Self::Flags => "reading flags of the process",
-            Self::Limits => "reading resource limits",
-            Self::Actions => "reading signal actions",
-            Self::Timers => "reading timers",
-            Self::Descriptors => "listing the descriptors",
-            Self::Content => "reading a memfd or a deleted file of at most 8 MiB",
-            Self::Pipe => "looking at a pipe",
-            Self::Socket => "looking at a socket",
-            Self::Pages => "looking for changed pages",
-        }
+    texts! {
+        Self::Threads => 0 "listing the threads",
+        Self::Children => 1 "asking for child processes",
+        Self::BootId => 2 "reading the boot id",
+        Self::Root => 3 "looking at the root directory",
+        Self::WorkingDirectory => 4 "looking at the working directory",
+        Self::Program => 5 "looking at the program's file",
+        Self::Auxv => 6 "reading the auxiliary vector",
+        Self::Heap => 7 "asking for the end of the heap",
+        Self::Flags => 8 "reading flags of the process",
+        Self::Limits => 9 "reading resource limits",
+        Self::Actions => 10 "reading signal actions",
+        Self::Timers => 11 "reading timers",
+        Self::Descriptors => 12 "listing the descriptors",
+        Self::Content => 13 "reading a memfd or a deleted file of at most 8 MiB",
+        Self::Pipe => 14 "looking at a pipe",
+        Self::Socket => 15 "looking at a socket",
+        Self::Pages => 16 "looking for changed pages",
     }
 }
 
@@ -251,61 +260,53 @@ impl fmt::Display for ProcessTrait {
 }
 
 impl ProcessTrait {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Children => "the process has children, which this version does not move",
-            Self::Seccomp => "the process runs under seccomp, which this version does not move",
-            Self::DeadMainThread => "the main thread has ended before its process: not moved in this version",
-            Self::Init => "a thread has id 1, which cannot be given to a moved process",
-            Self::Tiles => "the process may use AMX tiles, which this version does not move",
-            Self::MixedIds => "real, effective and saved ids differ, which this version does not move",
-            Self::Chroot => "the process has a root directory of its own, which this version does not move",
-            Self::NoWorkingDirectory => "the working directory is deleted: change to another one first",
-            Self::NoExecutable => "the program's file is deleted: start the program anew",
-            Self::Vdso => "the vDSO is not where the kernel put it",
-            Self::TooMuchContent => {
-                "memfds, deleted files and pipes hold more than 8 MiB, which this version does not move"
-            }
-            Self::Traced(_) | Self::Stopped(_) => "",
-        }
+    texts! {
+        Self::Children => 0 "the process has children, which this version does not move",
+        Self::Seccomp => 1 "the process runs under seccomp, which this version does not move",
+        Self::DeadMainThread => 2 "the main thread has ended before its process: not moved in this version",
+        Self::Init => 3 "a thread has id 1, which cannot be given to a moved process",
+        Self::Tiles => 4 "the process may use AMX tiles, which this version does not move",
+        Self::MixedIds => 5 "real, effective and saved ids differ, which this version does not move",
+        Self::Chroot => 6 "the process has a root directory of its own, which this version does not move",
+        Self::NoWorkingDirectory => 7 "the working directory is deleted: change to another one first",
+        Self::NoExecutable => 8 "the program's file is deleted: start the program anew",
+        Self::Vdso => 9 "the vDSO is not where the kernel put it",
+        Self::TooMuchContent => 10 "memfds, deleted files and pipes hold more than 8 MiB, which this version does not move",
+        Self::Traced(_) | Self::Stopped(_) => 11 "",
     }
 }
 
 impl MappingTrait {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Device => "is a device's memory",
-            Self::HugePages => "has huge TLB pages",
-            Self::Userfaultfd => "is registered with a userfaultfd",
-            Self::SystemV => "is System V shared memory",
-            Self::Aio => "belongs to asynchronous I/O",
-            Self::AnonymousInode => "belongs to io_uring, perf or the like",
-            Self::ShadowStack => "is a shadow stack",
-            Self::SharedFileDiffers => "is shared and of a file that the destination does not have",
-            Self::DeletedShared => "is shared and of a deleted file",
-            Self::Unknown => "is of a kind that is not known",
-        }
+    texts! {
+        Self::Device => 0 "is a device's memory",
+        Self::HugePages => 1 "has huge TLB pages",
+        Self::Userfaultfd => 2 "is registered with a userfaultfd",
+        Self::SystemV => 3 "is System V shared memory",
+        Self::Aio => 4 "belongs to asynchronous I/O",
+        Self::AnonymousInode => 5 "belongs to io_uring, perf or the like",
+        Self::ShadowStack => 6 "is a shadow stack",
+        Self::SharedFileDiffers => 7 "is shared and of a file that the destination does not have",
+        Self::DeletedShared => 8 "is shared and of a deleted file",
+        Self::Unknown => 9 "is of a kind that is not known",
     }
 }
 
 impl DescriptorTrait {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Deleted => "open on a deleted file",
-            Self::Device => "a device",
-            Self::Locked => "a file that is locked",
-            Self::PacketPipe => "a pipe in packet mode",
-            Self::Socket(_) => "a socket of domain",
-            Self::InFlight => "a socket with messages or descriptors in flight",
-            Self::IoUring => "an io_uring",
-            Self::Userfaultfd => "a userfaultfd",
-            Self::Timer => "a timerfd",
-            Self::Signal => "a signalfd",
-            Self::Watcher => "an inotify or fanotify",
-            Self::Process => "a pidfd",
-            Self::AnonymousInode => "a kernel object of a kind that is not known",
-            Self::SharingUnknown(_) => "perhaps the same open file as",
-        }
+    texts! {
+        Self::Deleted => 0 "open on a deleted file",
+        Self::Device => 1 "a device",
+        Self::Locked => 2 "a file that is locked",
+        Self::PacketPipe => 3 "a pipe in packet mode",
+        Self::Socket(_) => 4 "a socket of domain",
+        Self::InFlight => 5 "a socket with messages or descriptors in flight",
+        Self::IoUring => 6 "an io_uring",
+        Self::Userfaultfd => 7 "a userfaultfd",
+        Self::Timer => 8 "a timerfd",
+        Self::Signal => 9 "a signalfd",
+        Self::Watcher => 10 "an inotify or fanotify",
+        Self::Process => 11 "a pidfd",
+        Self::AnonymousInode => 12 "a kernel object of a kind that is not known",
+        Self::SharingUnknown(_) => 13 "perhaps the same open file as",
     }
 }
 
