@@ -10,7 +10,7 @@ from functools import partial
 
 from tests.harness import machine
 from tests.harness.results import Check
-from tests.harness.waiting import differences, expect, until
+from tests.harness.waiting import Failure, differences, expect, until
 
 TIMES = 100
 LATE_ATTEMPTS = 10
@@ -36,12 +36,13 @@ class Witness:
                 "mappings": machine.mappings(pid), "signals": machine.signal_state(pid)}
 
     def expect_unharmed(self) -> None:
-        """Waits for the helper to be gone, then compares, and expects the program to print on."""
-        until(lambda: machine.threads(self.program.pid) == self.before["threads"], "only its own threads to be left",
-              5, alive=[self.program])
-        after = self._look()
-        for what, before in self.before.items():
-            expect(after[what] == before, f"its {what} are not as before: {differences(before, after[what])}")
+        """Waits for the helper to be gone and the handler to have returned, and expects the program to print on."""
+        try:
+            until(lambda: self._look() == self.before, "everything to be as before", 5, alive=[self.program])
+        except Failure:
+            after = self._look()
+            for what, before in self.before.items():
+                expect(after[what] == before, f"its {what} are not as before: {differences(before, after[what])}")
         self.program.wait_lines(self.program.text().count("\n") + 2)
 
 
