@@ -33,7 +33,8 @@ pub struct Config {
     /// How long after the last pushed page the destination asks for what has not come; twice as long each time
     /// from there on. Default 100 ms.
     pub leftover_delay: Duration,
-    /// Pages that the source may say to hold data: one bit each is kept. Default 2^29 (2 TiB).
+    /// Pages that the source may say to hold data, and as many that must be in place: one bit each is kept. Default
+    /// 2^29 (2 TiB).
     pub data_pages: u64,
     /// Pages never looked at that are poisoned when the source is lost; were there more, each is when it is touched,
     /// and the migration ends only with the process. Default 2^22 (16 GiB, 32 MiB of page tables).

@@ -321,6 +321,11 @@ fn a_source_that_claims_more_data_than_fits_anywhere_is_not_believed() {
     pair.destination_does(DestinationInput::Run { epoch: 1 });
     pair.destination_does(DestinationInput::PageMap { scanned: range(16, pages), data: lazy });
     assert_eq!(pair.destination.phase(), "lost");
+    let mut pair = Pair::new(image());
+    pair.destination_does(DestinationInput::ReserveRequested);
+    let eager = vec![range(16, pages)];
+    pair.destination_does(DestinationInput::SwitchoverRequested { eager, lazy: vec![] });
+    assert_eq!(pair.destination.phase(), "aborted");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use alloc::collections::VecDeque;
 
-use memory::{Addr, PAGE_SIZE, PageRange, PageSet};
+use memory::{Addr, PAGE_SIZE, PageRange, PageSet, RangeSet};
 use protocol::MAX_PAGES_PER_FRAME;
 
 use super::space::Space;
@@ -15,7 +15,7 @@ pub(super) struct FaultTable {
     /// Pages in flight, or about to be, for which a thread waits.
     faulted: PageSet,
     /// To be asked for as soon as there is room.
-    deferred: PageSet,
+    deferred: RangeSet,
     /// When each request was sent; those answered are dropped from the front.
     sent: VecDeque<(Instant, PageRange)>,
     /// False until the mappings stand.
@@ -64,7 +64,7 @@ impl FaultTable {
         is_wanted: impl Fn(Addr) -> bool,
     ) -> Option<PageRange> {
         while self.open && self.in_flight.len() < config.pages_in_flight {
-            let run = self.deferred.next_run(Addr(0), MAX_PAGES_PER_FRAME)?;
+            let run = self.deferred.runs().next()?.split_at_pages(MAX_PAGES_PER_FRAME).0;
             let asked = |at: Addr| is_wanted(at) && !self.in_flight.contains(at);
             let mut end = run.start();
             while end < run.end() && asked(end) {

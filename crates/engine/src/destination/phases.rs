@@ -113,6 +113,10 @@ impl Destination {
         let Phase::Reserved { too_early } = self.phase else {
             return self.broke_protocol("a switchover that was not agreed on");
         };
+        let eager_pages = eager.iter().fold(0_u64, |sum, range| sum.saturating_add(range.pages()));
+        if eager_pages > self.config.data_pages {
+            return self.broke_protocol("more pages that must be in place than fit anywhere");
+        }
         let pages = PageMap::new(eager, lazy);
         let listening = Listening { pages, mapped: false, too_early };
         self.report.phases.wait = self.enter(Phase::Listening(listening));

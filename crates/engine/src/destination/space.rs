@@ -30,7 +30,7 @@ pub(super) struct Space {
     /// `mremap`, and by then something else may live there.
     moved_away: VecDeque<PageRange>,
     /// Wanted pages that the kernel had no place for, once.
-    doubtful: PageSet,
+    doubtful: RangeSet,
 }
 
 impl Space {
