@@ -16,18 +16,21 @@ const STEPS_PER_ROUND: usize = 20_000;
 /// After so many rounds the whole buffer is compared and a new chain begun.
 const ROUNDS_PER_CHAIN: u64 = 64;
 
-/// Runs chain after chain.
+/// Runs chain after chain, all in one buffer: its memory is there at every moment.
 pub(crate) fn run(progress: &mut Progress) -> Result<()> {
+    let mut buffer = vec![0; WORDS];
     let mut seed = 0;
     while progress.goes_on() {
-        run_chain(progress, seed)?;
+        run_chain(progress, &mut buffer, seed)?;
         seed += 1;
     }
     Ok(())
 }
 
-fn run_chain(progress: &mut Progress, seed: u64) -> Result<()> {
-    let mut buffer: Vec<u64> = (0..WORDS).map(|place| first_content(seed, place)).collect();
+fn run_chain(progress: &mut Progress, buffer: &mut [u64], seed: u64) -> Result<()> {
+    for (place, word) in buffer.iter_mut().enumerate() {
+        *word = first_content(seed, place);
+    }
     let mut written = HashMap::new();
     let (mut hash, mut recomputed) = (seed, seed);
     for _ in 0..ROUNDS_PER_CHAIN {
@@ -35,7 +38,7 @@ fn run_chain(progress: &mut Progress, seed: u64) -> Result<()> {
             break;
         }
         for _ in 0..STEPS_PER_ROUND {
-            hash = step_in_buffer(&mut buffer, hash);
+            hash = step_in_buffer(buffer, hash);
         }
         for _ in 0..STEPS_PER_ROUND {
             recomputed = step_in_record(&mut written, seed, recomputed);
