@@ -11,7 +11,7 @@ from tests.harness.results import Check
 from tests.harness.waiting import expect
 
 LIBRARY = machine.BIN / "libsender.so"
-MOST_BYTES = 132 << 10
+MOST_BYTES = 128 << 10
 
 # Commands of the distribution whose output is the same each time.
 COMMANDS = [
