@@ -32,7 +32,10 @@ pub enum GuardianError {
     #[error("talking to the guardian process")]
     Talk(#[source] io::Error),
     /// The guardian itself.
-    #[error("starting a process in new PID and mount namespaces: run as root or grant CAP_SYS_ADMIN")]
+    #[error(
+        "starting a process in new PID and mount namespaces: run as root, grant CAP_SYS_ADMIN or permit user \
+         namespaces"
+    )]
     Start(#[source] birth::BirthError),
     /// `/proc` of the new namespace.
     #[error("mounting /proc in a new mount namespace")]
@@ -96,8 +99,11 @@ impl Guardian {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(talk)?;
-        let process = match birth::birth(Kind::FirstOfNamespaces).map_err(GuardianError::Start)? {
-            Birth::Child => first::run(&theirs, blank),
+        let kind =
+            if blank.own_user_namespace { Kind::FirstOfOwnNamespaces } else { Kind::FirstOfNamespaces };
+        let ids = first::Ids::own();
+        let process = match birth::birth(kind).map_err(GuardianError::Start)? {
+            Birth::Child => first::run(&theirs, blank, ids),
             Birth::Parent(child) => child.pidfd,
         };
         drop(theirs);

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use engine::Failure;
 use memory::{Addr, Backing, PageRange, RangeSet, Sharing};
 use page_server::{ReadRun, SourceProcess};
-use protocol::{DescriptionKind, FileVerdict, Manifest, SignalAction, ThreadRecord};
+use protocol::{DescriptionKind, FileVerdict, Manifest, Reserved, SignalAction, ThreadRecord};
 
 use crate::capture::{self, Surroundings};
 use crate::log::log;
@@ -21,6 +21,8 @@ pub(crate) struct OwnProcess {
     /// What it was while it ran.
     running: Arc<Manifest>,
     verdicts: Vec<FileVerdict>,
+    /// Nothing may come after the switchover.
+    all_pages_first: bool,
     parked: Parked,
     /// Numbers of bound sockets, whose addresses the destination needs.
     bound: Vec<u32>,
@@ -34,7 +36,14 @@ impl OwnProcess {
     pub(crate) fn look() -> Result<Self, String> {
         let memory = OwnMemory::open().map_err(|errno| alloc::format!("reading the own memory: {errno}"))?;
         let running = Arc::new(capture(&memory, None)?);
-        Ok(Self { memory, running, verdicts: Vec::new(), parked: Parked::default(), bound: Vec::new() })
+        Ok(Self {
+            memory,
+            running,
+            verdicts: Vec::new(),
+            all_pages_first: false,
+            parked: Parked::default(),
+            bound: Vec::new(),
+        })
     }
 
     /// What it was while it ran.
@@ -42,28 +51,38 @@ impl OwnProcess {
         Arc::clone(&self.running)
     }
 
-    /// The eager pages and those of shared objects. An object stays what it is when the program drops, moves or
-    /// doubles a mapping of it, and the kernel reports `MADV_DONTNEED`, which leaves the object alone, and
-    /// `MADV_REMOVE`, which does not, as the same event: so a page of an object must be in it before either happens.
-    fn with_shared_objects(&mut self, manifest: &Manifest) -> Vec<PageRange> {
-        let mut eager: RangeSet = manifest.eager.iter().copied().collect();
+    /// Adds what has to be in place before the process runs: of every page, if nothing may come later; else the pages
+    /// of shared objects. An object stays what it is when the program drops, moves or doubles a mapping of it, and the
+    /// kernel reports `MADV_DONTNEED`, which leaves the object alone, and `MADV_REMOVE`, which does not, as the same
+    /// event: so a page of an object must be in it before either happens.
+    fn add_eager(&mut self, manifest: &mut Manifest) {
         let lazy: RangeSet = manifest.lazy.iter().copied().collect();
-        let of_objects = manifest
-            .vmas
-            .iter()
-            .filter(|vma| vma.sharing == Sharing::Shared && matches!(vma.backing, Backing::Object { .. }));
-        for range in of_objects.flat_map(|vma| lazy.runs_in(vma.range)) {
-            for data in self.memory.scan(range) {
-                eager.insert(data);
+        let mut eager: RangeSet = manifest.eager.iter().copied().collect();
+        for vma in &manifest.vmas {
+            let is_object = vma.sharing == Sharing::Shared && matches!(vma.backing, Backing::Object { .. });
+            if !is_object && !self.all_pages_first {
+                continue;
+            }
+            for range in lazy.runs_in(vma.range) {
+                for data in self.memory.scan(range) {
+                    eager.insert(data);
+                }
             }
         }
-        eager.runs().collect()
+        manifest.eager = eager.runs().collect();
+        if self.all_pages_first {
+            manifest.lazy.clear();
+        }
     }
 }
 
 impl SourceProcess for OwnProcess {
-    fn accept_verdicts(&mut self, files: Vec<FileVerdict>) {
-        self.verdicts = files;
+    fn accept(&mut self, answer: Reserved) {
+        self.verdicts = answer.files;
+        self.all_pages_first = answer.all_pages_first;
+        if answer.all_pages_first {
+            log!("the receiver may not follow forks: the program stands still until all its memory is there");
+        }
     }
 
     fn park(&mut self) -> Result<(), Failure> {
@@ -79,7 +98,7 @@ impl SourceProcess for OwnProcess {
         let mut manifest = capture(&self.memory, stopped).map_err(Failure::Local)?;
         manifest.process.pending = pending;
         self.memory.set_mappings(&manifest.vmas);
-        manifest.eager = self.with_shared_objects(&manifest);
+        self.add_eager(&mut manifest);
         self.bound = bound_sockets(&manifest);
         Ok(Arc::new(manifest))
     }

@@ -221,7 +221,9 @@ impl Destination {
             Phase::Setup | Phase::Reserving | Phase::Reserved { .. } => {
                 Some(self.since + self.config.setup_deadline)
             }
-            Phase::Listening(_) | Phase::Ready(_) => Some(self.since + 2 * self.config.switchover_deadline),
+            Phase::Listening(_) | Phase::Ready(_) => {
+                Some(self.since.max(self.heard) + 2 * self.config.switchover_deadline)
+            }
             Phase::Resuming { .. } | Phase::Lost { .. } | Phase::Completed | Phase::Aborted => None,
             Phase::Postcopy { pages, leftovers } => {
                 let since = pages.oldest_request().map_or(self.heard, |oldest| oldest.min(self.heard));

@@ -1,10 +1,9 @@
 //! From frames of the destination to inputs of the engine.
 
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use engine::{Failure, SourceInput};
-use protocol::{Channel, FileVerdict, Header, Kind, Reason, Reserved};
+use protocol::{Channel, Header, Kind, Reason, Reserved};
 use transport::{Connection, ConnectionError};
 
 use crate::channels::{failure_of, printable};
@@ -16,7 +15,7 @@ pub(crate) enum Heard {
     /// For the engine as it is.
     Input(SourceInput),
     /// `Reserved`: the verdicts are for the process.
-    Reserved(Vec<FileVerdict>),
+    Reserved(Reserved),
     /// `Running`, with the process id there.
     Running(u64),
 }
@@ -30,7 +29,7 @@ pub(crate) fn hear(channel: Channel, connection: &mut Connection<Socket>) -> Res
 
 fn understand(header: Header, connection: &Connection<Socket>) -> Result<Heard, ConnectionError> {
     let input = match header.kind {
-        Kind::Reserved => return Ok(Heard::Reserved(connection.message::<Reserved>()?.files)),
+        Kind::Reserved => return Ok(Heard::Reserved(connection.message()?)),
         Kind::Running => return Ok(Heard::Running(header.argument)),
         Kind::Ready => SourceInput::Ready,
         Kind::PageRequest => SourceInput::PageRequested(header.pages()?),

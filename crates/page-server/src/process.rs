@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use engine::Failure;
 use memory::PageRange;
-use protocol::{FileVerdict, Manifest};
+use protocol::{Manifest, Reserved};
 
 /// How a read of pages went: the first `pages` pages of the range are alike.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,9 +18,9 @@ pub struct ReadRun {
 
 /// The process at the source. Until [`Self::park`] it runs; after it nothing but this trait's owner touches it.
 pub trait SourceProcess {
-    /// Takes what the destination found for each file of the manifest; the capture decides by it which pages are
-    /// eager and which lazy.
-    fn accept_verdicts(&mut self, files: Vec<FileVerdict>);
+    /// Takes what the destination found for each file of the manifest, and what it cannot do; the capture decides by
+    /// it which pages are eager and which lazy.
+    fn accept(&mut self, answer: Reserved);
 
     /// Brings every thread to rest.
     ///

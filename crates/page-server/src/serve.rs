@@ -166,9 +166,9 @@ impl<'process, P: SourceProcess> Server<'process, P> {
                 self.pid_there = pid_there;
                 self.handle(SourceInput::Running);
             }
-            Heard::Reserved(files) if files.len() == self.files => {
+            Heard::Reserved(answer) if answer.files.len() == self.files => {
                 self.measure.reserved(now());
-                self.process.accept_verdicts(files);
+                self.process.accept(answer);
                 self.handle(SourceInput::Reserved);
             }
             Heard::Reserved(_) => {

@@ -109,6 +109,8 @@ impl From<FileVerdict> for u8 {
 pub struct Reserved {
     /// One verdict for each of the manifest's files, in its order.
     pub files: Vec<FileVerdict>,
+    /// The destination cannot serve every missing page there could be: all have to be in place before the process runs.
+    pub all_pages_first: bool,
 }
 
 /// One scanned range and the pages of it that hold data; all others are zero.

@@ -24,7 +24,7 @@ fn reason() -> Reason {
 }
 
 fn reserved() -> Reserved {
-    Reserved { files: vec![FileVerdict::Same, FileVerdict::Travels] }
+    Reserved { files: vec![FileVerdict::Same, FileVerdict::Travels], all_pages_first: true }
 }
 
 fn page_map() -> PageMap {

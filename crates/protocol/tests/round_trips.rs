@@ -133,7 +133,8 @@ proptest! {
         let bytes = protocol::encode(&reason).expect("short");
         prop_assert_eq!(protocol::decode::<Reason>(&bytes), Ok(reason));
         let verdict = |same| if same { FileVerdict::Same } else { FileVerdict::Travels };
-        let reserved = Reserved { files: verdicts.into_iter().map(verdict).collect() };
+        let all_pages_first = verdicts.len() % 2 == 1;
+        let reserved = Reserved { files: verdicts.into_iter().map(verdict).collect(), all_pages_first };
         let bytes = protocol::encode(&reserved).expect("short");
         prop_assert_eq!(protocol::decode::<Reserved>(&bytes), Ok(reserved));
         let page_map = PageMap { scanned, data };

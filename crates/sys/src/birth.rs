@@ -43,8 +43,10 @@ pub enum BirthError {
 /// What is special about a new process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// The first process of a new PID namespace, in a new mount namespace.
+    /// The first process of a new PID namespace, in a new mount namespace (`CAP_SYS_ADMIN`).
     FirstOfNamespaces,
+    /// The same in a new user namespace, where it has every capability.
+    FirstOfOwnNamespaces,
     /// A process with this id in the caller's PID namespace (Linux 5.5, `CAP_CHECKPOINT_RESTORE`).
     WithId(u32),
 }
@@ -75,6 +77,7 @@ const _: () = assert!(size_of::<CloneArgs>() == 80, "CLONE_ARGS_SIZE_VER1");
 pub fn birth(kind: Kind) -> Result<Birth, BirthError> {
     const CLONE_PIDFD: u64 = 0x1000;
     const CLONE_NEWNS: u64 = 0x2_0000;
+    const CLONE_NEWUSER: u64 = 0x1000_0000;
     const CLONE_NEWPID: u64 = 0x2000_0000;
     const SIGCHLD: u64 = 17;
     const CLONE3: usize = 435;
@@ -92,6 +95,7 @@ pub fn birth(kind: Kind) -> Result<Birth, BirthError> {
     let id;
     match kind {
         Kind::FirstOfNamespaces => arguments.flags |= CLONE_NEWPID | CLONE_NEWNS,
+        Kind::FirstOfOwnNamespaces => arguments.flags |= CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUSER,
         Kind::WithId(wanted) => {
             id = wanted;
             arguments.set_tid = (&raw const id).expose_provenance() as u64;

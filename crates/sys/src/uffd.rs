@@ -22,7 +22,7 @@ use self::error::errno_of;
 pub use self::event::{EventBuffer, UffdEvent};
 #[cfg(feature = "test-child")]
 pub(crate) use self::open::open_in_this_process;
-pub use self::open::{REQUIRED_FEATURES, check_permission};
+pub use self::open::{FLAGS, Permission, USERFAULTFD_IOC_NEW, check_permission};
 use crate::Errno;
 use crate::poll::{Interest, poll};
 use crate::raw::{nr, syscall3};

@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use nix::unistd::{Pid, setsid};
+use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, setsid};
 use sys::birth::{self, Birth, BirthError, Kind, Reaped};
 
 use super::message::{Order, Word};
@@ -20,6 +20,8 @@ use crate::restorer::trampoline;
 /// What a blank child is started with.
 #[derive(Clone, Copy, Debug)]
 pub struct Blank<'a> {
+    /// Whether its namespaces belong to a user namespace of its own: who is not root gets no others.
+    pub own_user_namespace: bool,
     /// The id that it shall have.
     pub pid: u32,
     /// The memory of the hole: interpreter and first program are in it.
@@ -36,12 +38,26 @@ pub struct Blank<'a> {
     pub first: Addr,
 }
 
-/// Lives as the first process of the new namespaces, and never returns.
-pub(super) fn run(socket: &OwnedFd, blank: &Blank<'_>) -> ! {
+/// Who this process is, as its user namespace has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ids {
+    user: Uid,
+    group: Gid,
+}
+
+impl Ids {
+    /// The caller's own.
+    pub(super) fn own() -> Self {
+        Self { user: geteuid(), group: getegid() }
+    }
+}
+
+/// Lives as the first process of the new namespaces, and never returns. `ids` are those of its parent.
+pub(super) fn run(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids) -> ! {
     // Out of the terminal's process group: Ctrl-C is for the receiver.
     let _ = setsid();
     sys::thread::set_name(c"guardian");
-    let code = match serve(socket, blank) {
+    let code = match serve(socket, blank, ids) {
         Ok(()) => 0,
         Err(word) => {
             say(socket, word, &[]);
@@ -51,10 +67,13 @@ pub(super) fn run(socket: &OwnedFd, blank: &Blank<'_>) -> ! {
     sys::thread::exit_process(code)
 }
 
-fn serve(socket: &OwnedFd, blank: &Blank<'_>) -> Result<(), Word> {
+fn serve(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids) -> Result<(), Word> {
     let no_child = |errno: Errno| Word::NoChild(errno as i32);
     birth::close_all_but(&[socket.as_fd(), blank.memory, blank.control])
         .map_err(|errno| Word::NoChild(errno.0))?;
+    if blank.own_user_namespace {
+        map_ids(ids).map_err(|error| Word::NoChild(error.raw_os_error().unwrap_or(0)))?;
+    }
     mount_proc().map_err(|errno| Word::NoProc(errno as i32))?;
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
@@ -72,6 +91,14 @@ fn serve(socket: &OwnedFd, blank: &Blank<'_>) -> Result<(), Word> {
     let _ = birth::close_all_but(&[socket.as_fd(), deaths.as_fd()]);
     watch(socket, &deaths, child.pid);
     Ok(())
+}
+
+/// Gives this process, in its new user namespace, the ids that it had before (user_namespaces(7)). Its supplementary
+/// groups go on to count, and are shown as the overflow group.
+fn map_ids(Ids { user, group }: Ids) -> std::io::Result<()> {
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
+    std::fs::write("/proc/self/gid_map", format!("{group} {group} 1"))
 }
 
 /// A `/proc` that shows the new PID namespace, seen from the new mount namespace only.

@@ -102,12 +102,17 @@ pub struct BlankChild {
 }
 
 impl BlankChild {
-    /// Starts a child with id `pid` in a new PID namespace, with nothing mapped but `hole` and nothing open but
+    /// Starts a child with id `pid` in a new PID namespace (and a user namespace, if so wanted), with nothing mapped but `hole` and nothing open but
     /// the standard streams and a socket at `control_number`.
     ///
     /// # Errors
     /// See [`ChildError`].
-    pub fn start(pid: u32, hole: Hole, control_number: u32) -> Result<Self, ChildError> {
+    pub fn start(
+        pid: u32,
+        hole: Hole,
+        control_number: u32,
+        own_user_namespace: bool,
+    ) -> Result<Self, ChildError> {
         let layout = Layout::new(hole);
         let memory = File::from(
             memfd_create(c"posthaste", MFdFlags::MFD_CLOEXEC).map_err(|e| ChildError::Memory(e.into()))?,
@@ -123,6 +128,7 @@ impl BlankChild {
         let first = finished(first, layout)?;
         install(&memory, layout, &first).map_err(ChildError::Memory)?;
         let (guardian, child) = Guardian::start(&Blank {
+            own_user_namespace,
             pid,
             memory: memory.as_fd(),
             control: theirs.as_fd(),

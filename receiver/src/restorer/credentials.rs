@@ -34,8 +34,9 @@ impl Change {
     pub(super) fn between(ours: &Credentials, theirs: &Credentials) -> Result<Self, RestoreError> {
         const SET_GID: u64 = 1 << 6;
         const SET_UID: u64 = 1 << 7;
-        let identity = |who: &Credentials| (who.user, who.group, who.groups.clone());
-        let other = identity(ours) != identity(theirs);
+        let own_namespace = need_user_namespace(ours);
+        let other = (ours.user, ours.group) != (theirs.user, theirs.group)
+            || !are_same_groups(&ours.groups, &theirs.groups, own_namespace);
         let ids = Ids { user: theirs.user, group: theirs.group, groups: theirs.groups.len() as u64 };
         let needed = if other { SET_GID | SET_UID } else { 0 };
         let excessive = theirs.capabilities & !ours.capabilities != 0;
@@ -44,7 +45,9 @@ impl Change {
             return Err(RestoreError::Credentials { user, group, capabilities });
         }
         let brought = if theirs.user == 0 || !other { ours.capabilities } else { 0 };
-        Ok(Self { ids: other.then_some(ids), capabilities: brought != theirs.capabilities })
+        // The first process of a user namespace has them all.
+        let capabilities = own_namespace || brought != theirs.capabilities;
+        Ok(Self { ids: other.then_some(ids), capabilities })
     }
 
     /// Puts what [`Self::apply`] refers to into the child.
@@ -87,6 +90,19 @@ impl Change {
     }
 }
 
+/// Whether a process with these credentials can make namespaces only together with a user namespace.
+pub(super) const fn need_user_namespace(ours: &Credentials) -> bool {
+    const SYS_ADMIN: u64 = 1 << 21;
+    ours.capabilities & SYS_ADMIN == 0
+}
+
+/// In a user namespace groups cannot be set, and those that came along are shown as the overflow group.
+fn are_same_groups(ours: &[u32], theirs: &[u32], own_namespace: bool) -> bool {
+    const OVERFLOW: u32 = 65534;
+    let same = |(ours, theirs): (&u32, &u32)| ours == theirs || (own_namespace && *theirs == OVERFLOW);
+    ours.len() == theirs.len() && ours.iter().zip(theirs).all(same)
+}
+
 /// The lower half of a word that has nothing in its upper one.
 fn half(word: u64) -> u32 {
     u32::try_from(word).unwrap_or(u32::MAX)
@@ -125,10 +141,24 @@ mod tests {
 
     #[test]
     fn capabilities_are_set_only_when_the_ids_do_not_bring_them() {
-        let set = |theirs| Change::between(&who(0, 0xff), &theirs).map(|change| change.capabilities);
-        assert!(matches!(set(who(0, 0xff)), Ok(false)));
+        const ALL: u64 = 0x1ff_ffff;
+        let set = |theirs| Change::between(&who(0, ALL), &theirs).map(|change| change.capabilities);
+        assert!(matches!(set(who(0, ALL)), Ok(false)));
         assert!(matches!(set(who(0, 0xf)), Ok(true)));
         assert!(matches!(set(who(7, 0)), Ok(false)));
         assert!(matches!(set(who(7, 1)), Ok(true)));
+    }
+
+    #[test]
+    fn what_a_user_namespace_brings_is_given_up() {
+        let change = Change::between(&who(5, 0), &who(5, 0)).expect("the same user");
+        assert_eq!(change, Change { ids: None, capabilities: true });
+    }
+
+    #[test]
+    fn groups_that_a_user_namespace_has_hidden_count_as_those_that_came_along() {
+        assert!(are_same_groups(&[4, 27], &[65534, 65534], true));
+        assert!(!are_same_groups(&[4, 27], &[65534, 65534], false));
+        assert!(!are_same_groups(&[4, 27], &[4], true));
     }
 }

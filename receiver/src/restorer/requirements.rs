@@ -51,6 +51,11 @@ impl Here {
         check_ids(manifest)
     }
 
+    /// Whether a child's namespaces need a user namespace around them.
+    pub(super) const fn needs_user_namespace(&self) -> bool {
+        credentials::need_user_namespace(&self.credentials)
+    }
+
     /// How threads get the program's credentials.
     pub(super) fn change(&self, manifest: &Manifest) -> Result<Change, RestoreError> {
         Change::between(&self.credentials, &manifest.process.credentials)

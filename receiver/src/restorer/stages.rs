@@ -9,7 +9,7 @@ use nix::libc;
 use protocol::{FileVerdict, Manifest};
 use sys::Errno;
 use sys::proc::maps;
-use sys::uffd::{self, Uffd};
+use sys::uffd::{self, Permission, Uffd};
 
 use super::batch::Batch;
 use super::descriptors::{self, Bind};
@@ -86,7 +86,7 @@ impl Restorer<Reserved> {
     pub fn reserve(manifest: &Manifest) -> Result<(Self, protocol::Reserved), RestoreError> {
         let here = Here::look()?;
         here.check(manifest)?;
-        uffd::check_permission()?;
+        let permission = Permission::ask()?;
         let highest_fd = manifest.descriptors.iter().map(|descriptor| descriptor.fd).max().unwrap_or(0);
         let control_number = highest_fd.saturating_add(CONTROL_DISTANCE).max(LOWEST_CONTROL_NUMBER);
         process::check_limits(&manifest.process, control_number)?;
@@ -96,13 +96,15 @@ impl Restorer<Reserved> {
         let verdicts = files::verdicts(manifest, here.boot_id);
         let wanted = mappings::ahead(manifest, &verdicts)?;
         let hole = find_hole(manifest, &here)?;
-        let child = BlankChild::start(manifest.process.pid, hole, control_number)?;
+        let child =
+            BlankChild::start(manifest.process.pid, hole, control_number, here.needs_user_namespace())?;
         descriptors::check_addresses(&child, manifest, here.is_home_of(manifest))?;
         map_vdso(&child, manifest)?;
-        let uffd = create_uffd(&child)?;
+        let uffd = create_uffd(&child, &permission)?;
         mappings::change(&child, &Mappings::new(), &wanted, &[])?;
         let memory = open_memory(&child)?;
-        let answer = protocol::Reserved { files: verdicts.clone() };
+        let all_pages_first = matches!(permission, Permission::WithoutForks(_));
+        let answer = protocol::Reserved { files: verdicts.clone(), all_pages_first };
         let verdicts = manifest.files.iter().cloned().zip(verdicts).collect();
         Ok((Self { child, here, stage: Reserved { mappings: wanted, uffd, verdicts, memory } }, answer))
     }
@@ -251,17 +253,28 @@ fn map_vdso(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError>
 }
 
 /// Makes a userfaultfd in the child, so that it acts on the child's memory, and takes it away.
-fn create_uffd(child: &BlankChild) -> Result<Uffd, RestoreError> {
+fn create_uffd(child: &BlankChild, permission: &Permission) -> Result<Uffd, RestoreError> {
     const UFFD_API: u64 = 0xaa;
     const UFFDIO_API: u64 = 0xc018_aa3f;
     let mut program = child.program();
     program.step(Step::CreateUffd);
-    let flags = (libc::O_CLOEXEC | libc::O_NONBLOCK).unsigned_abs();
-    let made = program.call(libc::SYS_userfaultfd, [u64::from(flags)]);
+    let flags = u64::from(uffd::FLAGS);
+    let (made, device) = match permission {
+        Permission::Full | Permission::WithoutForks(None) => {
+            (program.call(libc::SYS_userfaultfd, [flags]), None)
+        }
+        Permission::WithoutForks(Some(device)) => {
+            let at = program.receive(child.control_number(), true);
+            let request = [0, u64::from(uffd::USERFAULTFD_IOC_NEW), flags];
+            let made = program.call_with(libc::SYS_ioctl, request, &[(0, at)]);
+            program.call_with(libc::SYS_close, [0], &[(0, at)]);
+            (made, Some(device.as_fd()))
+        }
+    };
     let number = program.result(made);
-    let api = program.words(&[UFFD_API, uffd::REQUIRED_FEATURES, 0]);
+    let api = program.words(&[UFFD_API, permission.features(), 0]);
     program.call_with(libc::SYS_ioctl, [0, UFFDIO_API, api.0], &[(0, number)]);
-    let results = child.run(program, &[])?;
+    let results = child.run(program, device.as_slice())?;
     let refused = |errno| super::ChildError::Refused { step: Step::CreateUffd, errno };
     let number = results.of(made).map_err(refused)?;
     let number = u32::try_from(number).map_err(|_| refused(Errno::EBADF))?;

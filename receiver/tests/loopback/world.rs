@@ -112,7 +112,7 @@ impl Source {
 }
 
 impl SourceProcess for Source {
-    fn accept_verdicts(&mut self, _files: Vec<FileVerdict>) {}
+    fn accept(&mut self, _answer: Reserved) {}
 
     fn park(&mut self) -> Result<(), Failure> {
         Ok(())
@@ -167,7 +167,7 @@ fn locked(child: &Mutex<TestChild>) -> MutexGuard<'_, TestChild> {
 impl DestinationProcess for Destination {
     fn reserve(&mut self, manifest: &Manifest) -> Result<Reserved, Failure> {
         let files = vec![FileVerdict::Same; manifest.files.len()];
-        self.refusal.take().map_or(Ok(Reserved { files }), Err)
+        self.refusal.take().map_or(Ok(Reserved { files, all_pages_first: false }), Err)
     }
 
     fn map(&mut self, manifest: &Manifest) -> Result<Uffd, Failure> {

@@ -74,7 +74,11 @@ impl Source {
         match input {
             SourceInput::Ready => self.ready(),
             SourceInput::PageRequested(pages) => self.answer(pages),
-            SourceInput::Sent(channel) => self.sent(channel),
+            SourceInput::Sent(channel) => {
+                // The deadline is for a standstill: eager pages may be many.
+                self.since = now;
+                self.sent(channel);
+            }
             SourceInput::CaptureFailed(failure) | SourceInput::Broken(failure) => self.fail(failure),
             SourceInput::Tick => self.check_deadline(now, "readiness of the destination"),
             SourceInput::Reserved | SourceInput::Running | SourceInput::Drained => {

@@ -61,9 +61,9 @@ impl FakeProcess {
 }
 
 impl SourceProcess for FakeProcess {
-    fn accept_verdicts(&mut self, files: Vec<FileVerdict>) {
-        assert_eq!(files, [FileVerdict::Same]);
-        self.called("accept_verdicts");
+    fn accept(&mut self, answer: Reserved) {
+        assert_eq!(answer.files, [FileVerdict::Same]);
+        self.called("accept");
     }
 
     fn park(&mut self) -> Result<(), Failure> {
@@ -180,7 +180,7 @@ impl FakeDestination {
     /// Takes the reservation.
     pub(crate) fn reserve(&mut self) {
         self.control(Kind::Reserve);
-        let reserved = Reserved { files: vec![FileVerdict::Same] };
+        let reserved = Reserved { files: vec![FileVerdict::Same], all_pages_first: false };
         self.channel(Channel::Control).send_message(Kind::Reserved, &reserved).expect("an open link");
     }
 

@@ -48,7 +48,7 @@ fn a_whole_process_arrives_with_every_byte() {
         assert_eq!(pages.get(&page), Some(&Some(content_of(page))), "page {page}");
     }
     assert!(report.bytes_sent > 200 * 4096, "{report:?}");
-    assert_eq!(calls(&log), ["accept_verdicts", "park", "capture", "commit"]);
+    assert_eq!(calls(&log), ["accept", "park", "capture", "commit"]);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn each_channel_cut_before_run_releases_the_process() {
         destination.cut(channel);
         let outcome = source.join().expect("no panic");
         assert_eq!(outcome, Outcome::Released(Failure::LinkLost(channel)));
-        assert_eq!(calls(&log), ["accept_verdicts", "park", "capture", "release"]);
+        assert_eq!(calls(&log), ["accept", "park", "capture", "release"]);
     }
 }
 
@@ -153,7 +153,7 @@ fn each_channel_cut_after_run_leaves_the_process_stopped() {
         destination.cut(channel);
         let outcome = source.join().expect("no panic");
         assert_eq!(outcome, Outcome::Lost(Failure::LinkLost(channel)));
-        assert_eq!(calls(&log), ["accept_verdicts", "park", "capture", "commit"]);
+        assert_eq!(calls(&log), ["accept", "park", "capture", "commit"]);
     }
 }
 
@@ -180,7 +180,7 @@ fn a_process_that_cannot_be_parked_is_released_and_the_destination_is_told() {
     let reason: Reason = protocol::decode(&cancel.body).expect("a reason");
     assert!(reason.text.contains("thread 7"), "{}", reason.text);
     assert_eq!(source.join().expect("no panic"), Outcome::Released(failure));
-    assert_eq!(calls(&log), ["accept_verdicts", "park", "release"]);
+    assert_eq!(calls(&log), ["accept", "park", "release"]);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn nonsense_before_run_releases_the_process() {
     type Nonsense = fn(&mut fakes::FakeDestination);
     let nonsense: [Nonsense; 3] = [
         |destination| {
-            let verdicts = Reserved { files: Vec::new() };
+            let verdicts = Reserved { files: Vec::new(), all_pages_first: false };
             destination.channel(Channel::Control).send_message(Kind::Reserved, &verdicts).expect("open");
         },
         |destination| destination.channel(Channel::Fault).send_signal(Kind::Ready, 0).expect("open"),

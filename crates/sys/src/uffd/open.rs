@@ -1,6 +1,6 @@
 //! Making a userfaultfd, and saying why it cannot be had.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 
@@ -16,15 +16,49 @@ const THREAD_ID: u64 = 1 << 8;
 
 /// `UFFD_FEATURE_*` bits without which post-copy corrupts programs: a fork, remap, remove or unmap that goes
 /// unseen turns pages that still travel into zeros, or brings pages back that were dropped.
-pub const REQUIRED_FEATURES: u64 = EVENT_FORK | EVENT_REMAP | EVENT_REMOVE | EVENT_UNMAP | THREAD_ID;
+const REQUIRED_FEATURES: u64 = EVENT_FORK | EVENT_REMAP | EVENT_REMOVE | EVENT_UNMAP | THREAD_ID;
 
 const UFFD_API: u64 = 0xaa;
 /// `_IOWR(0xaa, 0x3f, struct uffdio_api)`
 const UFFDIO_API: usize = 0xc018_aa3f;
-/// `_IO(0xaa, 0)`
-const USERFAULTFD_IOC_NEW: usize = 0xaa00;
+/// `_IO(0xaa, 0)`: what userfaultfd(2) does, for whoever may open the device.
+pub const USERFAULTFD_IOC_NEW: u32 = 0xaa00;
+
 /// `O_CLOEXEC | O_NONBLOCK`: poll(2) on a blocking userfaultfd always reports an error.
-const FLAGS: usize = 0o2_000_000 | 0o4000;
+pub const FLAGS: u32 = 0o2_000_000 | 0o4000;
+
+/// How far this process may serve another one's faults, those of system calls included.
+#[derive(Debug)]
+pub enum Permission {
+    /// Whatever it does.
+    Full,
+    /// Unless it forks: its memory must be there before it may. Where the system call is not permitted, userfaultfds
+    /// are made by this open device.
+    WithoutForks(Option<File>),
+}
+
+impl Permission {
+    /// Asks the kernel.
+    ///
+    /// # Errors
+    /// [`UffdError`] with what would help.
+    pub fn ask() -> Result<Self, UffdError> {
+        match check_permission() {
+            Ok(()) => Ok(Self::Full),
+            Err(UffdError::ForksNotPermitted) => Ok(Self::WithoutForks(device().ok())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The features to ask for.
+    #[must_use]
+    pub const fn features(&self) -> u64 {
+        match self {
+            Self::Full => REQUIRED_FEATURES,
+            Self::WithoutForks(_) => REQUIRED_FEATURES & !EVENT_FORK,
+        }
+    }
+}
 
 /// Asks the kernel whether this process may serve another one's faults, those of system calls and forks included.
 ///
@@ -60,19 +94,21 @@ pub(crate) fn open_in_this_process() -> Result<Fd, Errno> {
 
 fn by_system_call() -> Result<Fd, Errno> {
     // SAFETY: plain numbers.
-    let raw = unsafe { syscall3(nr::USERFAULTFD, FLAGS, 0, 0) }?;
+    let raw = unsafe { syscall3(nr::USERFAULTFD, FLAGS as usize, 0, 0) }?;
     Fd::from_result(raw)
 }
 
 fn by_device() -> Result<Fd, Errno> {
-    let device = OpenOptions::new()
-        .read(true)
-        .open("/dev/userfaultfd")
-        .map_err(|error| Errno(error.raw_os_error().unwrap_or(0)))?;
+    let device = device()?;
     let number = device.as_raw_fd().cast_unsigned() as usize;
     // SAFETY: the request takes its flags as a plain number.
-    let raw = unsafe { syscall3(nr::IOCTL, number, USERFAULTFD_IOC_NEW, FLAGS) }?;
+    let raw = unsafe { syscall3(nr::IOCTL, number, USERFAULTFD_IOC_NEW as usize, FLAGS as usize) }?;
     Fd::from_result(raw)
+}
+
+fn device() -> Result<File, Errno> {
+    let opened = OpenOptions::new().read(true).open("/dev/userfaultfd");
+    opened.map_err(|error| Errno(error.raw_os_error().unwrap_or(0)))
 }
 
 const fn not_opened(errno: Errno) -> UffdError {
