@@ -1,9 +1,9 @@
 //! Three connections to a receiver, opened side by side.
 
-use alloc::format;
 use alloc::string::String;
 use core::net::SocketAddr;
 
+use protocol::text;
 use sys::poll::{Interest, poll};
 use sys::{Errno, Fd, clock, net};
 
@@ -17,7 +17,7 @@ use crate::settings::Receiver;
 pub(crate) fn three(receiver: &Receiver) -> Result<[Fd; 3], String> {
     let unreachable = |errno: Errno| {
         let hint = if errno == Errno::ECONNREFUSED { "; no receiver listens there" } else { "" };
-        format!("connecting to {}: {errno}{hint}", receiver.name)
+        text!["connecting to ", receiver.name, ": ", errno, hint]
     };
     let sockets = [begin(receiver.address), begin(receiver.address), begin(receiver.address)];
     let [control, fault, push] = sockets;

@@ -3,9 +3,9 @@
 //! Needs no allocation, so that every part of the parasite may use it. Never blocks and never raises SIGPIPE: a
 //! descriptor that would do either gets nothing.
 
-use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use protocol::Text;
 use sys::status::FileType;
 use sys::{Errno, descriptor, file, poll, status};
 
@@ -13,30 +13,30 @@ use crate::config::LOG_LINE_BYTES;
 use crate::{ffi, settings};
 
 /// A line under construction; what does not fit is cut.
-struct Line {
+pub(crate) struct Line {
     bytes: [u8; LOG_LINE_BYTES],
     len: usize,
 }
 
-impl Write for Line {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
+impl Text for Line {
+    fn push_text(&mut self, piece: &str) {
         // One byte stays free for the end of the line.
         let room = self.bytes.get_mut(self.len..LOG_LINE_BYTES - 1).unwrap_or_default();
         let mut taken = 0;
-        for (slot, byte) in room.iter_mut().zip(text.bytes()) {
+        for (slot, byte) in room.iter_mut().zip(piece.bytes()) {
             *slot = if byte < b' ' { b' ' } else { byte };
             taken += 1;
         }
         self.len += taken;
-        Ok(())
     }
 }
 
-/// Writes one line.
-pub(crate) fn line(text: fmt::Arguments<'_>) {
+/// Writes one line, which `put` fills. It lies in a frame of this function's own: on the stack of a signal handler
+/// there is room for it only when there is something to say.
+pub(crate) fn line(put: &dyn Fn(&mut Line)) {
     let mut line = Line { bytes: [0; LOG_LINE_BYTES], len: 0 };
-    // Writing into a `Line` cannot fail.
-    let _ = write!(line, "posthaste: {text}");
+    line.push_text("posthaste: ");
+    put(&mut line);
     if let Some(end) = line.bytes.get_mut(line.len) {
         *end = b'\n';
         line.len += 1;
@@ -84,8 +84,8 @@ fn is_data_file() -> bool {
         && descriptor::status_flags(2).is_ok_and(|flags| flags & ACCESS_MODE == READ_WRITE)
 }
 
-/// Writes one formatted line.
+/// Writes one line of [`protocol::Piece`]s.
 macro_rules! log {
-    ($($argument:tt)*) => { $crate::log::line(format_args!($($argument)*)) };
+    ($($piece:expr),*) => { $crate::log::line(&|line| protocol::put!(line, $($piece),*)) };
 }
 pub(crate) use log;

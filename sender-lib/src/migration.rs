@@ -1,11 +1,10 @@
 //! The helper thread's work: one migration from the settings to its end.
 
-use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 
 use engine::Instant;
 use page_server::{Channels, Outcome, Serving, serve};
-use protocol::MigrationId;
+use protocol::{MigrationId, Piece, text};
 use sys::{clock, random, thread};
 
 use crate::config::CONNECT_DEADLINE;
@@ -27,18 +26,18 @@ pub(crate) fn run() -> bool {
     let started = Instant(clock::monotonic_ns());
     let reason = match attempt(started) {
         Ok(Outcome::Moved { pid_there }) => {
-            log!("moved; the program is process {pid_there} there");
+            log!("moved; the program is process ", pid_there, " there");
             thread::exit_process(MOVED)
         }
         Ok(Outcome::Lost(failure)) => {
-            log!("{failure}; the program was handed over and does not run here any more");
+            log!(failure, "; the program was handed over and does not run here any more");
             thread::exit_process(LOST)
         }
-        Ok(Outcome::Released(failure)) => failure.to_string(),
+        Ok(Outcome::Released(failure)) => failure.in_words(),
         Err(reason) => reason,
     };
     let arena_is_free = restore();
-    log!("{reason}; the program goes on here");
+    log!(reason, "; the program goes on here");
     arena_is_free
 }
 
@@ -55,9 +54,9 @@ fn attempt(started: Instant) -> Result<Outcome, String> {
     if let Some(header) = ffi::header() {
         sockets.iter().for_each(|socket| header.remember(socket.raw()));
     }
-    let id = random::sixteen_bytes().map_err(|errno| format!("no random numbers: {errno}"))?;
+    let id = random::sixteen_bytes().map_err(|errno| text!["no random numbers: ", errno])?;
     let channels = Channels::open(sockets, MigrationId(id), CONNECT_DEADLINE)
-        .map_err(|failure| format!("the receiver at {}: {failure}", receiver.name))?;
+        .map_err(|failure| text!["the receiver at ", receiver.name, ": ", failure])?;
     let mut process = OwnProcess::look()?;
     let running = process.running();
     let config = engine::Config::default();

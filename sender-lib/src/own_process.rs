@@ -1,13 +1,13 @@
 //! The process that the parasite lives in, as the page server wants it.
 
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use engine::Failure;
 use memory::{Addr, Backing, PageRange, RangeSet, Sharing};
 use page_server::{ReadRun, SourceProcess};
-use protocol::{DescriptionKind, FileVerdict, Manifest, Reserved, SignalAction, ThreadRecord};
+use protocol::{DescriptionKind, FileVerdict, Manifest, Piece, Reserved, SignalAction, ThreadRecord, text};
 
 use crate::capture::{self, Surroundings};
 use crate::log::log;
@@ -34,7 +34,7 @@ impl OwnProcess {
     /// # Errors
     /// Why it cannot be moved, in words for the user.
     pub(crate) fn look() -> Result<Self, String> {
-        let memory = OwnMemory::open().map_err(|errno| alloc::format!("reading the own memory: {errno}"))?;
+        let memory = OwnMemory::open().map_err(|errno| text!["reading the own memory: ", errno])?;
         let running = Arc::new(capture(&memory, None)?);
         Ok(Self {
             memory,
@@ -87,7 +87,7 @@ impl SourceProcess for OwnProcess {
 
     fn park(&mut self) -> Result<(), Failure> {
         capture::accept(&self.running, &self.verdicts)
-            .map_err(|refusal| Failure::Local(refusal.to_string()))?;
+            .map_err(|refusal| Failure::Local(refusal.in_words()))?;
         self.parked = quiesce::park().map_err(Failure::Local)?;
         Ok(())
     }
@@ -152,9 +152,9 @@ fn capture(
         None => capture::running(&around),
         Some((parked, before, verdicts)) => capture::stopped(&around, parked, before, verdicts),
     };
-    let mut captured = captured.map_err(|refusal| refusal.to_string())?;
+    let mut captured = captured.map_err(|refusal| refusal.in_words())?;
     if is_running {
-        captured.notes.iter().for_each(|note| log!("{note}"));
+        captured.notes.iter().for_each(|note| log!(note));
     }
     if dumpable::is_open() {
         captured.manifest.process.dumpable = 0;

@@ -19,13 +19,12 @@ mod diagnosis;
 mod seat;
 mod signals;
 
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
 use core::time::Duration;
 
-use protocol::{SignalInfo, ThreadRecord};
+use protocol::{SignalInfo, ThreadRecord, text};
 use sys::signal::{self, Action, Delivery, Payload};
 use sys::{clock, file, thread};
 
@@ -116,7 +115,7 @@ fn keep_handler(header: &Header) -> Result<(), String> {
     if ffi::park_handler_is_installed() {
         return Ok(());
     }
-    ffi::install_park_handler().map_err(|errno| format!("signal {PARK_SIGNAL} cannot be used: {errno}"))?;
+    ffi::install_park_handler().map_err(|errno| text!["signal ", PARK_SIGNAL, " cannot be used: ", errno])?;
     for (index, seat) in header.seats_in_use() {
         if !seat.has_entered() {
             signal_seat(index, seat)?;
@@ -128,7 +127,7 @@ fn keep_handler(header: &Header) -> Result<(), String> {
 /// Gives every thread that has none a seat and a signal; returns how many.
 fn seat_newcomers(header: &Header) -> Result<usize, String> {
     let tids =
-        file::numeric_entries(c"/proc/self/task").map_err(|errno| format!("listing the threads: {errno}"))?;
+        file::numeric_entries(c"/proc/self/task").map_err(|errno| text!["listing the threads: ", errno])?;
     let own = thread::thread_id();
     let mut newcomers = 0;
     for tid in tids {
@@ -136,7 +135,7 @@ fn seat_newcomers(header: &Header) -> Result<usize, String> {
             continue;
         }
         let (index, seat) =
-            header.take_seat(tid).ok_or_else(|| format!("more than {} threads", header.seats.len()))?;
+            header.take_seat(tid).ok_or_else(|| text!["more than ", header.seats.len(), " threads"])?;
         signal_seat(index, seat)?;
         newcomers += 1;
     }
@@ -154,7 +153,7 @@ fn signal_seat(index: usize, seat: &Seat) -> Result<(), String> {
                 "no signal can be queued: the limit of pending signals (ulimit -i) is used up",
             ));
         }
-        Delivery::Forbidden(errno) => return Err(format!("signalling thread {}: {errno}", seat.tid())),
+        Delivery::Forbidden(errno) => return Err(text!["signalling thread ", seat.tid(), ": ", errno]),
     }
     Ok(())
 }
@@ -186,10 +185,11 @@ fn collect(header: &Header) -> Result<Vec<ThreadRecord>, String> {
     let mut records = Vec::new();
     for (_, seat) in header.seats_in_use() {
         if seat.components() & TILE_DATA != 0 {
-            return Err(format!(
-                "thread {} uses AMX, whose registers this version does not move",
-                seat.tid()
-            ));
+            return Err(text![
+                "thread ",
+                seat.tid(),
+                " uses AMX, whose registers this version does not move"
+            ]);
         }
         records.push(
             seat.record().ok_or("this kernel does not tell clear_child_tid (CONFIG_CHECKPOINT_RESTORE)")?,

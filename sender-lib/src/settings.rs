@@ -9,10 +9,10 @@ mod receiver;
 mod remembered;
 mod signal_name;
 
-use alloc::format;
 use alloc::string::String;
 use core::ffi::CStr;
 
+use protocol::text;
 use sys::{Errno, file};
 
 use crate::config::RECEIVER_INFO_BYTES;
@@ -78,6 +78,6 @@ pub(crate) fn receiver() -> Result<Receiver, String> {
         Ok(content) => receiver::from_line(&content),
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(receiver::default()),
         Err(Errno::EOVERFLOW) => Err(receiver::malformed()),
-        Err(errno) => Err(format!("reading receiver_info.txt: {errno}")),
+        Err(errno) => Err(text!["reading receiver_info.txt: ", errno]),
     }
 }

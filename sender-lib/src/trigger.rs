@@ -15,16 +15,16 @@ pub(crate) fn install() {
     let TriggerSignal { number } = match settings::trigger_signal() {
         Ok(trigger) => trigger,
         Err(reason) => {
-            log!("POSTHASTE_SIGNAL {reason}; this program cannot be moved");
+            log!("POSTHASTE_SIGNAL ", reason, "; this program cannot be moved");
             return;
         }
     };
     let present = signal::action(number).unwrap_or_default();
     if present.handler != 0 {
         let what = if present.handler == 1 { "ignored" } else { "handled" };
-        log!("signal {number} is {what} already and stays so; POSTHASTE_SIGNAL picks another one");
+        log!("signal ", number, " is ", what, " already and stays so; POSTHASTE_SIGNAL picks another one");
     } else if let Err(errno) = ffi::install_trigger(number) {
-        log!("signal {number} cannot be used: {errno}");
+        log!("signal ", number, " cannot be used: ", errno);
     }
 }
 
@@ -36,13 +36,13 @@ pub(crate) fn start() {
     }
     if let Err(arena::NoArena(errno)) = arena::map() {
         STATE.disclaim();
-        log!("no memory for a migration: {errno}; the program goes on here");
+        log!("no memory for a migration: ", errno, "; the program goes on here");
         return;
     }
     let start = STATE.arena().map_or(0, |(start, _)| start);
     if let Err(errno) = ffi::spawn_helper(start) {
         arena::unmap();
         STATE.disclaim();
-        log!("no helper thread: {errno}; the program goes on here");
+        log!("no helper thread: ", errno, "; the program goes on here");
     }
 }

@@ -3,9 +3,9 @@
 use alloc::string::String;
 use core::fmt;
 
-use protocol::Channel;
+use protocol::{Channel, Piece, Text, put};
 
-/// The reason of a failure. `Display` gives one lower-case line.
+/// The reason of a failure. Its wording is one lower-case line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Failure {
     /// The other side refused, aborted or cancelled, in its own words.
@@ -22,14 +22,20 @@ pub enum Failure {
     ProcessGone,
 }
 
+impl Piece for Failure {
+    fn put_into(&self, text: &mut impl Text) {
+        match self {
+            Self::Peer(words) | Self::Local(words) => text.push_text(words),
+            Self::LinkLost(channel) => put!(text, "the ", channel, " connection was lost"),
+            Self::Deadline(what) => put!(text, "no ", what, " in time"),
+            Self::Protocol(what) => put!(text, "the other side broke the protocol: ", what),
+            Self::ProcessGone => text.push_text("the process has ended"),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Peer(text) | Self::Local(text) => f.write_str(text),
-            Self::LinkLost(channel) => write!(f, "the {channel} connection was lost"),
-            Self::Deadline(what) => write!(f, "no {what} in time"),
-            Self::Protocol(what) => write!(f, "the other side broke the protocol: {what}"),
-            Self::ProcessGone => f.write_str("the process has ended"),
-        }
+        f.write_str(&self.in_words())
     }
 }

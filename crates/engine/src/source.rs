@@ -261,8 +261,12 @@ impl Source {
             return;
         };
         let channel = Channel::Fault;
-        self.urgent.extend(answer.zero.into_iter().map(|pages| SourceAction::SendZero { channel, pages }));
-        self.urgent.extend(answer.read.into_iter().map(|pages| SourceAction::SendPages { channel, pages }));
+        for pages in answer.zero {
+            self.urgent.push_back(SourceAction::SendZero { channel, pages });
+        }
+        for pages in answer.read {
+            self.urgent.push_back(SourceAction::SendPages { channel, pages });
+        }
         self.go_on();
     }
 
@@ -321,14 +325,11 @@ impl Source {
 
     fn fill_push_window(&mut self) {
         let (window, most) = (self.config.push_window, self.config.push_pages.clamp(1, MAX_PAGES_PER_FRAME));
-        let Some(serving) = self.serving() else { return };
-        let mut frames = Vec::new();
-        while serving.unsent < window.max(1)
+        while let Some(serving) = self.serving().filter(|serving| serving.unsent < window.max(1))
             && let Some(pages) = serving.queue.next(most)
         {
             serving.unsent += 1;
-            frames.push(SourceAction::SendPages { channel: Channel::Push, pages });
+            self.actions.push_back(SourceAction::SendPages { channel: Channel::Push, pages });
         }
-        self.actions.extend(frames);
     }
 }

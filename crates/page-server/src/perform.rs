@@ -2,7 +2,7 @@
 
 use engine::{Failure, SourceAction, SourceInput};
 use memory::PageRange;
-use protocol::{Channel, Kind, PageMap, Reason};
+use protocol::{Channel, Kind, PageMap, Piece, Reason};
 use transport::{Connection, ConnectionError};
 
 use crate::channels::failure_of;
@@ -91,7 +91,7 @@ impl<P: SourceProcess> Server<'_, P> {
     }
 
     fn send_cancel(&mut self, failure: &Failure) {
-        let reason = Reason { text: alloc::string::ToString::to_string(failure) };
+        let reason = Reason { text: failure.in_words() };
         self.send_control(|control| control.send_message(Kind::Cancel, &reason));
     }
 

@@ -4,7 +4,7 @@ use core::fmt;
 
 use memory::{Addr, PAGE_SIZE, PageRange};
 
-use crate::MAX_PAGES_PER_FRAME;
+use crate::{MAX_PAGES_PER_FRAME, Piece, Text};
 
 /// Bytes of a frame header.
 pub const FRAME_HEADER_LEN: usize = 16;
@@ -234,12 +234,18 @@ pub struct Frame<'buffer> {
     pub body: &'buffer [u8],
 }
 
-impl fmt::Display for Channel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Piece for Channel {
+    fn put_into(&self, text: &mut impl Text) {
+        text.push_text(match self {
             Self::Control => "control",
             Self::Fault => "fault",
             Self::Push => "push",
-        })
+        });
+    }
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.in_words())
     }
 }

@@ -40,6 +40,7 @@ mod manifest;
 mod messages;
 #[cfg(any(test, feature = "sample"))]
 pub mod sample;
+mod text;
 
 pub use codec::{DecodeError, decode, encode};
 pub use frame::{Channel, FRAME_HEADER_LEN, Frame, FrameError, Header, Kind};
@@ -53,3 +54,4 @@ pub use messages::{
     FileVerdict, Hello, MAX_PAGES_PER_FRAME, MigrationId, NotAVerdict, PROTOCOL_VERSION, PageMap, Reason,
     Reserved, SourceReport, Welcome,
 };
+pub use text::{Piece, Text};

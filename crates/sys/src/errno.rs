@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use protocol::{Piece, Text, put};
+
 /// An error number. Callers outside this crate do not compare numbers: functions here return enums that
 /// say what to do; `Errno` is for the message.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,9 +77,15 @@ impl fmt::Debug for Errno {
     }
 }
 
+impl Piece for Errno {
+    fn put_into(&self, text: &mut impl Text) {
+        put!(text, self.text(), " (errno ", self.0.unsigned_abs(), ")");
+    }
+}
+
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (errno {})", self.text(), self.0)
+        f.write_str(&self.in_words())
     }
 }
 

@@ -13,6 +13,8 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::fmt;
 
+use protocol::{Piece, Text, put};
+
 use crate::number::split_once;
 use crate::{Errno, file};
 
@@ -33,17 +35,17 @@ pub enum ProcFile {
     Timers,
 }
 
-impl fmt::Display for ProcFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("/proc/self/")?;
-        f.write_str(match self {
+impl Piece for ProcFile {
+    fn put_into(&self, text: &mut impl Text) {
+        text.push_text("/proc/self/");
+        text.push_text(match self {
             Self::Maps => "maps",
             Self::Smaps => "smaps",
             Self::Stat => "stat",
             Self::Status => "status",
             Self::FdInfo => "fdinfo",
             Self::Timers => "timers",
-        })
+        });
     }
 }
 
@@ -64,12 +66,18 @@ pub enum ProcError {
     },
 }
 
+impl Piece for ProcError {
+    fn put_into(&self, text: &mut impl Text) {
+        match self {
+            Self::Read { file, errno } => put!(text, "reading ", file, ": ", errno),
+            Self::Malformed { file } => put!(text, file, " does not look as proc(5) says"),
+        }
+    }
+}
+
 impl fmt::Display for ProcError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Read { file, errno } => write!(f, "reading {file}: {errno}"),
-            Self::Malformed { file } => write!(f, "{file} does not look as proc(5) says"),
-        }
+        f.write_str(&self.in_words())
     }
 }
 

@@ -2,9 +2,9 @@
 //! there is one.
 
 use alloc::boxed::Box;
-use core::fmt;
 
 use memory::Addr;
+use protocol::{Piece, Text, put};
 use sys::Errno;
 use sys::proc::ProcError;
 
@@ -226,35 +226,35 @@ impl From<ProcessTrait> for Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Piece for Refusal {
+    fn put_into(&self, text: &mut impl Text) {
         match &*self.0 {
-            Obstacle::Kernel { doing, errno } => write!(f, "{}: {errno}", doing.text()),
-            Obstacle::Proc(error) => fmt::Display::fmt(error, f),
-            Obstacle::Process(what) => fmt::Display::fmt(what, f),
+            Obstacle::Kernel { doing, errno } => put!(text, doing.text(), ": ", errno),
+            Obstacle::Proc(error) => error.put_into(text),
+            Obstacle::Process(what) => what.put_into(text),
             Obstacle::Mapping { at, what } => {
-                write!(f, "the mapping at {at} {}: not moved in this version", what.text())
+                put!(text, "the mapping at ", at, " ", what.text(), ": not moved in this version");
             }
             Obstacle::Descriptor { fd, what } => {
-                write!(f, "descriptor {fd} is {}", what.text())?;
+                put!(text, "descriptor ", fd, " is ", what.text());
                 match what {
-                    DescriptorTrait::Socket(domain) => write!(f, " {domain}: not moved in this version"),
+                    DescriptorTrait::Socket(domain) => put!(text, " ", domain, ": not moved in this version"),
                     DescriptorTrait::SharingUnknown(other) => {
-                        write!(f, " {other}: use a kernel with CONFIG_KCMP or Linux 6.10")
+                        put!(text, " ", other, ": use a kernel with CONFIG_KCMP or Linux 6.10");
                     }
-                    _ => f.write_str(": not moved in this version, close it first"),
+                    _ => text.push_text(": not moved in this version, close it first"),
                 }
             }
         }
     }
 }
 
-impl fmt::Display for ProcessTrait {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Piece for ProcessTrait {
+    fn put_into(&self, text: &mut impl Text) {
         match self {
-            Self::Traced(by) => write!(f, "process {by} traces this one: detach it first"),
-            Self::Stopped(tid) => write!(f, "thread {tid} is stopped: send SIGCONT first"),
-            other => f.write_str(other.text()),
+            Self::Traced(by) => put!(text, "process ", by, " traces this one: detach it first"),
+            Self::Stopped(tid) => put!(text, "thread ", tid, " is stopped: send SIGCONT first"),
+            other => text.push_text(other.text()),
         }
     }
 }
@@ -321,18 +321,13 @@ pub(crate) enum Note {
     QueuedConnections(u32),
 }
 
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::LostConnection(fd) => {
-                write!(f, "descriptor {fd} is connected to the outside: the connection will be reset")
-            }
-            Self::LostPipe(fd) => {
-                write!(f, "descriptor {fd} is a pipe to another process: its other end will be closed")
-            }
-            Self::QueuedConnections(fd) => {
-                write!(f, "descriptor {fd} listens: connections not yet accepted will be reset")
-            }
-        }
+impl Piece for Note {
+    fn put_into(&self, text: &mut impl Text) {
+        let (fd, what) = match self {
+            Self::LostConnection(fd) => (fd, "is connected to the outside: the connection will be reset"),
+            Self::LostPipe(fd) => (fd, "is a pipe to another process: its other end will be closed"),
+            Self::QueuedConnections(fd) => (fd, "listens: connections not yet accepted will be reset"),
+        };
+        put!(text, "descriptor ", fd, " ", what);
     }
 }

@@ -1,16 +1,16 @@
 //! Why a thread does not come to rest, in words for the user.
 
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::ffi::CStr;
 
+use protocol::text;
 use sys::number::words;
+use sys::path::KernelPath;
 use sys::{file, thread};
 
 /// The letter of proc(5)'s `stat`, field 3; 0 if it cannot be read.
 fn state(tid: u32) -> u8 {
-    let stat = read(tid, "stat");
+    let stat = read(tid, "/stat");
     // The name in parentheses may hold anything, also parentheses. Behind it are a blank and the letter.
     let name_end = stat.iter().rposition(|byte| *byte == b')');
     name_end.and_then(|at| stat.get(at + 2)).copied().unwrap_or(0)
@@ -21,14 +21,12 @@ fn waits_for_vfork_child(tid: u32) -> bool {
     const CLONE: &[u8] = b"56";
     const VFORK: &[u8] = b"58";
     const CLONE3: &[u8] = b"435";
-    matches!(words(&read(tid, "syscall")).next(), Some(CLONE | VFORK | CLONE3))
+    matches!(words(&read(tid, "/syscall")).next(), Some(CLONE | VFORK | CLONE3))
 }
 
 fn read(tid: u32, what: &str) -> Vec<u8> {
     const LIMIT: usize = 4096;
-    let path = format!("/proc/self/task/{tid}/{what}\0");
-    let path = CStr::from_bytes_until_nul(path.as_bytes()).unwrap_or_default();
-    file::read_file(path, LIMIT).unwrap_or_default()
+    file::read_file(KernelPath::numbered("/proc/self/task/", tid, what).as_c_str(), LIMIT).unwrap_or_default()
 }
 
 /// The reason, if it is final or the deadline is over (`late`).
@@ -51,5 +49,5 @@ pub(super) fn why_not_at_rest(tid: u32, late: bool) -> Option<String> {
         b'Z' | b'X' => "is ending and does not end",
         _ => "does not react to the park signal",
     };
-    Some(format!("thread {tid} {why}"))
+    Some(text!["thread ", tid, " ", why])
 }

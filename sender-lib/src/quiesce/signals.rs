@@ -4,12 +4,11 @@
 //! them again in their order. All its signals are blocked meanwhile, so that it misses none and nobody sees a
 //! difference.
 
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
-use protocol::{SignalInfo, ThreadRecord};
+use protocol::{Piece, SignalInfo, ThreadRecord, text};
 use sys::proc::status;
 use sys::signal::{self, Info};
 use sys::{clock, thread};
@@ -75,7 +74,7 @@ impl Board {
                 return Ok(self.signals.iter().take(count).map(|slot| SignalInfo(read(slot))).collect());
             }
             if clock::monotonic_ns() >= deadline {
-                return Err(format!("thread {tid} does not show its waiting signals"));
+                return Err(text!["thread ", tid, " does not show its waiting signals"]);
             }
             thread::wait_on(&self.shown, 0, Some(nanoseconds(PARK_POLL)));
         }
@@ -102,21 +101,27 @@ fn put_back(receiver: Option<u32>, info: &Info) {
 /// Fills in which signals wait for each of `threads`, all at rest, the main thread first; returns those that wait for
 /// the process.
 pub(super) fn collect(header: &Header, threads: &mut [ThreadRecord]) -> Result<Vec<SignalInfo>, String> {
-    let own = status::own().map_err(|error| format!("{error}"))?;
+    let own = status::own().map_err(|error| error.in_words())?;
     let check = |set: u64| {
         if set != 0 && own.queued > MAX_QUEUED_SIGNALS as u64 {
-            return Err(format!("more than {MAX_QUEUED_SIGNALS} signals of this user wait"));
+            return Err(text!["more than ", MAX_QUEUED_SIGNALS, " signals of this user wait"]);
         }
         Ok(())
     };
     check(own.shared_pending)?;
     for record in threads.iter_mut() {
-        let status = status::of_thread(record.tid).map_err(|error| format!("{error}"))?;
+        let status = status::of_thread(record.tid).map_err(|error| error.in_words())?;
         check(status.pending)?;
         let both = status.pending & own.shared_pending;
         if both != 0 {
             let number = both.trailing_zeros() + 1;
-            return Err(format!("signal {number} waits for thread {} and for the process too", record.tid));
+            return Err(text![
+                "signal ",
+                number,
+                " waits for thread ",
+                record.tid,
+                " and for the process too"
+            ]);
         }
         if status.pending != 0 {
             record.pending = header.board.ask(&header.orders, record.tid, status.pending, false)?;

@@ -3,10 +3,10 @@
 //! Written by hand: the standard library's parser and printer of addresses know every form of IPv6 and would be a
 //! twentieth of the parasite.
 
-use alloc::format;
 use alloc::string::String;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use protocol::text;
 use sys::number;
 
 /// Where a receiver listens.
@@ -63,13 +63,15 @@ fn parse(host: &[u8], port: &[u8]) -> Option<Result<Receiver, String>> {
     let port = number::decimal(port).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)?;
     // What `ip` takes is ASCII.
     let host: String = host.iter().map(|byte| char::from(*byte)).collect();
-    let name = format!("{host}:{port}");
+    let name = text![host, ":", port];
     if address.is_loopback() {
         Some(Ok(Receiver { address: SocketAddr::new(address, port), name }))
     } else {
-        Some(Err(format!(
-            "the receiver is at {name}, but without encryption a program moves within one machine only: name 127.0.0.1 or ::1"
-        )))
+        Some(Err(text![
+            "the receiver is at ",
+            name,
+            ", but without encryption a program moves within one machine only: name 127.0.0.1 or ::1"
+        ]))
     }
 }
 

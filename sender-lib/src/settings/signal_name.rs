@@ -1,7 +1,6 @@
 //! Signal numbers by name, as kill(1) takes them.
 
-use core::fmt;
-
+use protocol::{Piece, Text, put};
 use sys::number::words;
 
 /// Names of the signals 1 to 31 on `x86_64`. One text: a table of texts costs a relocation each.
@@ -23,11 +22,11 @@ pub(crate) enum NotASignal {
     Unsuitable(u32),
 }
 
-impl fmt::Display for NotASignal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Piece for NotASignal {
+    fn put_into(&self, text: &mut impl Text) {
         match self {
-            Self::Unknown => f.write_str("names no signal (a number, or a name such as USR1 or RTMIN+3)"),
-            Self::Unsuitable(number) => write!(f, "names signal {number}, which cannot be a trigger"),
+            Self::Unknown => text.push_text("names no signal (a number, or a name such as USR1 or RTMIN+3)"),
+            Self::Unsuitable(number) => put!(text, "names signal ", number, ", which cannot be a trigger"),
         }
     }
 }

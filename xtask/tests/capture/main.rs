@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 
 use memory::{Addr, PageRange};
 use parasite::capture::{self, Captured, Surroundings};
-use protocol::{Description, FileVerdict, Manifest};
+use protocol::{Description, FileVerdict, Manifest, Piece};
 
 const MARK: &str = "POSTHASTE_SCENARIO";
 
@@ -42,12 +42,12 @@ fn around() -> Surroundings<'static> {
 }
 
 fn running() -> Manifest {
-    capture::running(&around()).map_err(|refusal| refusal.to_string()).expect("an ordinary process").manifest
+    capture::running(&around()).map_err(|refusal| refusal.in_words()).expect("an ordinary process").manifest
 }
 
 /// Why the process as it is cannot be moved.
 fn refusal() -> String {
-    capture::running(&around()).err().expect("a refusal").to_string()
+    capture::running(&around()).err().expect("a refusal").in_words()
 }
 
 fn stopped() -> Captured {
@@ -55,7 +55,7 @@ fn stopped() -> Captured {
     let verdicts = vec![FileVerdict::Same; before.files.len()];
     capture::accept(&before, &verdicts).expect("all files are the same");
     *capture::stopped(&around(), before.threads.clone(), &before, &verdicts)
-        .map_err(|refusal| refusal.to_string())
+        .map_err(|refusal| refusal.in_words())
         .expect("an ordinary process")
 }
 

@@ -3,7 +3,7 @@
 
 use memmap2::{Advice, MmapMut};
 use memory::{Addr, Backing, PAGE_SIZE, PageRange, Sharing, Vma};
-use protocol::{FileProof, FileVerdict, Manifest};
+use protocol::{FileProof, FileVerdict, Manifest, Piece};
 
 use crate::parasite::capture::{self, Surroundings};
 use crate::{alone, around, running};
@@ -30,7 +30,7 @@ fn advice_is_kept_and_taken_over_when_the_process_stops() {
         assert_eq!((vma.backing, vma.sharing), (Backing::Anonymous, Sharing::Private));
         let verdicts = vec![FileVerdict::Same; before.files.len()];
         let stopped = capture::stopped(&around(), before.threads.clone(), &before, &verdicts);
-        let manifest = stopped.map_err(|refusal| refusal.to_string()).expect("nothing new").manifest;
+        let manifest = stopped.map_err(|refusal| refusal.in_words()).expect("nothing new").manifest;
         assert!(vma_at(&manifest, range.start()).expect("mapped").flags.dont_fork);
         assert!(manifest.lazy.iter().any(|lazy| lazy.covers(range)));
     });
@@ -45,7 +45,7 @@ fn a_new_mapping_has_its_own_flags() {
         map.advise(Advice::DontFork).expect("anonymous memory");
         let verdicts = vec![FileVerdict::Same; before.files.len()];
         let stopped = capture::stopped(&around(), before.threads.clone(), &before, &verdicts);
-        let manifest = stopped.map_err(|refusal| refusal.to_string()).expect("nothing special").manifest;
+        let manifest = stopped.map_err(|refusal| refusal.in_words()).expect("nothing special").manifest;
         assert!(vma_at(&manifest, range.start()).expect("mapped").flags.dont_fork);
     });
 }
@@ -57,7 +57,7 @@ fn the_parasites_own_memory_is_left_out() {
         let (inner, _) = range.split_at_pages(4);
         let (_, inner) = inner.split_at_pages(2);
         let own = Surroundings { ranges: &[inner], ..around() };
-        let captured = capture::running(&own).map_err(|refusal| refusal.to_string());
+        let captured = capture::running(&own).map_err(|refusal| refusal.in_words());
         let manifest = captured.expect("an ordinary process").manifest;
         assert_eq!(vma_at(&manifest, inner.start()), None);
         assert!(vma_at(&manifest, range.start()).is_some_and(|vma| vma.range.end() == inner.start()));
@@ -75,7 +75,7 @@ fn a_mapped_file_is_proven_and_its_pages_travel_without_a_verdict() {
         let lazy_text = |verdict| {
             let verdicts = vec![verdict; before.files.len()];
             let stopped = capture::stopped(&around(), before.threads.clone(), &before, &verdicts);
-            let manifest = stopped.map_err(|refusal| refusal.to_string()).expect("no shared file").manifest;
+            let manifest = stopped.map_err(|refusal| refusal.in_words()).expect("no shared file").manifest;
             assert_eq!(manifest.files[..before.files.len()], before.files, "indices stay");
             manifest.lazy.iter().any(|lazy| lazy.covers(text.range))
         };
@@ -98,7 +98,7 @@ fn a_shared_file_that_differs_is_refused() {
     }];
     assert!(capture::accept(&manifest, &[FileVerdict::Same]).is_ok());
     for verdicts in [[FileVerdict::Travels].as_slice(), &[]] {
-        let refusal = capture::accept(&manifest, verdicts).expect_err("refused").to_string();
+        let refusal = capture::accept(&manifest, verdicts).expect_err("refused").in_words();
         assert!(refusal.contains("0x1000"), "{refusal}");
     }
 }
