@@ -1,6 +1,7 @@
 # make            build bin/receiver, bin/target, bin/libsender.so
 # make demo       build, then show a process move from one receiver to another and on
 # make test       install what the tests need, build, run every test
+# make criu      install a criu that works here, for criu-bridge
 # make lint       formatting, clippy, docs, house rules
 # make install    PREFIX=/usr/local DESTDIR=
 
@@ -21,7 +22,7 @@ SMALLER   := -Cllvm-args=-inline-threshold=150 -Cllvm-args=-inline-instr-cost=60
              -Cllvm-args=-min-jump-table-entries=1000 -Cllvm-args=-align-loops=1
 WORKSPACE := --workspace --exclude sender-lib
 
-.PHONY: all build rebuild clean test check demo bench lint install uninstall toolchain test-tools
+.PHONY: all build rebuild clean test check demo bench criu lint install uninstall toolchain test-tools
 
 all: build
 
@@ -45,6 +46,10 @@ toolchain:
 # The programs that nobody here wrote and that the tests move.
 test-tools:
 	@sh tests/install-packages.sh test
+
+# A criu that works on this kernel, for criu-bridge.
+criu:
+	sh criu-bridge/install-criu.sh
 
 test: test-tools build
 	$(CARGO) test --locked --release $(WORKSPACE)

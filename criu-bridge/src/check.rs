@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::criu::{Answer, Criu};
+use crate::criu::{Answer, Criu, prefix};
 
 /// `criu dump --lazy-pages` fills one pipe as large as this for each block of pages.
 const PIPE_BYTES: u64 = 16 << 20;
@@ -56,7 +56,7 @@ pub(crate) struct Report {
 
 /// Looks at everything; `criu` is the one to use instead of that on PATH.
 pub(crate) fn run(criu: Option<&Path>) -> Report {
-    let Some(program) = Criu::find(criu, std::env::var_os("PATH").as_deref()) else {
+    let Some(program) = Criu::find(criu, &prefix(), std::env::var_os("PATH").as_deref()) else {
         return Report::new(None, None, vec![absent(criu)]);
     };
     let Some(version) = program.version() else {
@@ -68,8 +68,8 @@ pub(crate) fn run(criu: Option<&Path>) -> Report {
             "criu check",
             program.ask(&["check"]),
             Grade::Error,
-            "run as root; if that is not it, the kernel lacks what criu names: use a newer criu (4.1 or later) \
-             or a kernel with CONFIG_CHECKPOINT_RESTORE",
+            "run as root; if that is not it, make criu installs a newer one, or the kernel lacks \
+             CONFIG_CHECKPOINT_RESTORE",
         ),
         judge(
             "lazy pages",
@@ -130,7 +130,7 @@ fn absent(given: Option<&Path>) -> Finding {
         name: "criu",
         grade: Grade::Error,
         text,
-        cure: Some("apt-get install criu, or name one with --criu PATH"),
+        cure: Some("make criu installs one that works here, or name one with --criu PATH"),
     }
 }
 

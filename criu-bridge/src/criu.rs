@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// What any question to criu may take; it answers within a second even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Where `make criu` leaves one, unless `CRIU_PREFIX` names another place.
+const PREFIX: &str = "/usr/local/lib/posthaste";
 /// Bytes of an answer that are kept.
 const ANSWER_BYTES: u64 = 64 << 10;
 
@@ -39,15 +41,17 @@ impl Answer {
 }
 
 impl Criu {
-    /// The given one, or the first on `search`, which is a list like `PATH`.
-    pub(crate) fn find(given: Option<&Path>, search: Option<&OsStr>) -> Option<Self> {
-        let on_path =
-            || std::env::split_paths(search?).map(|dir| dir.join("criu")).find(|path| is_program(path));
-        let path = match given {
-            Some(path) => is_program(path).then(|| path.to_owned()),
-            None => on_path(),
+    /// The given one; else the one that `make criu` has left in `prefix`, or the first on `search`, which is a list like
+    /// `PATH`.
+    pub(crate) fn find(given: Option<&Path>, prefix: &Path, search: Option<&OsStr>) -> Option<Self> {
+        let found = match given {
+            Some(path) => Some(path.to_owned()).filter(|path| is_program(path)),
+            None => std::iter::once(prefix.to_owned())
+                .chain(search.into_iter().flat_map(std::env::split_paths))
+                .map(|directory| directory.join("criu"))
+                .find(|path| is_program(path)),
         };
-        path.map(|path| Self { path })
+        found.map(|path| Self { path })
     }
 
     /// Where it is.
@@ -97,6 +101,11 @@ impl Criu {
         let status: ExitStatus = child.wait()?;
         Ok(Answer { yes: status.success(), text })
     }
+}
+
+/// Where a criu of our own may be.
+pub(crate) fn prefix() -> PathBuf {
+    std::env::var_os("CRIU_PREFIX").map_or_else(|| PathBuf::from(PREFIX), PathBuf::from)
 }
 
 fn outputs(child: &mut Child) -> Vec<Box<dyn Read + Send>> {

@@ -24,7 +24,7 @@ enum Command {
     ///
     /// Exits with 0 if it can, with 1 if it cannot. Moving instances with CRIU comes with a later version.
     Check {
-        /// Use this criu instead of the one on PATH
+        /// Use this criu instead of the one from make criu, or that on PATH
         #[arg(long, value_name = "PATH")]
         criu: Option<PathBuf>,
         /// Print one JSON object instead of a table

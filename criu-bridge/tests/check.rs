@@ -31,7 +31,13 @@ impl Drop for FakeCriu {
 
 fn check(path: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_criu-bridge"));
-    command.arg("check").args(arguments).env("PATH", path).output().expect("it runs")
+    command
+        .arg("check")
+        .args(arguments)
+        .env("PATH", path)
+        .env("CRIU_PREFIX", "/nonexistent")
+        .output()
+        .expect("it runs")
 }
 
 fn text(output: &Output) -> String {
@@ -57,9 +63,13 @@ fn what_is_missing_is_named_with_its_cure() {
     let criu = FakeCriu::new("lacking", script);
     let output = check(&criu.0, &[]);
     assert_eq!(output.status.code(), Some(1));
-    for part in
-        ["Unexpected rt vDSO", "a newer criu", "Dirty tracking is OFF", "CONFIG_MEM_SOFT_DIRTY", "not usable"]
-    {
+    for part in [
+        "Unexpected rt vDSO",
+        "make criu installs a newer one",
+        "Dirty tracking is OFF",
+        "CONFIG_MEM_SOFT_DIRTY",
+        "not usable",
+    ] {
         assert!(text(&output).contains(part), "{part} is missing:\n{}", text(&output));
     }
 }
@@ -80,7 +90,7 @@ fn json_says_the_same() {
 fn without_criu_it_says_where_to_get_one() {
     let output = check(Path::new("/nonexistent"), &[]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output).contains("apt-get install criu"));
+    assert!(text(&output).contains("make criu"));
     let output = check(Path::new("/nonexistent"), &["--criu", "/nonexistent/criu"]);
     assert!(text(&output).contains("/nonexistent/criu is not a program"));
 }
