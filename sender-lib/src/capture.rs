@@ -26,7 +26,7 @@ use sys::proc::maps;
 
 use descriptors::Table;
 use refusal::{Doing, MappingTrait, Note, ProcessTrait, Refusal};
-use tables::{Files, Objects};
+use tables::{Files, Ghosts, Objects};
 
 /// What is in the process but is not the program's: capture leaves it out.
 #[derive(Clone, Copy)]
@@ -101,12 +101,15 @@ fn build(
     let mappings = maps::own_mappings()?;
     let mut files = Files::new(before.map(|(manifest, _)| manifest));
     let mut objects = Objects::default();
+    let mut ghosts = Ghosts::default();
     let old = before.map(|(manifest, _)| manifest.vmas.as_slice());
-    let vmas = mappings::collect(&mappings, around.ranges, old, &mut files, &mut objects)?;
+    let mut vmas = mappings::collect(&mappings, around.ranges, old, &mut files, &mut objects)?;
     let (table, notes) =
-        descriptors::collect(around.descriptors, &mut files, &mut objects, before.is_some())?;
-    let process = process::record(around.park_action, &mut files)?;
-    let (eager, lazy) = match before {
+        descriptors::collect(around.descriptors, &mut files, &mut objects, &mut ghosts, before.is_some())?;
+    mappings::settle_deleted(&mappings, &mut vmas, &objects)?;
+    let guards = pages::guards(&vmas, before.map(|(manifest, _)| manifest))?;
+    let process = process::record(around.park_action, &mut files, &mut ghosts)?;
+    let (mut eager, mut lazy) = match before {
         Some((_, verdicts)) => (
             pages::eager(&vmas, &threads, &process.mm, verdicts, around.leaving_gate, around.state)?,
             pages::lazy(&vmas, &objects, verdicts, around.state),
@@ -114,11 +117,12 @@ fn build(
         // Nothing is known of the files yet; what counts in a reservation are the mappings.
         None => (Vec::new(), Vec::new()),
     };
+    pages::remove(&guards, [&mut eager, &mut lazy]);
     let host = match before {
         Some((manifest, _)) => manifest.host.clone(),
         None => process::host(&mappings)?,
     };
-    let Table { descriptors, descriptions, pipes, socket_pairs } = table;
+    let Table { descriptors, descriptions, pipes, socket_pairs, locks } = table;
     let manifest = Manifest {
         host,
         process,
@@ -128,10 +132,13 @@ fn build(
         vmas,
         pipes,
         socket_pairs,
+        ghosts: ghosts.into_records(),
+        locks,
         descriptions,
         descriptors,
         eager,
         lazy,
+        guards,
         parasite_state: around.state,
         leaving_gate: around.leaving_gate,
     };

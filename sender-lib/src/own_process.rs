@@ -8,6 +8,7 @@ use engine::Failure;
 use memory::{Addr, Backing, PageRange, RangeSet, Sharing};
 use page_server::{ReadRun, SourceProcess};
 use protocol::{DescriptionKind, FileVerdict, Manifest, Piece, Reserved, SignalAction, ThreadRecord, text};
+use sys::descriptor;
 
 use crate::capture::{self, Surroundings};
 use crate::log::log;
@@ -26,6 +27,8 @@ pub(crate) struct OwnProcess {
     parked: Parked,
     /// Numbers of bound sockets, whose addresses the destination needs.
     bound: Vec<u32>,
+    /// Numbers of locked files, whose locks the destination needs.
+    locked: Vec<u32>,
 }
 
 impl OwnProcess {
@@ -43,6 +46,7 @@ impl OwnProcess {
             all_pages_first: false,
             parked: Parked::default(),
             bound: Vec::new(),
+            locked: Vec::new(),
         })
     }
 
@@ -100,6 +104,7 @@ impl SourceProcess for OwnProcess {
         self.memory.set_mappings(&manifest.vmas);
         self.add_eager(&mut manifest);
         self.bound = bound_sockets(&manifest);
+        self.locked = manifest.locks.iter().map(|lock| lock.fd).collect();
         Ok(Arc::new(manifest))
     }
 
@@ -120,6 +125,9 @@ impl SourceProcess for OwnProcess {
         commit::never_run_here_again();
         for fd in self.bound.drain(..) {
             ffi::close(fd.cast_signed());
+        }
+        for fd in self.locked.drain(..) {
+            descriptor::unlock(fd);
         }
     }
 

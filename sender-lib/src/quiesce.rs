@@ -191,6 +191,13 @@ fn collect(header: &Header) -> Result<Vec<ThreadRecord>, String> {
                 " uses AMX, whose registers this version does not move"
             ]);
         }
+        if seat.has_hidden_rseq() {
+            return Err(text![
+                "thread ",
+                seat.tid(),
+                " uses restartable sequences in a place that is not known"
+            ]);
+        }
         records.push(
             seat.record().ok_or("this kernel does not tell clear_child_tid (CONFIG_CHECKPOINT_RESTORE)")?,
         );

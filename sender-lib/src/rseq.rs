@@ -48,11 +48,17 @@ impl Facts {
         }
     }
 
-    /// Address and length that the calling thread has registered.
+    /// Address and length that the calling thread has registered: where its libc has them, or near its thread pointer
+    /// where its own thread-local variables are; a length of 0 if it has an area that was not found.
+    pub(crate) fn of_calling_thread(&self, fs_base: u64) -> Option<(u64, u32)> {
+        self.of_libc(fs_base).or_else(|| thread::has_rseq().then(|| searched(fs_base)))
+    }
+
+    /// Address and length that the calling thread's libc has registered.
     ///
     /// The area's CPU number is negative while nothing is registered; only otherwise is the kernel asked, so that
     /// asking never writes where nobody expects it.
-    pub(crate) fn of_calling_thread(&self, fs_base: u64) -> Option<(u64, u32)> {
+    fn of_libc(&self, fs_base: u64) -> Option<(u64, u32)> {
         const CPU_ID: u64 = 4;
         let at = fs_base.checked_add_signed(self.offset?.cast_signed()).filter(|_| fs_base != 0)?;
         let mut cpu = [0; 4];
@@ -65,6 +71,21 @@ impl Facts {
             |len: &u32| *len != 0 && thread::ask_rseq(at, *len, SIGNATURE) == RseqAnswer::Registered;
         lengths.into_iter().find(registered).map(|len| (at, len))
     }
+}
+
+/// Asks for every place around the thread pointer. Nothing can be registered by asking: the thread has an area.
+fn searched(fs_base: u64) -> (u64, u32) {
+    const ALIGNMENT: u64 = 32;
+    const BEHIND: u64 = 4096;
+    const PLACES: u64 = 1024;
+    let mut at = (fs_base & !(ALIGNMENT - 1)).wrapping_add(BEHIND);
+    for _ in 0..PLACES {
+        if thread::ask_rseq(at, USUAL_LEN, SIGNATURE) == RseqAnswer::Registered {
+            return (at, USUAL_LEN);
+        }
+        at = at.wrapping_sub(ALIGNMENT);
+    }
+    (1, 0)
 }
 
 /// Looks at the auxiliary vector and at ld.so's symbols.

@@ -5,7 +5,6 @@ import itertools
 import os
 import socket
 import sys
-import tempfile
 import time
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -22,13 +21,6 @@ def _child():
     """A child that nobody has waited for."""
     if os.fork() == 0:
         os._exit(0)
-
-
-def _deleted_directory():
-    path = tempfile.mkdtemp()
-    kept = os.open(path, os.O_RDONLY)
-    os.rmdir(path)
-    return kept
 
 
 def _system_v():
@@ -48,7 +40,6 @@ KINDS = {
     "pidfd": lambda: _number(_LIBC.syscall(_PIDFD_OPEN, os.getpid(), 0)),
     "device": lambda: os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY),
     "zombie": _child,
-    "deleted directory": _deleted_directory,
     "System V memory": _system_v,
     "packet socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
 }

@@ -18,7 +18,7 @@ LATE_ATTEMPTS = 10
 REFUSED = {
     "io_uring": "io_uring", "userfaultfd": "userfaultfd", "timerfd": "timer", "signalfd": "signal",
     "inotify": "inotify|watch", "pidfd": "pidfd", "device": "device", "zombie": "child",
-    "deleted directory": "deleted", "System V memory": "System V", "packet socket": "socket",
+    "System V memory": "System V", "packet socket": "socket",
 }
 _COUNTER = ("counter", "--interval-ms", "1")
 

@@ -72,6 +72,7 @@ PROGRAMS = [
     Foreign("ruby", ["ruby", _script("work.rb")], settings={"POSTHASTE_SIGNAL": "SIGRTMIN+6"}, trigger=_REAL_TIME),
     Foreign("node", ["node", _script("work.js")], cpu_seconds=1.0),
     Foreign("sqlite3", ["sqlite3", ":memory:"], stdin="work.sql"),
+    Foreign("sqlite3 on a file", ["sqlite3", "work.db"], stdin="work.sql"),
     Foreign("bc", ["bc", "-lq", _script("work.bc")]),
     Foreign("gawk", ["gawk", "-f", _script("work.awk")]),
     Foreign("xz", ["xz", "-6", "-T1", "-c"], stdin="{input}", make_input=partial(_text, megabytes=6)),
@@ -123,22 +124,6 @@ def moves_in_mid_work(foreign: Foreign, lab) -> None:
     _compare(program, unmoved)
 
 
-def stays_in_mid_work(foreign: Foreign, refusal: str, lab) -> None:
-    """What cannot move yet is refused by name, and what the program prints is what it always prints."""
-    machine.need_command(foreign.command[0])
-    receiver = lab.receiver()
-    program = _start(lab, foreign, "stays", lab.directory, True)
-    unmoved = _start(lab, foreign, "unmoved", lab.directory, False)
-    program.aim(receiver.port)
-    until(lambda: program.ended() or machine.cpu_seconds(program.pid) >= foreign.cpu_seconds,
-          f"{foreign.name} to be at work")
-    program.trigger()
-    until(program.left, "the line that says why", alive=[program])
-    expect(refusal in program.left()[0], f"it said {program.left()[0]}")
-    expect(program.wait(120) == unmoved.wait(120), f"it ended with {program.last_words()}")
-    _compare(program, unmoved)
-
-
 def _compare(program: Program, unmoved: Program) -> None:
     found, expected = program.out.read_bytes(), unmoved.out.read_bytes()
     expect(expected, "the unmoved run printed nothing")
@@ -149,9 +134,6 @@ def _compare(program: Program, unmoved: Program) -> None:
 
 def _checks() -> list:
     checks = [Check(f"{foreign.name} moves in mid-work", partial(moves_in_mid_work, foreign)) for foreign in PROGRAMS]
-    locked = Foreign("sqlite3", ["sqlite3", "work.db"], stdin="work.sql")
-    checks.append(Check("sqlite3 in a transaction on a file is refused by name and goes on",
-                        partial(stays_in_mid_work, locked, "locked")))
     checks.append(Check("redis-server moves with its data and its port", redis_moves))
     checks.append(Check("memcached moves with its data and its port", memcached_moves))
     return checks

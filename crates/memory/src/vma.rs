@@ -67,6 +67,8 @@ pub struct VmaFlags {
     pub sequential: bool,
     /// `rr`: `MADV_RANDOM`.
     pub random: bool,
+    /// `dp`: the kernel may drop its pages (`MAP_DROPPABLE`).
+    pub droppable: bool,
 }
 
 /// Which part of the address space the kernel says that a mapping is.

@@ -36,6 +36,7 @@ extern crate alloc;
 mod codec;
 mod encoder;
 mod frame;
+mod ghost;
 mod manifest;
 mod messages;
 #[cfg(any(test, feature = "sample"))]
@@ -44,6 +45,7 @@ mod text;
 
 pub use codec::{DecodeError, decode, encode};
 pub use frame::{Channel, FRAME_HEADER_LEN, Frame, FrameError, Header, Kind};
+pub use ghost::{GhostRecord, LockRecord, PROC_VALUES, ProcValue};
 pub use manifest::{
     Credentials, Description, DescriptionKind, Descriptor, FileProof, FileRecord, HostFacts, Listener,
     Manifest, MmFields, ObjectRecord, PipeEnd, PipeRecord, ProcessRecord, ResourceLimit, RseqRecord,

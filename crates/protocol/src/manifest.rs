@@ -9,6 +9,8 @@ use alloc::vec::Vec;
 use memory::{Addr, PageRange, Vma};
 use serde::{Deserialize, Serialize};
 
+use crate::ghost::{GhostRecord, LockRecord, ProcValue};
+
 /// A process image without its pages.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Manifest {
@@ -28,6 +30,10 @@ pub struct Manifest {
     pub pipes: Vec<PipeRecord>,
     /// Socket pairs whose both ends are in the process.
     pub socket_pairs: Vec<SocketPairRecord>,
+    /// Files without a name that objects, descriptions and the working directory refer to by index.
+    pub ghosts: Vec<GhostRecord>,
+    /// Locks on open files.
+    pub locks: Vec<LockRecord>,
     /// Open file descriptions, referred to by index.
     pub descriptions: Vec<Description>,
     /// Descriptors, ascending.
@@ -37,6 +43,8 @@ pub struct Manifest {
     pub eager: Vec<PageRange>,
     /// Ranges whose pages come after `Run`.
     pub lazy: Vec<PageRange>,
+    /// Pages that may not be touched (`MADV_GUARD_INSTALL`); ascending, in no other range here.
+    pub guards: Vec<PageRange>,
     /// The parasite's state, all zero at rest: the destination leaves it zero instead of fetching it.
     pub parasite_state: PageRange,
     /// Address of the parasite's leaving gate (see `sender-lib`): the last instructions before the program's own.
@@ -89,6 +97,8 @@ pub struct ProcessRecord {
     pub auxv: Vec<u8>,
     /// Working directory.
     pub working_directory: Vec<u8>,
+    /// Index into `ghosts`, if the working directory is deleted.
+    pub working_ghost: Option<u32>,
     /// On whose behalf it acts.
     pub credentials: Credentials,
     /// `umask(2)`.
@@ -115,6 +125,10 @@ pub struct ProcessRecord {
     pub child_subreaper: bool,
     /// `PR_GET_THP_DISABLE`
     pub thp_disable: bool,
+    /// `MEMBARRIER_CMD_GET_REGISTRATIONS`: bits of membarrier(2)'s commands.
+    pub barriers: u32,
+    /// What files below `/proc/self` say.
+    pub proc_values: Vec<ProcValue>,
 }
 
 /// Who a process is to the kernel. Real, effective and saved ids are equal: a program where they differ is
@@ -304,6 +318,8 @@ pub struct ObjectRecord {
     /// Its content where a descriptor can read it: (offset, bytes) of every extent. Empty for objects that
     /// are only mapped; their pages come like all others.
     pub content: Vec<(u64, Vec<u8>)>,
+    /// Index into `ghosts`, if it was a file with a name.
+    pub ghost: Option<u32>,
 }
 
 /// A pipe with its bytes in flight.
@@ -453,7 +469,12 @@ pub enum DescriptionKind {
         /// `SO_DOMAIN`
         domain: u32,
     },
-    /// A memfd.
+    /// A deleted directory or symbolic link.
+    Ghost {
+        /// Index into `ghosts`.
+        ghost: u32,
+    },
+    /// A memfd, or a deleted file.
     Object {
         /// Index into `objects`.
         object: u32,

@@ -25,11 +25,14 @@ pub fn manifest() -> Manifest {
         vmas: Vec::new(),
         pipes: Vec::new(),
         socket_pairs: Vec::new(),
+        ghosts: Vec::new(),
+        locks: Vec::new(),
         descriptions: Vec::new(),
         descriptors: Vec::new(),
         eager: Vec::new(),
         lazy: Vec::new(),
         parasite_state: nothing,
+        guards: Vec::new(),
         leaving_gate: Addr(0),
     }
 }
@@ -41,6 +44,7 @@ fn process() -> ProcessRecord {
         mm: MmFields::default(),
         auxv: Vec::new(),
         working_directory: b"/".to_vec(),
+        working_ghost: None,
         credentials: Credentials::default(),
         umask: 0o22,
         personality: 0,
@@ -54,6 +58,8 @@ fn process() -> ProcessRecord {
         interval_timers: Default::default(),
         timers: Vec::new(),
         thp_disable: false,
+        barriers: 0,
+        proc_values: Vec::new(),
     }
 }
 

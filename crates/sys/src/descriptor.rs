@@ -42,6 +42,32 @@ pub fn link(fd: u32) -> Result<Vec<u8>, Errno> {
     file::read_link(path_of(fd).as_c_str())
 }
 
+/// Where the symbolic link leads to that `fd` is open on (`O_PATH`).
+///
+/// # Errors
+/// `ENOENT` when it is open on anything else; those of readlinkat(2).
+pub fn target(fd: u32) -> Result<Vec<u8>, Errno> {
+    file::read_link_at(fd as usize, c"")
+}
+
+/// Gives up every lock on the file that `fd` is open on: the process's own, the description's, and that of flock(2).
+pub fn unlock(fd: u32) {
+    const LOCK_UN: usize = 8;
+    const F_SETLK: usize = 6;
+    const F_OFD_SETLK: usize = 37;
+    const F_UNLCK: u64 = 2;
+    // struct flock: type and whence, start, length (0: to the end), process.
+    let whole = [F_UNLCK, 0, 0, 0];
+    let pointer = whole.as_ptr().expose_provenance();
+    // What is not locked in one of these ways is unlocked without effect.
+    // SAFETY: plain numbers.
+    let _ = unsafe { syscall3(nr::FLOCK, fd as usize, LOCK_UN, 0) };
+    for command in [F_SETLK, F_OFD_SETLK] {
+        // SAFETY: the kernel reads one struct flock of 32 bytes.
+        let _ = unsafe { syscall3(nr::FCNTL, fd as usize, command, pointer) };
+    }
+}
+
 fn path_of(fd: u32) -> KernelPath {
     KernelPath::numbered("/proc/thread-self/fd/", fd, "")
 }

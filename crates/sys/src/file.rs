@@ -123,9 +123,14 @@ pub fn read_file(path: &CStr, limit: usize) -> Result<Vec<u8>, Errno> {
 /// # Errors
 /// Those of readlink(2); `EOVERFLOW` for a longer target.
 pub fn read_link(path: &CStr) -> Result<Vec<u8>, Errno> {
+    read_link_at(AT_FDCWD, path)
+}
+
+/// The target of the symbolic link `path` below `directory`.
+pub(crate) fn read_link_at(directory: usize, path: &CStr) -> Result<Vec<u8>, Errno> {
     let mut target = alloc::vec![0; 4096];
     let arguments = [
-        AT_FDCWD,
+        directory,
         path.as_ptr().expose_provenance(),
         target.as_mut_ptr().expose_provenance(),
         target.len(),

@@ -13,6 +13,7 @@ const PAGE_IS_FILE: u64 = 1 << 2;
 const PAGE_IS_PRESENT: u64 = 1 << 3;
 const PAGE_IS_SWAPPED: u64 = 1 << 4;
 const PAGE_IS_PFNZERO: u64 = 1 << 5;
+const PAGE_IS_GUARD: u64 = 1 << 8;
 /// Regions that one call may return.
 const REGIONS: usize = 1024;
 /// Entries of eight bytes that the older way reads at a time.
@@ -26,6 +27,8 @@ const ENTRY_FILE: u64 = 1 << 61;
 pub enum Wanted {
     /// Pages of private memory that the process has written: neither the file's own nor the zero page.
     Private,
+    /// Pages that must not be touched (`MADV_GUARD_INSTALL`); none where the kernel does not tell (before 6.15).
+    Guards,
     /// Pages that the page tables know of, whatever they are: for shared memory, whose pages all count as
     /// those of a file.
     Known,
@@ -67,6 +70,8 @@ const _: () = assert!(size_of::<Region>() == 24, "struct page_region is 24 bytes
 pub struct Pagemap {
     fd: Fd,
     regions: Vec<Region>,
+    /// `PAGE_IS_GUARD`, if the kernel knows it.
+    guard: u64,
 }
 
 impl core::fmt::Debug for Region {
@@ -82,7 +87,11 @@ impl Pagemap {
     /// Those of open(2).
     pub fn open() -> Result<Self, Errno> {
         let fd = file::open(c"/proc/thread-self/pagemap", file::READ_ONLY)?;
-        Ok(Self { fd, regions: alloc::vec![Region::default(); REGIONS] })
+        let mut opened = Self { fd, regions: alloc::vec![Region::default(); REGIONS], guard: PAGE_IS_GUARD };
+        if opened.scan_part(0, 0, Wanted::Guards, &mut Vec::new()).is_err() {
+            opened.guard = 0;
+        }
+        Ok(opened)
     }
 
     /// The descriptor behind it.
@@ -98,6 +107,9 @@ impl Pagemap {
     pub fn scan(&mut self, range: PageRange, wanted: Wanted) -> Result<Vec<PageRange>, Errno> {
         let mut runs = Vec::new();
         let mut from = range.start().0;
+        if wanted == Wanted::Guards && self.guard == 0 {
+            return Ok(runs);
+        }
         while from < range.end().0 {
             from = match self.scan_part(from, range.end().0, wanted, &mut runs) {
                 // Kernels before 6.7 do not know the request.
@@ -116,7 +128,12 @@ impl Pagemap {
         wanted: Wanted,
         runs: &mut Vec<PageRange>,
     ) -> Result<u64, Errno> {
-        let not = if wanted == Wanted::Private { PAGE_IS_FILE | PAGE_IS_PFNZERO } else { 0 };
+        let held = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
+        let (not, all_of, one_of) = match wanted {
+            Wanted::Private => (PAGE_IS_FILE | PAGE_IS_PFNZERO | self.guard, 0, held),
+            Wanted::Known => (0, 0, held),
+            Wanted::Guards => (0, self.guard, 0),
+        };
         let mut argument = ScanArgument {
             size: size_of::<ScanArgument>() as u64,
             start: from,
@@ -124,8 +141,8 @@ impl Pagemap {
             vec: self.regions.as_mut_ptr().expose_provenance() as u64,
             vec_len: self.regions.len() as u64,
             category_inverted: not,
-            category_mask: not,
-            category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+            category_mask: not | all_of,
+            category_anyof_mask: one_of,
             return_mask: PAGE_IS_PRESENT,
             ..ScanArgument::default()
         };
@@ -151,7 +168,7 @@ impl Pagemap {
             let entry = u64::from_le_bytes(*entry);
             let held = entry & (ENTRY_PRESENT | ENTRY_SWAPPED) != 0;
             let Some(page) = PageRange::page_of(at).filter(|page| page.end().0 <= to) else { break };
-            if held && (wanted == Wanted::Known || entry & ENTRY_FILE == 0) {
+            if held && wanted != Wanted::Guards && (wanted == Wanted::Known || entry & ENTRY_FILE == 0) {
                 push(runs, Some(page));
             }
             at = page.end();
@@ -216,6 +233,22 @@ mod tests {
         let mut pagemap = Pagemap::open().expect("readable");
         let found = pagemap.scan(pages(at, 1, 2), Wanted::Known).expect("mapped");
         assert_eq!(found, [pages(at, 2, 1)]);
+    }
+
+    #[test]
+    fn guards_are_no_data() {
+        const MADV_GUARD_INSTALL: usize = 102;
+        let (at, _) = mapping();
+        let mut pagemap = Pagemap::open().expect("readable");
+        let guarded = pages(at, 4, 2);
+        let start = usize::try_from(guarded.start().0).expect("64 bit");
+        // SAFETY: memory that only this test knows.
+        if unsafe { syscall3(nr::MADVISE, start, 8192, MADV_GUARD_INSTALL) }.is_err() || pagemap.guard == 0 {
+            std::println!("skipped: this kernel has no guard pages, or does not tell of them");
+            return;
+        }
+        assert_eq!(pagemap.scan(pages(at, 0, 4096), Wanted::Guards), Ok(alloc::vec![guarded]));
+        assert_eq!(pagemap.scan(pages(at, 3, 4), Wanted::Private), Ok(alloc::vec![pages(at, 6, 1)]));
     }
 
     #[test]

@@ -44,6 +44,13 @@ impl KernelPath {
         Self(path)
     }
 
+    /// The path without the zero at its end.
+    #[must_use]
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.0.pop();
+        self.0
+    }
+
     /// The path as the kernel takes it.
     #[must_use]
     pub fn as_c_str(&self) -> &CStr {

@@ -66,6 +66,15 @@ pub fn program_break() -> Result<u64, Errno> {
     unsafe { syscall3(nr::BRK, 0, 0, 0) }.map(|end| end as u64)
 }
 
+/// The commands of membarrier(2) that the process is registered for, as bits; none where the kernel does not tell.
+#[must_use]
+pub fn barrier_registrations() -> u32 {
+    const GET_REGISTRATIONS: usize = 1 << 9;
+    // SAFETY: plain numbers; nothing changes.
+    let bits = unsafe { syscall3(nr::MEMBARRIER, GET_REGISTRATIONS, 0, 0) };
+    bits.ok().and_then(|bits| u32::try_from(bits).ok()).unwrap_or(0)
+}
+
 /// A flag that prctl(2) reads back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flag {

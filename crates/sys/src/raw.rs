@@ -43,6 +43,7 @@ pub mod nr {
     pub const EXIT: usize = 60;
     pub const KILL: usize = 62;
     pub const FCNTL: usize = 72;
+    pub const FLOCK: usize = 73;
     pub const READLINK: usize = 89;
     pub const RT_SIGPENDING: usize = 127;
     pub const RT_SIGTIMEDWAIT: usize = 128;
@@ -69,6 +70,7 @@ pub mod nr {
     pub const KCMP: usize = 312;
     pub const GETRANDOM: usize = 318;
     pub const USERFAULTFD: usize = 323;
+    pub const MEMBARRIER: usize = 324;
     pub const STATX: usize = 332;
     pub const RSEQ: usize = 334;
 }

@@ -70,6 +70,12 @@ pub struct FileStatus {
     pub changed_ns: i64,
     /// Names that the inode has in its file system.
     pub links: u32,
+    /// `st_mode`: kind and permissions.
+    pub mode: u32,
+    /// Owner and group.
+    pub owner: (u32, u32),
+    /// Time of the last access, nanoseconds since 1970.
+    pub accessed_ns: i64,
 }
 
 /// `struct statx_timestamp`
@@ -174,6 +180,9 @@ impl From<&Statx> for FileStatus {
             modified_ns: nanoseconds(raw.modified),
             changed_ns: nanoseconds(raw.changed),
             links: raw.links,
+            mode: u32::from(raw.mode),
+            owner: (raw.user, raw.group),
+            accessed_ns: nanoseconds(raw.accessed),
         }
     }
 }

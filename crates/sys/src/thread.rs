@@ -135,6 +135,18 @@ pub fn ask_rseq(addr: u64, len: u32, signature: u32) -> RseqAnswer {
     }
 }
 
+/// Whether the calling thread has registered any area for restartable sequences.
+///
+/// Asks for an area in the kernel's half of the address space: a thread that has one is told `EINVAL` before the
+/// kernel looks at the address.
+#[must_use]
+pub fn has_rseq() -> bool {
+    const KERNEL_ADDRESS: usize = !0xfff;
+    // SAFETY: the kernel never takes such an address.
+    let answer = unsafe { syscall(nr::RSEQ, [KERNEL_ADDRESS, 32, 0, 0, 0, 0]) };
+    answer == Err(Errno::EINVAL)
+}
+
 /// Sleeps while `word` holds `expected`, at most `timeout_ns` (`None`: for ever). Returns on a wake, a signal,
 /// the time-out or a changed word alike: look again.
 pub fn wait_on(word: &AtomicU32, expected: u32, timeout_ns: Option<u64>) {

@@ -10,6 +10,7 @@ use nix::libc;
 use protocol::{Description, DescriptionKind, Descriptor, Manifest};
 
 use super::batch::Batch;
+use super::ghosts::Ghosts;
 use super::{Program, RestoreError, Step, files};
 
 mod made;
@@ -38,10 +39,10 @@ pub(super) fn prove(manifest: &Manifest) -> Result<(), RestoreError> {
     for description in &manifest.descriptions {
         match &description.kind {
             DescriptionKind::File { file, .. } => {
-                let path = &files::record(manifest, *file)?.path;
-                // There is no such process here yet, or it is another one.
-                if !files::is_of_process(path, manifest.process.pid) {
-                    files::open_again(path, description.flags)?;
+                let record = files::record(manifest, *file)?;
+                // What `/proc` tells is asked for when the process is there.
+                if !files::is_of_process(&record.path, manifest.process.pid) {
+                    files::open_again(manifest, *file, description.flags)?;
                 }
             }
             DescriptionKind::Device { path } => {
@@ -55,6 +56,7 @@ pub(super) fn prove(manifest: &Manifest) -> Result<(), RestoreError> {
             | DescriptionKind::Listener(_)
             | DescriptionKind::Socket { .. }
             | DescriptionKind::LostConnection { .. }
+            | DescriptionKind::Ghost { .. }
             | DescriptionKind::Object { .. } => {}
         }
     }
@@ -67,9 +69,10 @@ pub(super) fn make(
     batch: &mut Batch<'_>,
     manifest: &Manifest,
     objects: &[OwnedFd],
+    ghosts: &Ghosts,
 ) -> Result<Vec<Bind>, RestoreError> {
     let mut placed = Placed::new(batch.child().control_number());
-    let mut maker = Maker::new(manifest, objects)?;
+    let mut maker = Maker::new(manifest, objects, ghosts)?;
     for descriptor in &manifest.descriptors {
         batch.unit()?.step(Step::Descriptor(descriptor.fd));
         let index = descriptor.description;
@@ -184,6 +187,7 @@ fn finish(program: &mut Program, fd: u32, description: &Description) {
         | DescriptionKind::Epoll { .. }
         | DescriptionKind::Socket { .. }
         | DescriptionKind::LostConnection { .. }
+        | DescriptionKind::Ghost { .. }
         | DescriptionKind::Object { .. } => {}
     }
     if description.flags & PATH_ONLY == 0 {

@@ -89,6 +89,23 @@ pub enum RestoreError {
         /// Where it is mapped.
         range: PageRange,
     },
+    /// What was deleted at the source cannot be made here.
+    #[error("what was {path} and is deleted cannot be made here")]
+    Ghost {
+        /// Where it was.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A lock of a kind that cannot be taken again.
+    #[error("the file of descriptor {fd} is locked in a way that cannot be moved ({line}): unlock it first")]
+    Lock {
+        /// The descriptor.
+        fd: u32,
+        /// What the kernel says of the lock.
+        line: String,
+    },
     /// A path that leads to something else here.
     #[error("{path} is neither a file nor a directory here")]
     NotAFile {

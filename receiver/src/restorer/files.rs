@@ -1,7 +1,10 @@
 //! Files of the program: whether those here are the same, and opening them.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirEntryExt;
+use std::path::{Path, PathBuf};
 
 use protocol::{FileProof, FileRecord, FileVerdict, Manifest};
 use sys::status::{self, FileType};
@@ -62,23 +65,47 @@ pub(super) fn open_readable(path: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 /// Opens `path` as a descriptor of the program had it; a regular file or a directory.
-pub(super) fn open_again(path: &[u8], flags: u32) -> Result<OwnedFd, RestoreError> {
-    /// Access mode, `O_APPEND`, `O_DSYNC`, `O_DIRECT`, `O_DIRECTORY`, `O_NOATIME`, `O_SYNC`, `O_PATH`.
+pub(super) fn open_again(manifest: &Manifest, file: u32, flags: u32) -> Result<OwnedFd, RestoreError> {
+    /// Access mode, `O_APPEND`, `O_DSYNC`, `O_DIRECT`, `O_DIRECTORY`, `O_NOATIME`, `O_SYNC`, `O_PATH`, `O_NOFOLLOW`.
     const KEPT: u32 =
-        0o3 | 0o2000 | 0o10_000 | 0o40_000 | 0o200_000 | 0o1_000_000 | 0o4_010_000 | 0o10_000_000;
-    let opened = open(path, (flags & KEPT) as usize | NOT_WAITING);
+        0o3 | 0o2000 | 0o10_000 | 0o40_000 | 0o200_000 | 0o1_000_000 | 0o4_010_000 | 0o10_000_000 | 0o400_000;
+    let flags = (flags & KEPT) as usize | NOT_WAITING;
+    let record = record(manifest, file)?;
+    let path = &record.path;
+    let opened = open(path, flags).or_else(|errno| match other_name(record, manifest.host.boot_id) {
+        Some(name) => open(&name, flags),
+        None => Err(errno),
+    });
     let fd = opened.map_err(|errno| missing("the open file", path, errno))?;
     match status::of_fd(&fd).map(|status| status.file_type) {
-        Ok(FileType::Regular | FileType::Directory) => Ok(fd.into()),
+        Ok(FileType::Regular | FileType::Directory | FileType::Link) => Ok(fd.into()),
         Ok(_) => Err(RestoreError::NotAFile { path: shown(path) }),
         Err(errno) => Err(missing("the open file", path, errno)),
     }
 }
 
-/// Whether `path` leads to what `/proc` tells of process `pid`.
+/// Another name of a file whose own was deleted, if the same directory has one: the very inode, so on one machine only.
+fn other_name(record: &FileRecord, boot_id: [u8; 16]) -> Option<Vec<u8>> {
+    identity::boot_id().ok().filter(|here| *here == boot_id)?;
+    let path = Path::new(OsStr::from_bytes(record.path.strip_suffix(b" (deleted)")?));
+    let (_, inode) = record.identity;
+    let entries = std::fs::read_dir(path.parent()?).ok()?;
+    let mut names = entries.flatten().filter(|entry| entry.ino() == inode).map(|entry| entry.path());
+    let is_it = |path: &PathBuf| {
+        let found =
+            CString::new(path.as_os_str().as_bytes()).ok().and_then(|path| status::of_path(&path).ok());
+        found.is_some_and(|found| (found.device.number(), found.inode) == record.identity)
+    };
+    names.find(is_it).map(|path| path.into_os_string().into_encoded_bytes())
+}
+
+/// Whether `path` leads to what `/proc` tells of process `pid` or of the first of its PID namespace.
 pub(super) fn is_of_process(path: &[u8], pid: u32) -> bool {
-    let own = path.strip_prefix(format!("/proc/{pid}").as_bytes());
-    own.is_some_and(|rest| rest.first().is_none_or(|next| *next == b'/'))
+    // Process 1 is another one here too.
+    [pid, 1].into_iter().any(|pid| {
+        let own = path.strip_prefix(format!("/proc/{pid}").as_bytes());
+        own.is_some_and(|rest| rest.first().is_none_or(|next| *next == b'/'))
+    })
 }
 
 /// Opens the device at `path`.

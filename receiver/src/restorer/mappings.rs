@@ -139,18 +139,35 @@ fn make(child: &BlankChild, part: &[&Mapping], objects: &[OwnedFd]) -> Result<()
     Ok(())
 }
 
+/// Forbids pages to be touched. A kernel that cannot do that refuses.
+pub(super) fn guard(child: &BlankChild, guards: &[PageRange]) -> Result<(), RestoreError> {
+    const MADV_GUARD_INSTALL: u64 = 102;
+    for part in guards.chunks(MAPPINGS_PER_PROGRAM) {
+        let mut program = child.program();
+        for range in part {
+            program.step(Step::Guard(*range));
+            program.call(libc::SYS_madvise, [range.start().0, range.len(), MADV_GUARD_INSTALL]);
+        }
+        child.run(program, &[])?;
+    }
+    Ok(())
+}
+
 fn map(program: &mut Program, mapping: &Mapping, fd: &[(usize, memory::Addr)]) {
     const FIXED_NOREPLACE: u64 = 0x10_0000;
     const NO_RESERVE: u64 = 0x4000;
     const GROWS_DOWN: u64 = 0x100;
     const ANONYMOUS: u64 = 0x20;
+    /// `MAP_DROPPABLE` (Linux 6.11), a third kind beside shared and private.
+    const DROPPABLE: u64 = 8;
     let when = |condition: bool, flag: u64| if condition { flag } else { 0 };
     let (kind, offset) = match mapping.source {
         Source::Anonymous => (ANONYMOUS, 0),
         Source::File { offset, .. } | Source::Object { offset, .. } => (0, offset),
     };
     let flags = when(mapping.sharing == Sharing::Shared, 1)
-        | when(mapping.sharing == Sharing::Private, 2)
+        | when(mapping.sharing == Sharing::Private && !mapping.flags.droppable, 2)
+        | when(mapping.flags.droppable, DROPPABLE)
         | when(mapping.flags.no_reserve, NO_RESERVE)
         | when(mapping.flags.grows_down, GROWS_DOWN)
         | kind

@@ -1,4 +1,4 @@
-//! Shared-memory objects, each a memfd here.
+//! Shared-memory objects, each a memfd here, or a file without a name where it was one.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -11,13 +11,23 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use protocol::{Manifest, ObjectRecord};
 
 use super::RestoreError;
+use super::ghosts::{self, Ghosts};
 
 /// Every object of `manifest`, with its size and the content that came with it.
 ///
 /// Seals against all writing are set before anything maps the object, as at the source; all others only
 /// when the mappings stand ([`seal`]).
-pub(super) fn make(manifest: &Manifest) -> Result<Vec<OwnedFd>, RestoreError> {
-    let one = |(index, record)| object(record).map_err(|source| RestoreError::Object { index, source });
+pub(super) fn make(manifest: &Manifest, ghosts: &Ghosts) -> Result<Vec<OwnedFd>, RestoreError> {
+    let one = |(index, record): (u32, &ObjectRecord)| {
+        let failed = |source| RestoreError::Object { index, source };
+        let Some(ghost) = record.ghost else { return object(record).map_err(failed) };
+        let file = ghosts.open(ghost)?;
+        fill(&file, record).map_err(failed)?;
+        if let Some(ghost) = manifest.ghosts.get(ghost as usize) {
+            ghosts::set_times(&file, ghost).map_err(failed)?;
+        }
+        Ok(file.into())
+    };
     (0..).zip(&manifest.objects).map(one).collect()
 }
 
@@ -36,16 +46,19 @@ fn object(record: &ObjectRecord) -> io::Result<OwnedFd> {
     let name = CString::new(record.name.as_slice()).map_err(io::Error::other)?;
     let memory = memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let memory = File::from(memory);
-    memory.set_len(record.size)?;
-    for (offset, bytes) in &record.content {
-        memory.write_all_at(bytes, *offset)?;
-    }
+    fill(&memory, record)?;
     let memory = OwnedFd::from(memory);
     let seals = seals(record);
     if seals.contains(SealFlag::F_SEAL_WRITE) {
         add(&memory, seals)?;
     }
     Ok(memory)
+}
+
+/// Gives an empty file its size and content.
+fn fill(file: &File, record: &ObjectRecord) -> io::Result<()> {
+    file.set_len(record.size)?;
+    record.content.iter().try_for_each(|(offset, bytes)| file.write_all_at(bytes, *offset))
 }
 
 fn seals(record: &ObjectRecord) -> SealFlag {
@@ -63,8 +76,13 @@ mod tests {
 
     #[test]
     fn a_sealed_object_has_its_content_and_takes_no_more() {
-        let record =
-            ObjectRecord { name: b"x".to_vec(), size: 8192, seals: 0xf, content: vec![(4096, vec![9; 10])] };
+        let record = ObjectRecord {
+            name: b"x".to_vec(),
+            size: 8192,
+            seals: 0xf,
+            content: vec![(4096, vec![9; 10])],
+            ghost: None,
+        };
         let object = File::from(object(&record).expect("an object"));
         let mut bytes = [0; 10];
         object.read_exact_at(&mut bytes, 4096).expect("readable");

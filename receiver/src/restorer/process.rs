@@ -1,12 +1,14 @@
 //! What all threads of a process share, besides memory and descriptors.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 
 use memory::Addr;
 use nix::libc;
-use protocol::{Manifest, ProcessRecord};
+use protocol::{Manifest, PROC_VALUES, ProcessRecord};
 
 use super::batch::Batch;
+use super::ghosts::Ghosts;
 use super::{Program, RestoreError, Step, files};
 
 /// Limits without which the program's memory and descriptors do not hold, by `RLIMIT_*` number.
@@ -14,16 +16,21 @@ const NEEDED_LIMITS: [(u32, &str); 4] =
     [(2, "the data segment"), (3, "the stack"), (7, "the number of descriptors"), (9, "the address space")];
 
 /// Sets everything but limits.
-pub(super) fn set(batch: &mut Batch<'_>, manifest: &Manifest) -> Result<(), RestoreError> {
+pub(super) fn set(batch: &mut Batch<'_>, manifest: &Manifest, ghosts: &Ghosts) -> Result<(), RestoreError> {
     let process = &manifest.process;
     let executable = files::open_executable(&files::record(manifest, process.executable)?.path)?;
     set_memory_fields(batch, executable, process)?;
     let program = batch.unit()?;
     set_actions(program, process);
     program.step(Step::ChangeDirectory);
-    let directory = program.c_string(&process.working_directory);
+    let directory = match process.working_ghost {
+        Some(ghost) => ghosts.path(ghost)?.as_os_str().as_bytes(),
+        None => &process.working_directory,
+    };
+    let directory = program.c_string(directory);
     program.call(libc::SYS_chdir, [directory.0]);
     set_flags(program, process);
+    set_values(batch.unit()?, process);
     Ok(())
 }
 
@@ -92,6 +99,29 @@ fn set_flags(program: &mut Program, process: &ProcessRecord) {
     ];
     for (option, _) in flags.into_iter().filter(|(_, set)| *set) {
         program.call(libc::SYS_prctl, [option, 1, 0, 0, 0]);
+    }
+}
+
+/// Sets what is told by files below `/proc/self` and by membarrier(2): as far as it can be had.
+fn set_values(program: &mut Program, process: &ProcessRecord) {
+    const AT_FDCWD: u64 = (-100_i64).cast_unsigned();
+    const WRITE_ONLY: u64 = 1;
+    program.step(Step::SetProcessValue);
+    for value in &process.proc_values {
+        if PROC_VALUES.iter().all(|known| known.to_bytes() != value.name) {
+            continue;
+        }
+        let path = program.c_string(&[b"/proc/self/", value.name.as_slice()].concat());
+        let content = program.data(value.value.trim_ascii());
+        let opened = program.attempt(libc::SYS_openat, [AT_FDCWD, path.0, WRITE_ONLY, 0]);
+        let number = program.result(opened);
+        // Without the file both calls fail on a number that is none.
+        let len = value.value.trim_ascii().len() as u64;
+        program.attempt_with(libc::SYS_write, [0, content.0, len], &[(0, number)]);
+        program.attempt_with(libc::SYS_close, [0], &[(0, number)]);
+    }
+    for bit in (0..u32::BITS).filter(|bit| process.barriers & (1 << bit) != 0) {
+        program.attempt(libc::SYS_membarrier, [1 << bit, 0, 0]);
     }
 }
 

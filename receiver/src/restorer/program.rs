@@ -158,6 +158,20 @@ impl Program {
         self.call(number, arguments)
     }
 
+    /// As [`Self::call_with`], but an error is no failure.
+    pub fn attempt_with<const N: usize>(
+        &mut self,
+        number: libc::c_long,
+        arguments: [u64; N],
+        words: &[(usize, Addr)],
+    ) -> Slot {
+        let call = Slot(self.ops.len() + words.len());
+        for &(index, from) in words {
+            self.copy(from, self.argument(call, index));
+        }
+        self.attempt(number, arguments)
+    }
+
     /// Leaves by the gate, with what the gate expects in its registers.
     pub fn leave(&mut self, counter: Addr, hole: PageRange, frame: Addr, gate: Addr) -> Slot {
         self.push(LEAVE, 0, six([counter.0, hole.start().0, hole.len(), frame.0, gate.0]))

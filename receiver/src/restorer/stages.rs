@@ -13,10 +13,11 @@ use sys::uffd::{self, Permission, Uffd};
 
 use super::batch::Batch;
 use super::descriptors::{self, Bind};
+use super::ghosts::Ghosts;
 use super::mappings::{self, Mappings};
 use super::requirements::Here;
 use super::threads::Threads;
-use super::{BlankChild, Hole, RestoreError, Step, files, objects, process, threads, timers};
+use super::{BlankChild, Hole, RestoreError, Step, files, locks, objects, process, threads, timers};
 use crate::guardian::Guardian;
 
 /// Numbers below this are left to the program for descriptors that it still opens; the control socket is
@@ -75,6 +76,8 @@ pub struct Running {
     pub guardian: Guardian,
     /// Sockets whose addresses could not be had after all, by descriptor: they stay unbound.
     pub unbound: Vec<(u32, Errno)>,
+    /// Files whose lock somebody else took, by descriptor.
+    pub unlocked: Vec<(u32, Errno)>,
 }
 
 impl Restorer<Reserved> {
@@ -90,9 +93,12 @@ impl Restorer<Reserved> {
         let highest_fd = manifest.descriptors.iter().map(|descriptor| descriptor.fd).max().unwrap_or(0);
         let control_number = highest_fd.saturating_add(CONTROL_DISTANCE).max(LOWEST_CONTROL_NUMBER);
         process::check_limits(&manifest.process, control_number)?;
-        files::prove_directory(&manifest.process.working_directory)?;
+        if manifest.process.working_ghost.is_none() {
+            files::prove_directory(&manifest.process.working_directory)?;
+        }
         files::open_executable(&files::record(manifest, manifest.process.executable)?.path)?;
         descriptors::prove(manifest)?;
+        locks::prove(manifest)?;
         let verdicts = files::verdicts(manifest, here.boot_id);
         let wanted = mappings::ahead(manifest, &verdicts)?;
         let hole = find_hole(manifest, &here)?;
@@ -116,13 +122,15 @@ impl Restorer<Reserved> {
     pub fn map(mut self, manifest: &Manifest) -> Result<Restorer<Mapped>, RestoreError> {
         self.check_final(manifest)?;
         let wanted = mappings::last(manifest)?;
-        let objects = objects::make(manifest)?;
+        let ghosts = Ghosts::make(manifest)?;
+        let objects = objects::make(manifest, &ghosts)?;
         mappings::change(&self.child, &self.stage.mappings, &wanted, &objects)?;
+        mappings::guard(&self.child, &manifest.guards)?;
         objects::seal(manifest, &objects)?;
         let threads = threads::place(&mut self.child, manifest, self.here.change(manifest)?)?;
         let mut batch = Batch::new(&self.child);
-        process::set(&mut batch, manifest)?;
-        let binds = descriptors::make(&mut batch, manifest, &objects)?;
+        process::set(&mut batch, manifest, &ghosts)?;
+        let binds = descriptors::make(&mut batch, manifest, &objects, &ghosts)?;
         threads.make(&mut batch)?;
         threads::raise_pending(&mut batch, manifest)?;
         timers::make(&mut batch, manifest)?;
@@ -130,6 +138,7 @@ impl Restorer<Reserved> {
         threads::become_main(program, manifest)?;
         process::set_limits(program, &manifest.process)?;
         batch.run()?;
+        drop(ghosts);
         let Reserved { uffd, memory, .. } = self.stage;
         let stage = Mapped { image: Image { manifest: manifest.clone(), threads, binds, memory }, uffd };
         Ok(Restorer { child: self.child, here: self.here, stage })
@@ -198,10 +207,11 @@ impl Restorer<Registered> {
         let Image { manifest, threads, binds, memory } = self.stage.0;
         drop(memory);
         let unbound = descriptors::bind_all(&self.child, &binds)?;
+        let unlocked = locks::take_all(&self.child, &manifest)?;
         threads.let_go(&self.child, &manifest)?;
         let pid = self.child.pid();
         let (guardian, pidfd) = self.child.into_guardian();
-        Ok(Running { pid, pidfd, guardian, unbound })
+        Ok(Running { pid, pidfd, guardian, unbound, unlocked })
     }
 }
 

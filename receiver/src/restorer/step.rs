@@ -31,6 +31,12 @@ pub enum Step {
     SetLimit(u32),
     /// A descriptor.
     Descriptor(u32),
+    /// A lock on the file of a descriptor.
+    Lock(u32),
+    /// Pages that must not be touched.
+    Guard(PageRange),
+    /// A command of membarrier(2), or a file below `/proc/self`.
+    SetProcessValue,
     /// An address that a socket had.
     Bind(u32),
     /// A thread, by its id.
@@ -64,6 +70,9 @@ impl fmt::Display for Step {
             Self::SetProcessFlags => write!(f, "setting umask, personality and process flags"),
             Self::SetLimit(resource) => write!(f, "setting resource limit {resource}"),
             Self::Descriptor(fd) => write!(f, "opening descriptor {fd}"),
+            Self::Lock(fd) => write!(f, "locking the file of descriptor {fd}"),
+            Self::Guard(range) => write!(f, "guarding {range}"),
+            Self::SetProcessValue => write!(f, "setting values that /proc tells of the process"),
             Self::Bind(fd) => write!(f, "binding the socket of descriptor {fd}"),
             Self::Thread(tid) => write!(f, "creating thread {tid}"),
             Self::Rseq(tid) => write!(f, "registering the rseq area of thread {tid}"),

@@ -52,6 +52,9 @@ impl Construction {
         for (fd, errno) in &running.unbound {
             tracing::warn!(fd, %errno, "a socket stays without its address");
         }
+        for (fd, errno) in &running.unlocked {
+            tracing::warn!(fd, %errno, "somebody else has taken the lock of a file");
+        }
         let pid = running.pid;
         *self = Self::Running(Box::new(running));
         Ok(pid)

@@ -151,6 +151,7 @@ fn memfd_keeps() -> Outcome {
         name: b"mine".to_vec(),
         size: 2 * PAGE_SIZE,
         seals: 0,
+        ghost: None,
         content,
     });
     image.map_object(AT, 2, 0);

@@ -262,11 +262,14 @@ fn manifest() -> Manifest {
         ],
         pipes: vec![],
         socket_pairs: vec![],
+        ghosts: vec![],
+        locks: vec![],
         descriptions: vec![],
         descriptors: vec![],
         eager: vec![pages(CODE, CODE_PAGES), pages(DATA, DATA_PAGES)],
         lazy: vec![pages(LAZY, LAZY_PAGES)],
         parasite_state: pages(0, 0),
+        guards: Vec::new(),
         leaving_gate: Addr(CODE),
     }
 }
@@ -295,6 +298,7 @@ fn process() -> ProcessRecord {
         },
         auxv: [6_u64, 4096, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect(),
         working_directory: b"/usr".to_vec(),
+        working_ghost: None,
         credentials: Credentials {
             user: 0,
             group: 0,
@@ -313,5 +317,7 @@ fn process() -> ProcessRecord {
         interval_timers: Default::default(),
         timers: Vec::new(),
         thp_disable: false,
+        barriers: 0,
+        proc_values: Vec::new(),
     }
 }

@@ -1,13 +1,17 @@
 //! What an open file description is, and whether it can be moved.
 
-use protocol::{DescriptionKind, StreamKind, WatchRecord};
-use sys::descriptor;
+use alloc::vec::Vec;
+
+use protocol::{DescriptionKind, LockRecord, StreamKind, WatchRecord};
+use sys::number::words;
 use sys::path::KernelPath;
 use sys::proc::fdinfo::{self, FdInfo};
 use sys::status::{self, Device, FileType};
+use sys::{descriptor, file, thread};
 
 use super::descriptors::{Context, Facts, stream_for};
 use super::refusal::{DescriptorTrait, Doing, Refusal};
+use super::tables::DELETED;
 use super::{pipes, sockets};
 
 /// Character devices that hold no state, with the name that every machine has them under.
@@ -29,8 +33,8 @@ const PTMX: Device = Device { major: 5, minor: 2 };
 /// The kind of the description behind `facts`.
 pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
     match facts.status.file_type {
-        FileType::Regular | FileType::Directory => file(facts, context),
-        FileType::Link if facts.flags & descriptor::PATH_ONLY != 0 => file(facts, context),
+        FileType::Regular | FileType::Directory => path(facts, context),
+        FileType::Link if facts.flags & descriptor::PATH_ONLY != 0 => path(facts, context),
         FileType::Character => device(facts, context),
         FileType::Pipe => pipes::kind(facts, context),
         FileType::Socket => sockets::kind(facts, context),
@@ -53,27 +57,52 @@ pub(crate) fn is_terminal(facts: &Facts) -> bool {
             || descriptor::is_terminal(facts.fd))
 }
 
-fn file(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
+fn path(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
     if facts.link.starts_with(b"anon_inode:") {
         return anonymous_inode(facts, context);
     }
     let info = fdinfo::of_number(facts.fd)?;
-    if info.locked {
-        return Err(facts.refuse(DescriptorTrait::Locked));
+    for line in &info.locks {
+        // Kinds as the kernel writes them (locks_show_fd): FLOCK, POSIX, OFDLCK, LEASE, DELEG.
+        if words(line).nth(1).is_none_or(|kind| matches!(kind, b"LEASE" | b"DELEG")) {
+            return Err(facts.refuse(DescriptorTrait::Leased));
+        }
+        context.locks.push(LockRecord { fd: facts.fd, line: line.clone() });
     }
     if is_reachable(facts) {
         let file = context.files.of_descriptor(&facts.link, &facts.status);
         return Ok(DescriptionKind::File { file, offset: info.position });
     }
+    if !facts.link.starts_with(b"/") {
+        return own_namespace(facts, context);
+    }
     if facts.status.file_type == FileType::Regular {
         return object(facts, &info, context);
     }
-    Err(facts.refuse(DescriptorTrait::Deleted))
+    let target = descriptor::target(facts.fd).unwrap_or_default();
+    Ok(DescriptionKind::Ghost { ghost: context.ghosts.of(&facts.link, &facts.status, target) })
+}
+
+/// A namespace that the process is in is what `/proc` has for it at the destination; others do not move.
+fn own_namespace(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
+    let refused = || facts.refuse(DescriptorTrait::AnonymousInode);
+    let kind = facts.link.split(|byte| *byte == b':').next().unwrap_or_default();
+    let mut path = KernelPath::numbered("/proc/", thread::process_id(), "/ns/").into_bytes();
+    path.extend_from_slice(kind);
+    let own = KernelPath::new(&path).and_then(|path| file::read_link(path.as_c_str()));
+    if own.map_err(|_| refused())? != facts.link {
+        return Err(refused());
+    }
+    Ok(DescriptionKind::File { file: context.files.of_descriptor(&path, &facts.status), offset: 0 })
 }
 
 /// Whether the path that the kernel shows still leads to the file.
 fn is_reachable(facts: &Facts) -> bool {
-    if !facts.link.ends_with(b" (deleted)") {
+    if !facts.link.ends_with(DELETED) {
+        return facts.link.starts_with(b"/");
+    }
+    // Another name is left: the destination looks for it in the same directory.
+    if facts.status.links > 0 && facts.status.file_type == FileType::Regular {
         return facts.link.starts_with(b"/");
     }
     let Ok(path) = KernelPath::new(&facts.link) else { return false };
@@ -83,7 +112,7 @@ fn is_reachable(facts: &Facts) -> bool {
 /// A memfd, or a file without a name, which is as good as one.
 fn object(facts: &Facts, info: &FdInfo, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
     let size = facts.status.size;
-    let name = facts.link.strip_suffix(b" (deleted)").unwrap_or(&facts.link);
+    let name = facts.link.strip_suffix(DELETED).unwrap_or(&facts.link);
     let (limit, is_stopped) = (context.content_left(), context.is_stopped);
     let (object, record) = context.objects.of_descriptor(name, &facts.status);
     if let Some(record) = record {
@@ -91,6 +120,9 @@ fn object(facts: &Facts, info: &FdInfo, context: &mut Context<'_>) -> Result<Des
         let bytes = extents.iter().map(|(_, bytes)| bytes.len()).sum();
         record.size = size;
         record.seals = descriptor::seals(facts.fd).unwrap_or(0);
+        if !name.starts_with(b"/memfd:") {
+            record.ghost = Some(context.ghosts.of(&facts.link, &facts.status, Vec::new()));
+        }
         if is_stopped {
             record.content = extents;
         }

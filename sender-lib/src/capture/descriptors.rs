@@ -6,13 +6,13 @@
 
 use alloc::vec::Vec;
 
-use protocol::{Description, Descriptor, PipeRecord, SocketPairRecord, StreamKind};
+use protocol::{Description, Descriptor, LockRecord, PipeRecord, SocketPairRecord, StreamKind};
 use sys::Errno;
 use sys::descriptor::{self, Sameness};
 use sys::status::{self, FileStatus, FileType};
 
 use super::refusal::{DescriptorTrait, Doing, Note, ProcessTrait, Refusal};
-use super::tables::{Files, Objects};
+use super::tables::{Files, Ghosts, Objects};
 use super::{classify, pipes, sockets};
 
 /// Bytes of content that descriptors may bring into the manifest.
@@ -56,12 +56,15 @@ pub(crate) struct Table {
     pub(crate) descriptions: Vec<Description>,
     pub(crate) pipes: Vec<PipeRecord>,
     pub(crate) socket_pairs: Vec<SocketPairRecord>,
+    pub(crate) locks: Vec<LockRecord>,
 }
 
 /// What classifying a descriptor needs and adds to.
 pub(crate) struct Context<'a> {
     pub(crate) files: &'a mut Files,
     pub(crate) objects: &'a mut Objects,
+    pub(crate) ghosts: &'a mut Ghosts,
+    pub(crate) locks: Vec<LockRecord>,
     pub(crate) all: &'a [Facts],
     pub(crate) pipes: pipes::Pipes,
     pub(crate) pairs: sockets::Pairs,
@@ -90,12 +93,15 @@ pub(crate) fn collect(
     own: &[u32],
     files: &mut Files,
     objects: &mut Objects,
+    ghosts: &mut Ghosts,
     is_stopped: bool,
 ) -> Result<(Table, Vec<Note>), Refusal> {
     let all = facts(own)?;
     let mut context = Context {
         files,
         objects,
+        ghosts,
+        locks: Vec::new(),
         all: &all,
         pipes: pipes::Pipes::default(),
         pairs: sockets::Pairs::default(),
@@ -116,6 +122,7 @@ pub(crate) fn collect(
     }
     table.pipes = context.pipes.into_records();
     table.socket_pairs = context.pairs.into_records();
+    table.locks = context.locks;
     Ok((table, context.notes))
 }
 

@@ -90,15 +90,44 @@ fn origin(mapping: &Mapping) -> Result<Origin, Refusal> {
         Sharing::Private if name == b"/dev/zero" => Ok(Origin::Anonymous),
         // What a private mapping shows of an object or a deleted file travels page by page.
         Sharing::Private => Ok(Origin::File),
-        Sharing::Shared if name.starts_with(b"/memfd:") || name == b"/dev/zero (deleted)" => {
-            Ok(Origin::Object)
-        }
         Sharing::Shared if name.starts_with(b"[anon_shmem:") => Ok(Origin::Object),
-        Sharing::Shared if deleted && name.starts_with(b"/dev/shm/") => Ok(Origin::Object),
-        Sharing::Shared if deleted => refuse(MappingTrait::DeletedShared),
+        // With a descriptor the file itself moves, and this is checked when the descriptors are known.
+        Sharing::Shared if deleted => Ok(Origin::Object),
         Sharing::Shared if name.starts_with(b"/") => Ok(Origin::File),
         Sharing::Shared => refuse(MappingTrait::Unknown),
     }
+}
+
+/// Lets mappings of deleted files show the object that the destination makes of a file that is still open: what is
+/// written through the descriptor appears in them, private or shared.
+///
+/// # Errors
+/// A shared mapping of a deleted file that is not open: its other parts cannot be read.
+pub(crate) fn settle_deleted(
+    mappings: &[Mapping],
+    vmas: &mut [Vma],
+    objects: &Objects,
+) -> Result<(), Refusal> {
+    for mapping in mappings.iter().filter(|mapping| mapping.inode != 0 && mapping.is_deleted()) {
+        match objects.readable_behind(mapping) {
+            Some(object) => {
+                for vma in vmas.iter_mut().filter(|vma| mapping.range.intersection(vma.range).is_some()) {
+                    let offset = mapping.offset + (vma.range.start().0 - mapping.range.start().0);
+                    vma.backing = Backing::Object { object, offset };
+                }
+            }
+            None if mapping.sharing == Sharing::Shared && !is_memory(&mapping.name) => {
+                return Err(Refusal::mapping(mapping.range.start(), MappingTrait::DeletedShared));
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a deleted file is memory only, of which nothing is left but what is mapped.
+fn is_memory(name: &[u8]) -> bool {
+    name.starts_with(b"/memfd:") || name.starts_with(b"/dev/shm/") || name == b"/dev/zero (deleted)"
 }
 
 /// The pieces of `range` outside of `own`.

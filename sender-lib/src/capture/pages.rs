@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use memory::{Addr, Backing, PageRange, RangeSet, Sharing, Vma};
-use protocol::{FileVerdict, MmFields, ThreadRecord};
+use protocol::{FileVerdict, Manifest, MmFields, ThreadRecord};
 use sys::own_memory;
 use sys::pagemap::{Pagemap, Wanted};
 
@@ -29,7 +29,8 @@ pub(crate) fn lazy(
     let mut ranges = RangeSet::new();
     for vma in vmas {
         let is_lazy = match (&vma.backing, vma.sharing) {
-            (Backing::Anonymous, _) => true,
+            // What the kernel may drop at any time is dropped.
+            (Backing::Anonymous, _) => !vma.flags.droppable,
             (Backing::File { file, .. }, Sharing::Private) => travels(verdicts, *file),
             (Backing::File { .. }, Sharing::Shared) => false,
             (Backing::Object { object, .. }, _) => !objects.is_readable(*object),
@@ -70,11 +71,15 @@ pub(crate) fn eager(
         for touched in wanted.runs_in(vma.range) {
             ranges.insert(touched);
         }
-        let Backing::File { file, .. } = vma.backing else { continue };
+        let is_there = match vma.backing {
+            Backing::Anonymous => continue,
+            Backing::File { file, .. } => !travels(verdicts, file),
+            Backing::Object { .. } => true,
+        };
         if vma.sharing == Sharing::Shared {
             continue;
         }
-        if !travels(verdicts, file) {
+        if is_there {
             for changed in pagemap.scan(vma.range, Wanted::Private).map_err(&failed)? {
                 ranges.insert(changed);
             }
@@ -86,6 +91,38 @@ pub(crate) fn eager(
     }
     ranges.remove(never);
     Ok(ranges.runs().collect())
+}
+
+/// Pages that must not be touched. Of the stopped process only mappings that had some while it ran are looked
+/// through, and those that are new: a look costs time for every page.
+pub(crate) fn guards(vmas: &[Vma], before: Option<&Manifest>) -> Result<Vec<PageRange>, Refusal> {
+    let failed = Refusal::kernel(Doing::Pages);
+    let mut pagemap = Pagemap::open().map_err(&failed)?;
+    let mut found = Vec::new();
+    for vma in vmas {
+        let is_free = before.is_some_and(|before| {
+            !before.guards.iter().any(|guard| guard.intersection(vma.range).is_some())
+                && before.vmas.binary_search_by_key(&vma.range.start(), |old| old.range.start()).is_ok()
+        });
+        if !is_free {
+            found.extend(pagemap.scan(vma.range, Wanted::Guards).map_err(&failed)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Takes `guards` out of each of `lists`.
+pub(crate) fn remove(guards: &[PageRange], lists: [&mut Vec<PageRange>; 2]) {
+    if guards.is_empty() {
+        return;
+    }
+    for list in lists {
+        let mut ranges: RangeSet = list.iter().copied().collect();
+        for guard in guards {
+            ranges.remove(*guard);
+        }
+        *list = ranges.runs().collect();
+    }
 }
 
 /// Bytes of arguments, and of the environment, that are shown while pages are missing; few programs have more.

@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use protocol::{
-    Credentials, HostFacts, MmFields, ProcessRecord, ResourceLimit, SignalAction, TimerRecord, TimerTimes,
+    Credentials, HostFacts, MmFields, PROC_VALUES, ProcValue, ProcessRecord, ResourceLimit, SignalAction,
+    TimerRecord, TimerTimes,
 };
 use sys::path::KernelPath;
 use sys::proc::maps::Mapping;
@@ -11,10 +12,11 @@ use sys::proc::stat::{self, Stat};
 use sys::proc::status::{self, Status};
 use sys::proc::timers;
 use sys::process::{self, Flag};
+use sys::status::FileStatus;
 use sys::{file, identity, signal, thread};
 
 use super::refusal::{Doing, ProcessTrait, Refusal};
-use super::tables::Files;
+use super::tables::{DELETED, Files, Ghosts};
 
 /// Signals that exist.
 const SIGNALS: core::ops::RangeInclusive<u32> = 1..=64;
@@ -66,20 +68,26 @@ fn check_thread(tid: u32) -> Result<(), Refusal> {
 }
 
 /// The process's record. `park_action` is what signal 33 did before the parasite borrowed it.
-pub(crate) fn record(park_action: Option<SignalAction>, files: &mut Files) -> Result<ProcessRecord, Refusal> {
+pub(crate) fn record(
+    park_action: Option<SignalAction>,
+    files: &mut Files,
+    ghosts: &mut Ghosts,
+) -> Result<ProcessRecord, Refusal> {
     const PARK_SIGNAL: usize = 33;
     let status = status::own()?;
     let mut actions = actions()?;
     if let (Some(action), Some(slot)) = (park_action, actions.get_mut(PARK_SIGNAL - 1)) {
         *slot = action;
     }
+    let (working_directory, working_ghost) = working_directory(ghosts)?;
     let flag = |flag| process::flag(flag).map_err(Refusal::kernel(Doing::Flags));
     Ok(ProcessRecord {
         pid: thread::process_id(),
         executable: executable(files)?,
         mm: mm(&stat::own()?)?,
         auxv: auxv()?,
-        working_directory: working_directory()?,
+        working_directory,
+        working_ghost,
         credentials: credentials(&status)?,
         umask: status.umask,
         personality: process::personality().map_err(Refusal::kernel(Doing::Flags))?,
@@ -93,6 +101,8 @@ pub(crate) fn record(park_action: Option<SignalAction>, files: &mut Files) -> Re
         no_new_privileges: status.no_new_privileges,
         child_subreaper: flag(Flag::ChildSubreaper)? != 0,
         thp_disable: flag(Flag::ThpDisable)? != 0,
+        barriers: process::barrier_registrations(),
+        proc_values: proc_values(),
     })
 }
 
@@ -132,11 +142,15 @@ fn executable(files: &mut Files) -> Result<u32, Refusal> {
     let path = file::read_link(c"/proc/thread-self/exe").map_err(Refusal::kernel(Doing::Program))?;
     let status = sys::status::of_path(c"/proc/thread-self/exe");
     let status = status.map_err(Refusal::kernel(Doing::Program))?;
-    let reached = KernelPath::new(&path).and_then(|path| sys::status::of_path(path.as_c_str())).ok();
-    if reached.is_none_or(|reached| reached.inode != status.inode) {
+    if reach(&path).is_none_or(|reached| reached.inode != status.inode) {
         return Err(ProcessTrait::NoExecutable.into());
     }
     Ok(files.of_descriptor(&path, &status))
+}
+
+/// The status of what a path of bytes leads to, if it leads anywhere.
+fn reach(path: &[u8]) -> Option<FileStatus> {
+    KernelPath::new(path).and_then(|path| sys::status::of_path(path.as_c_str())).ok()
 }
 
 fn mm(stat: &Stat) -> Result<MmFields, Refusal> {
@@ -163,12 +177,33 @@ fn auxv() -> Result<Vec<u8>, Refusal> {
     Ok(bytes)
 }
 
-fn working_directory() -> Result<Vec<u8>, Refusal> {
+/// Files below `/proc` that say something of the process; some kernels lack some of them.
+fn proc_values() -> Vec<ProcValue> {
+    const LIMIT: usize = 64;
+    let mut values = Vec::new();
+    for name in PROC_VALUES {
+        let mut path = b"/proc/thread-self/".to_vec();
+        path.extend_from_slice(name.to_bytes());
+        let value = KernelPath::new(&path).and_then(|path| file::read_file(path.as_c_str(), LIMIT));
+        if let Ok(value) = value {
+            values.push(ProcValue { name: name.to_bytes().to_vec(), value });
+        }
+    }
+    values
+}
+
+/// The working directory, and the ghost that it is if it was deleted.
+fn working_directory(ghosts: &mut Ghosts) -> Result<(Vec<u8>, Option<u32>), Refusal> {
     let path = file::read_link(c"/proc/thread-self/cwd").map_err(Refusal::kernel(Doing::WorkingDirectory))?;
-    if !path.starts_with(b"/") || path.ends_with(b" (deleted)") {
+    if !path.starts_with(b"/") {
         return Err(ProcessTrait::NoWorkingDirectory.into());
     }
-    Ok(path)
+    let status = sys::status::of_path(c"/proc/thread-self/cwd");
+    let status = status.map_err(Refusal::kernel(Doing::WorkingDirectory))?;
+    let is_deleted =
+        path.ends_with(DELETED) && reach(&path).is_none_or(|reached| reached.inode != status.inode);
+    let ghost = is_deleted.then(|| ghosts.of(&path, &status, Vec::new()));
+    Ok((path, ghost))
 }
 
 fn credentials(status: &Status) -> Result<Credentials, Refusal> {

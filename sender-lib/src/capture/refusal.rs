@@ -118,7 +118,7 @@ pub(crate) enum ProcessTrait {
     MixedIds,
     /// Its root directory is not `/`.
     Chroot,
-    /// Its working directory is deleted or cannot be reached.
+    /// Its working directory cannot be reached.
     NoWorkingDirectory,
     /// Its program file is deleted or cannot be reached.
     NoExecutable,
@@ -156,12 +156,10 @@ pub(crate) enum MappingTrait {
 /// What a descriptor may be that cannot be moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum DescriptorTrait {
-    /// A deleted file or directory that is no memory either.
-    Deleted,
     /// A device.
     Device,
-    /// A file with a lock on it.
-    Locked,
+    /// A file with a lease on it.
+    Leased,
     /// A pipe in packet mode.
     PacketPipe,
     /// A socket of a family that this version does not know.
@@ -268,7 +266,7 @@ impl ProcessTrait {
         Self::Tiles => 4 "the process may use AMX tiles, which this version does not move",
         Self::MixedIds => 5 "real, effective and saved ids differ, which this version does not move",
         Self::Chroot => 6 "the process has a root directory of its own, which this version does not move",
-        Self::NoWorkingDirectory => 7 "the working directory is deleted: change to another one first",
+        Self::NoWorkingDirectory => 7 "the working directory cannot be reached: change to another one first",
         Self::NoExecutable => 8 "the program's file is deleted: start the program anew",
         Self::Vdso => 9 "the vDSO is not where the kernel put it",
         Self::TooMuchContent => 10 "memfds, deleted files and pipes hold more than 8 MiB, which this version does not move",
@@ -293,20 +291,19 @@ impl MappingTrait {
 
 impl DescriptorTrait {
     texts! {
-        Self::Deleted => 0 "open on a deleted file",
-        Self::Device => 1 "a device",
-        Self::Locked => 2 "a file that is locked",
-        Self::PacketPipe => 3 "a pipe in packet mode",
-        Self::Socket(_) => 4 "a socket of domain",
-        Self::InFlight => 5 "a socket with messages or descriptors in flight",
-        Self::IoUring => 6 "an io_uring",
-        Self::Userfaultfd => 7 "a userfaultfd",
-        Self::Timer => 8 "a timerfd",
-        Self::Signal => 9 "a signalfd",
-        Self::Watcher => 10 "an inotify or fanotify",
-        Self::Process => 11 "a pidfd",
-        Self::AnonymousInode => 12 "a kernel object of a kind that is not known",
-        Self::SharingUnknown(_) => 13 "perhaps the same open file as",
+        Self::Device => 0 "a device",
+        Self::Leased => 1 "a file with a lease",
+        Self::PacketPipe => 2 "a pipe in packet mode",
+        Self::Socket(_) => 3 "a socket of domain",
+        Self::InFlight => 4 "a socket with messages or descriptors in flight",
+        Self::IoUring => 5 "an io_uring",
+        Self::Userfaultfd => 6 "a userfaultfd",
+        Self::Timer => 7 "a timerfd",
+        Self::Signal => 8 "a signalfd",
+        Self::Watcher => 9 "an inotify or fanotify",
+        Self::Process => 10 "a pidfd",
+        Self::AnonymousInode => 11 "a kernel object of a kind that is not known",
+        Self::SharingUnknown(_) => 12 "perhaps the same open file as",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use protocol::{FileProof, FileRecord, Manifest, ObjectRecord};
+use protocol::{FileProof, FileRecord, GhostRecord, Manifest, ObjectRecord};
 use sys::identity;
 use sys::proc::maps::Mapping;
 use sys::status::{Device, FileStatus};
@@ -123,6 +123,13 @@ impl Objects {
         (narrow(index), record)
     }
 
+    /// The index of the object that `mapping` is of, if a descriptor can read it.
+    pub(crate) fn readable_behind(&self, mapping: &Mapping) -> Option<u32> {
+        let key = (mapping.device, mapping.inode);
+        let index = narrow(self.keys.iter().position(|known| *known == key)?);
+        self.is_readable(index).then_some(index)
+    }
+
     /// Whether a descriptor can read the object: then its content travels in the manifest.
     pub(crate) fn is_readable(&self, object: u32) -> bool {
         self.readable.get(object as usize).is_some_and(|readable| *readable)
@@ -134,12 +141,46 @@ impl Objects {
             return index;
         }
         let name = name.strip_prefix(b"/memfd:").unwrap_or(b"shared").to_vec();
-        self.records.push(ObjectRecord { name, size: 0, seals: 0, content: Vec::new() });
+        self.records.push(ObjectRecord { name, size: 0, seals: 0, content: Vec::new(), ghost: None });
         self.keys.push(key);
         self.readable.push(false);
         self.keys.len() - 1
     }
 }
+
+/// What has no name any more, each once.
+#[derive(Default)]
+pub(crate) struct Ghosts(Vec<GhostRecord>);
+
+impl Ghosts {
+    /// The finished table.
+    pub(crate) fn into_records(self) -> Vec<GhostRecord> {
+        self.0
+    }
+
+    /// The index of what has `status` and was at `link`, and was a symbolic link to `target`.
+    pub(crate) fn of(&mut self, link: &[u8], status: &FileStatus, target: Vec<u8>) -> u32 {
+        let identity = (status.device.number(), status.inode);
+        if let Some(index) = self.0.iter().position(|known| known.identity == identity) {
+            return narrow(index);
+        }
+        let (user, group) = status.owner;
+        self.0.push(GhostRecord {
+            path: link.strip_suffix(DELETED).unwrap_or(link).to_vec(),
+            identity,
+            mode: status.mode,
+            user,
+            group,
+            accessed_ns: status.accessed_ns,
+            modified_ns: status.modified_ns,
+            target,
+        });
+        narrow(self.0.len() - 1)
+    }
+}
+
+/// What the kernel puts behind the path of what has no name any more.
+pub(crate) const DELETED: &[u8] = b" (deleted)";
 
 /// An index as the manifest has it. A table of four thousand million entries cannot have been built.
 fn narrow(index: usize) -> u32 {

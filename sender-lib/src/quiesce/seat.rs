@@ -92,11 +92,17 @@ impl Seat {
         self.components.load(SeqCst)
     }
 
+    /// Whether it has an area for restartable sequences that was not found.
+    pub(super) fn has_hidden_rseq(&self) -> bool {
+        self.rseq.load(SeqCst) != 0 && self.rseq_len.load(SeqCst) == 0
+    }
+
     /// Frees the seat of a thread that has ended.
     pub(super) fn clear(&self) {
         self.sent.store(0, SeqCst);
         self.entered.store(0, SeqCst);
         self.rseq_len.store(0, SeqCst);
+        self.rseq.store(0, SeqCst);
         self.tid.store(0, SeqCst);
     }
 

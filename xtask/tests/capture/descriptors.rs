@@ -59,6 +59,10 @@ fn a_deleted_file_travels_with_its_content() {
         let DescriptionKind::Object { object, offset: 0 } = kind else { panic!("{kind:?}") };
         let object = &manifest.objects[object as usize];
         assert_eq!((object.size, &object.content), (7, &vec![(0, b"content".to_vec())]));
+        let ghost = &manifest.ghosts[object.ghost.expect("it had a name") as usize];
+        assert!(
+            ghost.path.starts_with(b"/") && ghost.path.ends_with(std::process::id().to_string().as_bytes())
+        );
     });
 }
 
@@ -73,15 +77,17 @@ fn more_content_than_a_manifest_takes_is_refused() {
 }
 
 #[test]
-fn a_locked_file_is_refused() {
-    alone("descriptors::a_locked_file_is_refused", || {
+fn a_lock_is_told_in_the_words_of_the_kernel() {
+    alone("descriptors::a_lock_is_told_in_the_words_of_the_kernel", || {
         let path = Temporary::new(b"");
         let file = File::open(&path.0).expect("ours");
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).expect("nobody else's");
-        let number = lock.as_raw_fd();
-        assert!(refusal().contains(&format!("descriptor {number} is a file that is locked")));
+        let locks = running().locks;
+        assert_eq!(locks.len(), 1);
+        assert_eq!(locks[0].fd, lock.as_raw_fd().cast_unsigned());
+        assert!(String::from_utf8_lossy(&locks[0].line).contains("FLOCK  ADVISORY  WRITE"));
         drop(lock);
-        running();
+        assert_eq!(running().locks, []);
     });
 }
 

@@ -2,10 +2,10 @@
 
 use memory::{Addr, Backing, PAGE_SIZE, PageRange, Protection, Sharing, Vma, VmaFlags, VmaName};
 use protocol::{
-    Credentials, Description, DescriptionKind, Descriptor, FileProof, FileRecord, HostFacts, Listener,
-    Manifest, MmFields, ObjectRecord, PipeEnd, PipeRecord, ProcessRecord, ResourceLimit, RseqRecord,
-    SignalAction, SignalInfo, SocketPairRecord, StreamKind, ThreadRecord, TimerRecord, TimerTimes,
-    VdsoRecord, WatchRecord, XsaveLayout,
+    Credentials, Description, DescriptionKind, Descriptor, FileProof, FileRecord, GhostRecord, HostFacts,
+    Listener, LockRecord, Manifest, MmFields, ObjectRecord, PipeEnd, PipeRecord, ProcValue, ProcessRecord,
+    ResourceLimit, RseqRecord, SignalAction, SignalInfo, SocketPairRecord, StreamKind, ThreadRecord,
+    TimerRecord, TimerTimes, VdsoRecord, WatchRecord, XsaveLayout,
 };
 
 /// `pages` pages from page number `start`.
@@ -32,14 +32,27 @@ pub(crate) fn manifest() -> Manifest {
             size: 8192,
             seals: 1,
             content: vec![(4096, b"bytes".to_vec())],
+            ghost: Some(0),
         }],
         vmas: vmas(),
         pipes: vec![PipeRecord { capacity: 65_536, content: b"in flight".to_vec() }],
         socket_pairs: vec![SocketPairRecord { kind: 1, content: [b"to 0".to_vec(), Vec::new()] }],
+        ghosts: vec![GhostRecord {
+            path: b"/tmp/gone".to_vec(),
+            identity: (5, 6),
+            mode: 0o100_644,
+            user: 1000,
+            group: 100,
+            accessed_ns: -1,
+            modified_ns: 1 << 60,
+            target: Vec::new(),
+        }],
+        locks: vec![LockRecord { fd: 3, line: b"1: FLOCK  ADVISORY  READ 7 00:2a:1 0 EOF".to_vec() }],
         descriptions: descriptions(),
         descriptors: vec![Descriptor { fd: 3, close_on_exec: true, description: 0 }],
         eager: vec![range(0x400, 1)],
         lazy: vec![range(0x500, 100)],
+        guards: vec![range(0x5f0, 2)],
         parasite_state: range(0x600, 1),
         leaving_gate: Addr(0x601_040),
     }
@@ -58,6 +71,7 @@ fn process() -> ProcessRecord {
         },
         auxv: vec![0; 16],
         working_directory: b"/srv/\xff".to_vec(),
+        working_ghost: Some(0),
         credentials: Credentials { user: 1000, group: 100, groups: vec![4, 24], capabilities: 1 << 40 },
         umask: 0o22,
         personality: 0,
@@ -84,6 +98,8 @@ fn process() -> ProcessRecord {
         no_new_privileges: true,
         child_subreaper: false,
         thp_disable: true,
+        barriers: 0x10,
+        proc_values: vec![ProcValue { name: b"oom_score_adj".to_vec(), value: b"7\n".to_vec() }],
     }
 }
 
@@ -154,6 +170,7 @@ fn descriptions() -> Vec<Description> {
         DescriptionKind::Listener(listener),
         DescriptionKind::Socket { domain: 2, kind: 2, protocol: 0, address: Vec::new() },
         DescriptionKind::LostConnection { domain: 10 },
+        DescriptionKind::Ghost { ghost: 0 },
         DescriptionKind::Object { object: 0, offset: 7 },
     ];
     kinds.into_iter().map(|kind| Description { flags: 2, kind }).collect()

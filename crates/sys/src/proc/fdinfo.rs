@@ -35,8 +35,8 @@ pub struct FdInfo {
     pub event_semaphore: bool,
     /// `tfd` lines.
     pub watches: Vec<Watch>,
-    /// Whether there is a `lock` line.
-    pub locked: bool,
+    /// What stands behind `lock:`, once for every lock.
+    pub locks: Vec<Vec<u8>>,
 }
 
 /// What the kernel says of descriptor `fd` of the calling process.
@@ -57,10 +57,12 @@ pub fn parse(text: &[u8]) -> Result<FdInfo, ProcError> {
 }
 
 fn lines(text: &[u8]) -> Option<FdInfo> {
-    let mut watches = Vec::new();
+    let (mut watches, mut locks) = (Vec::new(), Vec::new());
     for line in text.split(|byte| *byte == b'\n') {
         if let Some(value) = line.strip_prefix(b"tfd:") {
             watches.push(watch(value)?);
+        } else if let Some(value) = line.strip_prefix(b"lock:") {
+            locks.push(value.to_vec());
         }
     }
     Some(FdInfo {
@@ -72,7 +74,7 @@ fn lines(text: &[u8]) -> Option<FdInfo> {
         },
         event_semaphore: number_of(text, b"eventfd-semaphore", 10)? != 0,
         watches,
-        locked: field(text, b"lock").is_some(),
+        locks,
     })
 }
 
@@ -119,10 +121,11 @@ tfd:      123 events:       19 data:              7b\n";
     }
 
     #[test]
-    fn a_lock_is_noticed() {
+    fn a_lock_is_told_as_it_is() {
         let text = b"pos:\t12\nflags:\t0100002\nlock:\t1: POSIX  ADVISORY  WRITE 359 00:13:11691 0 EOF\n";
         let info = parse(text).expect("what a kernel wrote");
-        assert_eq!((info.position, info.locked), (12, true));
+        assert_eq!(info.position, 12);
+        assert_eq!(info.locks, [b"\t1: POSIX  ADVISORY  WRITE 359 00:13:11691 0 EOF".to_vec()]);
     }
 
     #[test]

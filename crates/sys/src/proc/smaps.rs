@@ -28,8 +28,6 @@ pub struct Attributes {
     pub shadow_stack: bool,
     /// `sl`: sealed (mseal(2)).
     pub sealed: bool,
-    /// `dp`: droppable (`MAP_DROPPABLE`).
-    pub droppable: bool,
 }
 
 /// The attributes of every user mapping of the calling process, ascending.
@@ -95,7 +93,7 @@ fn attributes(codes: &[u8]) -> Attributes {
             b"um" | b"uw" | b"ui" => found.registered = true,
             b"ss" => found.shadow_stack = true,
             b"sl" => found.sealed = true,
-            b"dp" => found.droppable = true,
+            b"dp" => flags.droppable = true,
             _ => {}
         }
     }

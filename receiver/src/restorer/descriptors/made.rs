@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 
@@ -16,12 +17,14 @@ use protocol::{Description, DescriptionKind, Manifest, PipeEnd, PipeRecord, Sock
 
 use super::super::error::RestoreError;
 use super::super::files;
+use super::super::ghosts::{self, Ghosts};
 use super::Origin;
 
 /// Makes descriptions one after another. Both ends of every pipe and pair live here until all are passed.
 pub(super) struct Maker<'a> {
     manifest: &'a Manifest,
     objects: &'a [OwnedFd],
+    ghosts: &'a Ghosts,
     pipes: Vec<(OwnedFd, OwnedFd)>,
     pairs: Vec<[OwnedFd; 2]>,
     /// Pipe ends (pipe, is it the writing one) and objects that were passed once already.
@@ -31,7 +34,11 @@ pub(super) struct Maker<'a> {
 
 impl<'a> Maker<'a> {
     /// A maker with every pipe made and filled. `objects` are the shared-memory objects, by index.
-    pub(super) fn new(manifest: &'a Manifest, objects: &'a [OwnedFd]) -> Result<Self, RestoreError> {
+    pub(super) fn new(
+        manifest: &'a Manifest,
+        objects: &'a [OwnedFd],
+        ghosts: &'a Ghosts,
+    ) -> Result<Self, RestoreError> {
         let pipes =
             (0..).zip(&manifest.pipes).map(|(index, record)| pipe(record).map_err(broken_pipe(index)));
         let pairs = (0..).zip(&manifest.socket_pairs);
@@ -41,6 +48,7 @@ impl<'a> Maker<'a> {
             pairs: pairs.collect::<Result<_, _>>()?,
             manifest,
             objects,
+            ghosts,
             pipes: pipes.collect::<Result<_, _>>()?,
             passed_ends: BTreeSet::new(),
             passed_objects: BTreeSet::new(),
@@ -78,6 +86,14 @@ impl<'a> Maker<'a> {
                 Ok(Origin::Socket { domain: *domain, kind: *kind, protocol: *protocol })
             }
             DescriptionKind::LostConnection { domain } => made("a lost connection", lost_connection(*domain)),
+            DescriptionKind::Ghost { ghost } => {
+                let path = self.ghosts.path(*ghost)?;
+                if path.is_dir() {
+                    let path = path.as_os_str().as_bytes().to_vec();
+                    return Ok(Origin::Inside { path, flags: description.flags, offset: 0 });
+                }
+                made("a deleted link", ghosts::open_link(path))
+            }
             DescriptionKind::Object { object, offset } => {
                 self.object(fd, *object, *offset, description.flags)
             }
@@ -89,7 +105,7 @@ impl<'a> Maker<'a> {
         if files::is_of_process(&record.path, self.manifest.process.pid) {
             return Ok(Origin::Inside { path: record.path.clone(), flags, offset });
         }
-        let opened = File::from(files::open_again(&record.path, flags)?);
+        let opened = File::from(files::open_again(self.manifest, file, flags)?);
         let failed = |source| RestoreError::Descriptor { fd, what: "a file", source };
         if opened.metadata().map_err(failed)?.is_dir() {
             let path = record.path.clone();

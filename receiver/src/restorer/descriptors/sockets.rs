@@ -56,6 +56,7 @@ fn address_of(kind: &DescriptionKind) -> Option<(&[u8], Option<u32>)> {
         | DescriptionKind::Event { .. }
         | DescriptionKind::Epoll { .. }
         | DescriptionKind::LostConnection { .. }
+        | DescriptionKind::Ghost { .. }
         | DescriptionKind::Object { .. } => None,
     }
 }

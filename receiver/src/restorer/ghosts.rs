@@ -1,0 +1,186 @@
+//! What had lost its name at the source: made here under a name, for as long as it takes to open it, and deleted again.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use nix::libc;
+use protocol::{GhostRecord, Manifest};
+
+use super::RestoreError;
+
+/// Names that are tried in one directory.
+const ATTEMPTS: u32 = 100;
+
+/// Every ghost of a manifest, under the name that it has for now. Dropping deletes the names, and directories that had
+/// to be made for them.
+#[derive(Debug)]
+pub(super) struct Ghosts {
+    paths: Vec<PathBuf>,
+    /// Directories made on the way, outermost first.
+    parents: Vec<PathBuf>,
+}
+
+impl Ghosts {
+    /// Makes every ghost of `manifest`, with owner and permissions.
+    pub(super) fn make(manifest: &Manifest) -> Result<Self, RestoreError> {
+        let mut ghosts = Self { paths: Vec::new(), parents: Vec::new() };
+        for record in &manifest.ghosts {
+            let path = OsStr::from_bytes(&record.path);
+            ghosts.one(record).map_err(|source| RestoreError::Ghost {
+                path: path.to_string_lossy().into_owned(),
+                source,
+            })?;
+        }
+        Ok(ghosts)
+    }
+
+    /// Where ghost `index` is.
+    pub(super) fn path(&self, index: u32) -> Result<&Path, RestoreError> {
+        let found = self.paths.get(index as usize).map(PathBuf::as_path);
+        found.ok_or(RestoreError::Dangling { what: "deleted file", index })
+    }
+
+    /// Ghost `index`, a file, for reading and writing.
+    pub(super) fn open(&self, index: u32) -> Result<File, RestoreError> {
+        let path = self.path(index)?;
+        let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path);
+        opened.map_err(|source| RestoreError::Ghost { path: path.display().to_string(), source })
+    }
+
+    /// Where it was, or where everybody may put files: what had no name there need not have one in that place.
+    fn one(&mut self, record: &GhostRecord) -> io::Result<()> {
+        let wanted = Path::new(OsStr::from_bytes(&record.path));
+        let name = wanted.file_name().unwrap_or(OsStr::new("deleted"));
+        let is_kept = !wanted.starts_with("/proc") && self.make_parents(wanted).is_ok();
+        let path =
+            match wanted.parent().filter(|_| is_kept).map(|parent| under_free_name(record, parent, name)) {
+                Some(Ok(path)) => path,
+                _ => under_free_name(record, &std::env::temp_dir(), name)?,
+            };
+        self.paths.push(path);
+        Ok(())
+    }
+
+    fn make_parents(&mut self, path: &Path) -> io::Result<()> {
+        let missing: Vec<_> = path.ancestors().skip(1).take_while(|parent| !parent.exists()).collect();
+        for parent in missing.into_iter().rev() {
+            DirBuilder::new().mode(0o700).create(parent)?;
+            self.parents.push(parent.to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Ghosts {
+    fn drop(&mut self) {
+        for path in self.paths.iter().chain(self.parents.iter().rev()) {
+            let is_directory = path.symlink_metadata().is_ok_and(|found| found.is_dir());
+            let removed = if is_directory { fs::remove_dir(path) } else { fs::remove_file(path) };
+            if let Err(error) = removed {
+                tracing::warn!(path = %path.display(), %error, "a name made for a deleted file is left behind");
+            }
+        }
+    }
+}
+
+/// Makes a ghost in `directory`: as `name`, or as a name like it that nothing has.
+fn under_free_name(record: &GhostRecord, directory: &Path, name: &OsStr) -> io::Result<PathBuf> {
+    let mut path = directory.join(name);
+    for attempt in 0..ATTEMPTS {
+        match create(record, &path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let mut other = name.to_owned();
+                other.push(format!(".posthaste-{}-{attempt}", std::process::id()));
+                path = directory.join(other);
+            }
+            Err(error) => return Err(error),
+            Ok(()) => return Ok(path),
+        }
+    }
+    Err(ErrorKind::AlreadyExists.into())
+}
+
+fn create(record: &GhostRecord, path: &Path) -> io::Result<()> {
+    const PERMISSIONS: u32 = 0o7777;
+    let (user, group) = (Some(record.user), Some(record.group));
+    match record.mode & libc::S_IFMT {
+        libc::S_IFLNK => {
+            symlink(OsStr::from_bytes(&record.target), path)?;
+            return lchown(path, user, group);
+        }
+        libc::S_IFDIR => DirBuilder::new().mode(0o700).create(path)?,
+        libc::S_IFREG => {
+            File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        }
+        other => return Err(io::Error::other(format!("a file of kind {other:o} cannot be made"))),
+    }
+    chown(path, user, group)?;
+    fs::set_permissions(path, Permissions::from_mode(record.mode & PERMISSIONS))
+}
+
+/// Gives a file the times that it had; the last thing done to it.
+pub(super) fn set_times(file: &File, record: &GhostRecord) -> io::Result<()> {
+    let times =
+        FileTimes::new().set_accessed(time(record.accessed_ns)).set_modified(time(record.modified_ns));
+    file.set_times(times)
+}
+
+fn time(since_1970_ns: i64) -> SystemTime {
+    let distance = Duration::from_nanos(since_1970_ns.unsigned_abs());
+    let epoch = SystemTime::UNIX_EPOCH;
+    let found = if since_1970_ns < 0 { epoch.checked_sub(distance) } else { epoch.checked_add(distance) };
+    found.unwrap_or(epoch)
+}
+
+/// Opens a ghost that is neither file nor directory: a symbolic link itself.
+pub(super) fn open_link(path: &Path) -> io::Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+    File::options().read(true).custom_flags(flags).open(path).map(OwnedFd::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn ghosts_have_owner_mode_and_kind_and_leave_no_name() {
+        let base = std::env::temp_dir().join(format!("posthaste-ghosts-{}", std::process::id()));
+        let record = |name: &str, mode: u32| GhostRecord {
+            path: base.join(name).into_os_string().into_encoded_bytes(),
+            mode,
+            target: b"/nowhere".to_vec(),
+            user: nix::unistd::getuid().as_raw(),
+            group: nix::unistd::getgid().as_raw(),
+            modified_ns: -5,
+            ..GhostRecord::default()
+        };
+        let mut manifest = protocol::sample::manifest();
+        manifest.ghosts = vec![
+            record("a/file", libc::S_IFREG | 0o4605),
+            record("a/b/directory", libc::S_IFDIR | 0o500),
+            record("a/link", libc::S_IFLNK | 0o777),
+            record("a/file", libc::S_IFREG | 0o600),
+        ];
+        let ghosts = Ghosts::make(&manifest).expect("room");
+        let file = ghosts.open(0).expect("made");
+        set_times(&file, &manifest.ghosts[0]).expect("ours");
+        let link = File::from(open_link(ghosts.path(2).expect("made")).expect("made"));
+        assert_ne!(ghosts.path(0).expect("made"), ghosts.path(3).expect("made"));
+        drop(ghosts);
+        assert!(!base.exists());
+        let found = file.metadata().expect("open");
+        assert_eq!(
+            (found.mode(), found.nlink(), found.mtime_nsec()),
+            (libc::S_IFREG | 0o4605, 0, 999_999_995)
+        );
+        assert!(link.metadata().expect("open").is_symlink());
+    }
+}
