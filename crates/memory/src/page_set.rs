@@ -1,17 +1,16 @@
-//! A sparse set of pages: cheap for a few pages in a terabyte of reservation, one bit a page where dense.
+//! A sparse set of pages: cheap for a few pages in a terabyte of reservation, two bits a page where dense.
 
 use crate::sorted_map::SortedMap;
 use crate::{Addr, PAGE_SHIFT, PAGE_SIZE, PageRange};
 
-/// Pages that one chunk describes: 512, so that a chunk is 2 MiB of address space in 64 bytes of bitmap.
-const CHUNK_PAGES: u64 = 512;
-const WORDS: usize = 8;
-const WORD_BITS: u64 = 64;
+/// Pages that one chunk describes: as many as a word has bits, 256 KiB of address space.
+const CHUNK_PAGES: u64 = 64;
 
-/// A set of pages, kept as bitmaps of 2 MiB chunks.
+/// A set of pages, kept as one bitmap for each 256 KiB that hold any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PageSet {
-    chunks: SortedMap<[u64; WORDS]>,
+    /// Number of the chunk → bit n for its page n; never 0.
+    chunks: SortedMap,
     len: u64,
 }
 
@@ -38,25 +37,18 @@ impl PageSet {
     #[must_use]
     pub fn contains(&self, addr: Addr) -> bool {
         let page = addr.0 >> PAGE_SHIFT;
-        self.chunks.get(page / CHUNK_PAGES).is_some_and(|chunk| {
-            let (word, bit) = position(page % CHUNK_PAGES);
-            chunk.get(word).is_some_and(|bits| bits >> bit & 1 == 1)
-        })
+        self.chunks.get(page / CHUNK_PAGES).is_some_and(|bits| bits >> (page % CHUNK_PAGES) & 1 == 1)
     }
 
     /// Adds every page of `range`; returns how many were not there before.
     pub fn insert(&mut self, range: PageRange) -> u64 {
         let mut added = 0;
-        for (chunk, mask) in masks(range) {
-            let Some(words) = self.chunks.get_mut(chunk) else {
-                added += mask.iter().map(|bits| u64::from(bits.count_ones())).sum::<u64>();
-                self.chunks.insert(chunk, mask);
-                continue;
-            };
-            for (word, bits) in words.iter_mut().zip(mask) {
-                added += u64::from((bits & !*word).count_ones());
-                *word |= bits;
-            }
+        let (first, last) = chunk_bounds(range);
+        for chunk in first..last {
+            let mask = mask_of(range, chunk);
+            let bits = self.chunks.get(chunk).unwrap_or(0);
+            added += u64::from((mask & !bits).count_ones());
+            self.chunks.insert(chunk, bits | mask);
         }
         self.len += added;
         added
@@ -66,16 +58,13 @@ impl PageSet {
     pub fn remove(&mut self, range: PageRange) -> u64 {
         let mut removed = 0;
         let (mut next, last) = chunk_bounds(range);
-        while let Some((chunk, _)) = self.chunks.at_or_above(next).filter(|(chunk, _)| *chunk < last) {
+        while let Some((chunk, bits)) = self.chunks.at_or_above(next).filter(|(chunk, _)| *chunk < last) {
             next = chunk + 1;
             let mask = mask_of(range, chunk);
-            let Some(words) = self.chunks.get_mut(chunk) else { break };
-            for (word, bits) in words.iter_mut().zip(mask) {
-                removed += u64::from((bits & *word).count_ones());
-                *word &= !bits;
-            }
-            if words.iter().all(|word| *word == 0) {
-                self.chunks.remove(chunk);
+            removed += u64::from((bits & mask).count_ones());
+            match bits & !mask {
+                0 => self.chunks.remove(chunk),
+                left => self.chunks.insert(chunk, left),
             }
         }
         self.len -= removed;
@@ -113,71 +102,46 @@ impl PageSet {
     }
 
     fn next_page(&self, from: u64) -> Option<u64> {
-        let mut next = from / CHUNK_PAGES;
-        while let Some((chunk, words)) = self.chunks.at_or_above(next) {
-            next = chunk + 1;
-            let base = chunk * CHUNK_PAGES;
-            for (index, word) in (0_u64..).zip(words) {
-                let word_base = base + index * WORD_BITS;
-                let skip = from.saturating_sub(word_base);
-                let rest = if skip >= WORD_BITS { 0 } else { word >> skip << skip };
-                if rest != 0 {
-                    return Some(word_base + u64::from(rest.trailing_zeros()));
-                }
-            }
+        let (mut chunk, mut bits) = self.chunks.at_or_above(from / CHUNK_PAGES)?;
+        // Only the chunk in which the search begins has pages before `from`.
+        bits &= !ones(from.saturating_sub(chunk * CHUNK_PAGES));
+        if bits == 0 {
+            (chunk, bits) = self.chunks.at_or_above(chunk + 1)?;
         }
-        None
+        Some(chunk * CHUNK_PAGES + u64::from(bits.trailing_zeros()))
     }
 
     /// The first page from `from` on that is not in the set; `limit` if there is none before it.
     fn next_absent(&self, from: u64, limit: u64) -> u64 {
         let mut at = from;
         while at < limit {
-            let Some(words) = self.chunks.get(at / CHUNK_PAGES) else {
-                break;
-            };
-            let (word, bit) = position(at % CHUNK_PAGES);
-            let absent = words.get(word).map_or(u64::MAX, |bits| !bits >> bit);
+            let bit = at % CHUNK_PAGES;
+            let absent = !self.chunks.get(at / CHUNK_PAGES).unwrap_or(0) >> bit;
             if absent != 0 {
                 at += u64::from(absent.trailing_zeros());
                 break;
             }
-            at += WORD_BITS - bit;
+            at += CHUNK_PAGES - bit;
         }
         at.min(limit)
     }
 }
 
-fn position(page_in_chunk: u64) -> (usize, u64) {
-    // A remainder of 512 divided by 64 is below 8.
-    (usize::try_from(page_in_chunk / WORD_BITS).unwrap_or(0), page_in_chunk % WORD_BITS)
-}
-
+/// The chunks that `range` touches, the last one exclusive.
 fn chunk_bounds(range: PageRange) -> (u64, u64) {
     let bytes = CHUNK_PAGES * PAGE_SIZE;
-    (range.start().0 / bytes, range.end().0.div_ceil(bytes))
+    if range.is_empty() { (0, 0) } else { (range.start().0 / bytes, range.end().0.div_ceil(bytes)) }
 }
 
-fn masks(range: PageRange) -> impl Iterator<Item = (u64, [u64; WORDS])> {
-    let (first, last) = if range.is_empty() { (0, 0) } else { chunk_bounds(range) };
-    (first..last).map(move |chunk| (chunk, mask_of(range, chunk)))
+/// The pages of `range` in `chunk`.
+fn mask_of(range: PageRange, chunk: u64) -> u64 {
+    let before = |addr: Addr| ones((addr.0 >> PAGE_SHIFT).saturating_sub(chunk * CHUNK_PAGES));
+    before(range.end()) & !before(range.start())
 }
 
-fn mask_of(range: PageRange, chunk: u64) -> [u64; WORDS] {
-    let base = chunk * CHUNK_PAGES;
-    let low = (range.start().0 >> PAGE_SHIFT).saturating_sub(base).min(CHUNK_PAGES);
-    let high = (range.end().0 >> PAGE_SHIFT).saturating_sub(base).min(CHUNK_PAGES);
-    let mut mask = [0; WORDS];
-    for (index, word) in (0_u64..).zip(&mut mask) {
-        let from = low.saturating_sub(index * WORD_BITS).min(WORD_BITS);
-        let to = high.saturating_sub(index * WORD_BITS).min(WORD_BITS);
-        *word = ones(to) & !ones(from);
-    }
-    mask
-}
-
+/// The lowest `count` bits.
 const fn ones(count: u64) -> u64 {
-    if count >= WORD_BITS { u64::MAX } else { (1 << count) - 1 }
+    if count >= CHUNK_PAGES { u64::MAX } else { (1 << count) - 1 }
 }
 
 #[cfg(test)]

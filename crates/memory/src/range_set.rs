@@ -8,7 +8,7 @@ use crate::{Addr, PageRange};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeSet {
     /// Start → end; ranges neither overlap nor touch.
-    ranges: SortedMap<Addr>,
+    ranges: SortedMap,
     pages: u64,
 }
 
@@ -34,14 +34,13 @@ impl RangeSet {
     /// Whether the page that holds `addr` is in the set.
     #[must_use]
     pub fn contains(&self, addr: Addr) -> bool {
-        self.ranges.at_or_below(addr.0).is_some_and(|(_, end)| addr < *end)
+        self.at_or_below(addr).is_some_and(|(_, end)| addr < end)
     }
 
     /// Whether every page of `range` is in the set; true for an empty range.
     #[must_use]
     pub fn covers(&self, range: PageRange) -> bool {
-        let within = |(_, end): (u64, &Addr)| range.end() <= *end;
-        range.is_empty() || self.ranges.at_or_below(range.start().0).is_some_and(within)
+        range.is_empty() || self.at_or_below(range.start()).is_some_and(|(_, end)| range.end() <= end)
     }
 
     /// Adds every page of `range`.
@@ -87,7 +86,7 @@ impl RangeSet {
         let around = self.at_or_below(range.start()).filter(|(_, end)| range.start() < *end);
         let (start, end) = match around {
             Some(around) => around,
-            None => self.ranges.at_or_above(range.start().0).map(|(start, end)| (Addr(start), *end))?,
+            None => self.ranges.at_or_above(range.start().0).map(addresses)?,
         };
         PageRange::new(start, end)?.intersection(range)
     }
@@ -104,12 +103,12 @@ impl RangeSet {
 
     /// Every maximal run of pages, in ascending order.
     pub fn runs(&self) -> impl Iterator<Item = PageRange> + '_ {
-        self.ranges.iter().filter_map(|(start, end)| PageRange::new(Addr(start), *end))
+        self.ranges.iter().filter_map(|(start, end)| PageRange::new(Addr(start), Addr(end)))
     }
 
     /// The last range that starts at or below `addr`.
     fn at_or_below(&self, addr: Addr) -> Option<(Addr, Addr)> {
-        self.ranges.at_or_below(addr.0).map(|(start, end)| (Addr(start), *end))
+        self.ranges.at_or_below(addr.0).map(addresses)
     }
 
     fn take(&mut self, start: Addr, end: Addr) {
@@ -119,7 +118,7 @@ impl RangeSet {
 
     fn put(&mut self, start: Addr, end: Addr) {
         if start < end {
-            self.ranges.insert(start.0, end);
+            self.ranges.insert(start.0, end.0);
             self.pages += pages(start, end);
         }
     }
@@ -133,6 +132,10 @@ impl FromIterator<PageRange> for RangeSet {
         }
         set
     }
+}
+
+const fn addresses((start, end): (u64, u64)) -> (Addr, Addr) {
+    (Addr(start), Addr(end))
 }
 
 const fn pages(start: Addr, end: Addr) -> u64 {

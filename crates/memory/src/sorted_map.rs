@@ -1,7 +1,7 @@
 //! A map from numbers in ascending order, for the sets of this crate.
 //!
 //! Not the standard library's B-tree: that is 12 KiB of code for each type of value, and the parasite lives in other
-//! people's programs. Two levels of sorted blocks do the same work: a change moves at most one block of entries, and
+//! people's programs. For the same reason all values are numbers. Two levels of sorted blocks do the same work: a change moves at most one block of entries, and
 //! now and then the list of blocks.
 
 use alloc::vec::Vec;
@@ -9,39 +9,32 @@ use alloc::vec::Vec;
 /// Entries of a block; a full one is split in halves.
 const BLOCK: usize = 256;
 
-/// A map from `u64` to `V`.
-#[derive(Clone, Debug)]
-pub(crate) struct SortedMap<V> {
+/// A map from `u64` to `u64`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SortedMap {
     /// Blocks in ascending order, none of them empty, each in ascending order of its keys.
-    blocks: Vec<Vec<(u64, V)>>,
+    blocks: Vec<Vec<(u64, u64)>>,
 }
 
-impl<V> SortedMap<V> {
+impl SortedMap {
     /// The empty map.
     pub(crate) const fn new() -> Self {
         Self { blocks: Vec::new() }
     }
 
     /// The value of `key`.
-    pub(crate) fn get(&self, key: u64) -> Option<&V> {
+    pub(crate) fn get(&self, key: u64) -> Option<u64> {
         self.at_or_below(key).filter(|(found, _)| *found == key).map(|(_, value)| value)
     }
 
-    /// The value of `key`, to be changed.
-    pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut V> {
-        let (block, index) = self.place(key)?;
-        let entry = self.blocks.get_mut(block)?.get_mut(index)?;
-        (entry.0 == key).then_some(&mut entry.1)
-    }
-
     /// The last entry with a key of at most `key`.
-    pub(crate) fn at_or_below(&self, key: u64) -> Option<(u64, &V)> {
+    pub(crate) fn at_or_below(&self, key: u64) -> Option<(u64, u64)> {
         let (block, index) = self.place(key)?;
-        self.blocks.get(block)?.get(index).map(|(key, value)| (*key, value))
+        self.blocks.get(block)?.get(index).copied()
     }
 
     /// The first entry with a key of at least `key`.
-    pub(crate) fn at_or_above(&self, key: u64) -> Option<(u64, &V)> {
+    pub(crate) fn at_or_above(&self, key: u64) -> Option<(u64, u64)> {
         let (block, index) = match self.place(key) {
             Some((block, index)) => {
                 let entries = self.blocks.get(block)?;
@@ -51,16 +44,16 @@ impl<V> SortedMap<V> {
             }
             None => (0, 0),
         };
-        self.blocks.get(block)?.get(index).map(|(key, value)| (*key, value))
+        self.blocks.get(block)?.get(index).copied()
     }
 
     /// Every entry, in ascending order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &V)> + '_ {
-        self.blocks.iter().flatten().map(|(key, value)| (*key, value))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.blocks.iter().flatten().copied()
     }
 
     /// Sets the value of `key`.
-    pub(crate) fn insert(&mut self, key: u64, value: V) {
+    pub(crate) fn insert(&mut self, key: u64, value: u64) {
         let (block, index) = match self.place(key) {
             Some(place) => place,
             None if self.blocks.is_empty() => {
@@ -95,26 +88,20 @@ impl<V> SortedMap<V> {
 
     /// Where the last entry with a key of at most `key` is.
     fn place(&self, key: u64) -> Option<(usize, usize)> {
-        let starts_by = |entries: &Vec<(u64, V)>| entries.first().is_some_and(|entry| entry.0 <= key);
+        let starts_by = |entries: &Vec<(u64, u64)>| entries.first().is_some_and(|entry| entry.0 <= key);
         let block = self.blocks.partition_point(starts_by).checked_sub(1)?;
         let index = self.blocks.get(block)?.partition_point(|entry| entry.0 <= key).checked_sub(1)?;
         Some((block, index))
     }
 }
 
-impl<V> Default for SortedMap<V> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<V: PartialEq> PartialEq for SortedMap<V> {
+impl PartialEq for SortedMap {
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())
     }
 }
 
-impl<V: Eq> Eq for SortedMap<V> {}
+impl Eq for SortedMap {}
 
 #[cfg(test)]
 mod tests {
@@ -144,12 +131,11 @@ mod tests {
                     theirs.remove(&key);
                 }
                 let expected = |entry: Option<(&u64, &u64)>| entry.map(|(key, value)| (*key, *value));
-                let copied = |entry: Option<(u64, &u64)>| entry.map(|(key, value)| (key, *value));
-                assert_eq!(ours.get(key), theirs.get(&key));
-                assert_eq!(copied(ours.at_or_below(key)), expected(theirs.range(..=key).next_back()));
-                assert_eq!(copied(ours.at_or_above(key)), expected(theirs.range(key..).next()));
+                assert_eq!(ours.get(key), theirs.get(&key).copied());
+                assert_eq!(ours.at_or_below(key), expected(theirs.range(..=key).next_back()));
+                assert_eq!(ours.at_or_above(key), expected(theirs.range(key..).next()));
             }
-            assert!(ours.iter().eq(theirs.iter().map(|(key, value)| (*key, value))));
+            assert!(ours.iter().eq(theirs.iter().map(|(key, value)| (*key, *value))));
         }
     }
 
@@ -157,8 +143,8 @@ mod tests {
     fn equal_content_is_equal_whatever_its_history() {
         let (mut up, mut down) = (SortedMap::new(), SortedMap::new());
         for key in 0..1000 {
-            up.insert(key, ());
-            down.insert(999 - key, ());
+            up.insert(key, key);
+            down.insert(999 - key, 999 - key);
         }
         assert_eq!(up, down);
         up.remove(500);
