@@ -13,7 +13,7 @@ use alloc::string::String;
 use core::ffi::CStr;
 
 use protocol::text;
-use sys::{Errno, file};
+use sys::{Errno, file, number};
 
 use crate::config::RECEIVER_INFO_BYTES;
 pub(crate) use receiver::Receiver;
@@ -33,13 +33,14 @@ pub(crate) struct TriggerSignal {
 /// Reads the environment; what is not set there stays as it was remembered.
 pub(crate) fn remember() {
     environment::each_variable(|name, value| {
-        let kept = match name {
-            b"POSTHASTE_RECEIVER" => RECEIVER.set(value),
-            b"POSTHASTE_SIGNAL" => SIGNAL.set(value),
-            b"POSTHASTE_LOG" => LOG.set(value),
-            _ => Ok(()),
+        let Some(name) = name.strip_prefix(b"POSTHASTE_") else { return };
+        let setting = match number::index_of(b"RECEIVER SIGNAL LOG", name) {
+            Some(0) => &RECEIVER,
+            Some(1) => &SIGNAL,
+            Some(2) => &LOG,
+            _ => return,
         };
-        if kept.is_err() {
+        if setting.set(value).is_err() {
             crate::log::log!("an environment variable of ours is too long and is ignored");
         }
     });

@@ -9,14 +9,15 @@ use core::ffi::CStr;
 
 use memory::{Addr, PageRange};
 use protocol::{FileProof, FileRecord, VdsoRecord, XsaveLayout};
-use xxhash_rust::xxh64::Xxh64;
 
+use crate::number::index_of;
 use crate::path::KernelPath;
 use crate::proc::maps::Mapping;
 use crate::status::{self, FileStatus};
+use crate::xxh64::Xxh64;
 use crate::{Errno, Fd, elf, file, own_memory};
 
-/// Bytes read at a time when a file's content is hashed.
+/// Bytes hashed at a time, whole stripes.
 const HASH_STEP: usize = 256 << 10;
 
 /// The record of the file at `path`; with `mapped`, its proof is its build id or a hash of its content,
@@ -66,21 +67,24 @@ pub fn file_proof(fd: &Fd) -> Result<FileProof, Errno> {
 pub fn content_hash(fd: &Fd) -> Result<[u8; 16], Errno> {
     let mut hashes = [Xxh64::new(0), Xxh64::new(1)];
     let mut buffer = alloc::vec![0; HASH_STEP];
-    let mut offset = 0_u64;
+    let (mut offset, mut filled) = (0_u64, 0);
     loop {
-        match file::read_at(fd, &mut buffer, offset) {
-            Ok(0) => {
-                let [first, second] = hashes.map(|hash| u128::from(hash.digest()));
-                return Ok((first << 64 | second).to_be_bytes());
+        let got = match file::read_at(fd, buffer.get_mut(filled..).unwrap_or_default(), offset) {
+            Err(Errno::EINTR) => continue,
+            other => other?,
+        };
+        filled += got;
+        offset = offset.saturating_add(got as u64);
+        let piece = buffer.get(..filled).unwrap_or_default();
+        if got == 0 {
+            let [first, second] = hashes.each_mut().map(|hash| u128::from(hash.finish(piece)));
+            return Ok((first << 64 | second).to_be_bytes());
+        }
+        if filled == HASH_STEP {
+            for hash in &mut hashes {
+                hash.take(piece);
             }
-            Ok(got) => {
-                for hash in &mut hashes {
-                    hash.update(buffer.get(..got).unwrap_or_default());
-                }
-                offset = offset.saturating_add(got as u64);
-            }
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
+            filled = 0;
         }
     }
 }
@@ -162,7 +166,7 @@ pub fn vdso_record(mappings: &[Mapping]) -> Option<VdsoRecord> {
 /// Whether the kernel made this mapping for the vDSO.
 #[must_use]
 pub fn is_vdso(mapping: &Mapping) -> bool {
-    matches!(mapping.name.as_slice(), b"[vdso]" | b"[vvar]" | b"[vvar_vclock]")
+    index_of(b"[vdso] [vvar] [vvar_vclock]", &mapping.name).is_some()
 }
 
 #[cfg(test)]

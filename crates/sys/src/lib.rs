@@ -40,6 +40,7 @@ pub mod test_child;
 pub mod thread;
 #[cfg(feature = "std")]
 pub mod uffd;
+mod xxh64;
 
 pub use errno::Errno;
 pub use fd::Fd;

@@ -25,7 +25,22 @@ fn value(digits: &[u8], radix: u32) -> Option<u64> {
 /// Line `n` of `text`, counted from 0; empty beyond the end.
 #[must_use]
 pub fn nth_line(text: &str, n: usize) -> &str {
-    text.split('\n').nth(n).unwrap_or_default()
+    let (mut start, mut before) = (0, n);
+    for (at, byte) in text.bytes().enumerate() {
+        if byte == b'\n' {
+            if before == 0 {
+                return text.get(start..at).unwrap_or_default();
+            }
+            (start, before) = (at + 1, before - 1);
+        }
+    }
+    if before == 0 { text.get(start..).unwrap_or_default() } else { "" }
+}
+
+/// Which of the words of `list` `word` is, counted from 0. A `match` would compare byte by byte.
+#[must_use]
+pub fn index_of(list: &[u8], word: &[u8]) -> Option<usize> {
+    words(list).position(|known| known == word)
 }
 
 /// Splits at the first `separator`, which belongs to neither part.

@@ -183,10 +183,15 @@ pub fn machine_has_swap() -> bool {
 /// Those of open(2) and getdents64(2).
 pub fn other_threads() -> Result<Vec<u32>, Errno> {
     let (main, own) = (thread::process_id(), thread::thread_id());
-    let mut threads = file::numeric_entries(c"/proc/self/task")?;
-    threads.retain(|tid| *tid != own);
-    let until_main = threads.iter().position(|tid| *tid == main).map_or(0, |at| at + 1);
-    threads.get_mut(..until_main).unwrap_or_default().rotate_right(usize::from(until_main > 0));
+    let tasks = file::numeric_entries(c"/proc/self/task")?;
+    let mut threads = Vec::with_capacity(tasks.len());
+    for is_main in [true, false] {
+        for tid in &tasks {
+            if *tid != own && (*tid == main) == is_main {
+                threads.push(*tid);
+            }
+        }
+    }
     Ok(threads)
 }
 

@@ -4,11 +4,14 @@ use alloc::vec::Vec;
 
 use memory::{Backing, PageRange, RangeSet, Sharing, Vma, VmaFlags, VmaName};
 use sys::identity::is_vdso;
+use sys::number::index_of;
 use sys::proc::maps::Mapping;
 use sys::proc::smaps::{self, Attributes};
 
 use super::refusal::{MappingTrait, Refusal};
 use super::tables::{Files, Objects};
+
+const HEAP_AND_STACK: &[u8] = b"[heap] [stack]";
 
 /// What stands behind a mapping, before it has an index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,10 +59,10 @@ pub(crate) fn collect(
 }
 
 fn name(mapping: &Mapping) -> VmaName {
-    match mapping.name.as_slice() {
-        b"[heap]" => VmaName::Heap,
-        b"[stack]" => VmaName::Stack,
-        _ => VmaName::Plain,
+    match index_of(HEAP_AND_STACK, &mapping.name) {
+        Some(0) => VmaName::Heap,
+        Some(_) => VmaName::Stack,
+        None => VmaName::Plain,
     }
 }
 
@@ -73,10 +76,12 @@ fn origin(mapping: &Mapping) -> Result<Origin, Refusal> {
         return refuse(MappingTrait::SystemV);
     }
     if mapping.inode == 0 {
-        return match (mapping.sharing, name) {
-            (Sharing::Private, b"" | b"[heap]" | b"[stack]") => Ok(Origin::Anonymous),
-            (Sharing::Private, _) if name.starts_with(b"[anon:") => Ok(Origin::Anonymous),
-            _ => refuse(MappingTrait::Unknown),
+        let is_ordinary =
+            name.is_empty() || name.starts_with(b"[anon:") || index_of(HEAP_AND_STACK, name).is_some();
+        return if mapping.sharing == Sharing::Private && is_ordinary {
+            Ok(Origin::Anonymous)
+        } else {
+            refuse(MappingTrait::Unknown)
         };
     }
     if name.starts_with(b"/[aio]") {

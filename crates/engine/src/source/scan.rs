@@ -8,8 +8,9 @@ use memory::{PAGE_SIZE, PageRange, RangeSet};
 /// of untouched reservation takes a few scans.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scan {
-    /// What is left, descending, so that the next range is popped.
-    rest: Vec<PageRange>,
+    /// The lazy ranges; of the one at `at` what is left.
+    ranges: Vec<PageRange>,
+    at: usize,
     piece_pages: u64,
     smallest_pages: u64,
     asked: Option<PageRange>,
@@ -21,10 +22,14 @@ pub(super) struct WrongScan;
 
 impl Scan {
     pub(super) fn new(lazy: &RangeSet, piece_bytes: u64) -> Self {
-        let mut rest: Vec<_> = lazy.runs().collect();
-        rest.reverse();
         let smallest_pages = (piece_bytes / PAGE_SIZE).max(1);
-        Self { rest, piece_pages: smallest_pages, smallest_pages, asked: None }
+        Self {
+            ranges: lazy.runs().collect(),
+            at: 0,
+            piece_pages: smallest_pages,
+            smallest_pages,
+            asked: None,
+        }
     }
 
     /// The next piece to look at, unless one is under way or none is left.
@@ -32,7 +37,7 @@ impl Scan {
         if self.asked.is_some() {
             return None;
         }
-        let (piece, _) = self.rest.last()?.split_at_pages(self.piece_pages);
+        let (piece, _) = self.ranges.get(self.at)?.split_at_pages(self.piece_pages);
         self.asked = Some(piece);
         Some(piece)
     }
@@ -43,9 +48,10 @@ impl Scan {
             scanned.start() == asked.start() && asked.covers(scanned) && !scanned.is_empty()
         };
         self.asked.take().filter(fits).ok_or(WrongScan)?;
-        let (_, behind) = self.rest.pop().ok_or(WrongScan)?.split_at_pages(scanned.pages());
-        if !behind.is_empty() {
-            self.rest.push(behind);
+        let range = self.ranges.get_mut(self.at).ok_or(WrongScan)?;
+        (_, *range) = range.split_at_pages(scanned.pages());
+        if range.is_empty() {
+            self.at += 1;
         }
         self.piece_pages = if found_data { self.smallest_pages } else { self.piece_pages.saturating_mul(4) };
         Ok(())
@@ -53,6 +59,6 @@ impl Scan {
 
     /// Whether every lazy range has been looked at.
     pub(super) fn is_complete(&self) -> bool {
-        self.rest.is_empty()
+        self.at == self.ranges.len()
     }
 }

@@ -5,13 +5,13 @@ use alloc::vec::Vec;
 use protocol::{TimerRecord, TimerTimes};
 
 use super::{ProcError, ProcFile};
-use crate::number::{decimal, field, hexadecimal, split_once};
+use crate::number::{decimal, field, hexadecimal, index_of, split_once};
 use crate::{Errno, file};
 
 const FILE: ProcFile = ProcFile::Timers;
 const LIMIT: usize = 4 << 20;
 /// `SIGEV_SIGNAL`, `SIGEV_NONE`, `SIGEV_THREAD`
-const KINDS: [&[u8]; 3] = [b"signal", b"none", b"thread"];
+const KINDS: &[u8] = b"signal none thread";
 /// `SIGEV_THREAD_ID`
 const TO_THREAD: u32 = 4;
 
@@ -48,7 +48,7 @@ fn first(text: &[u8]) -> Option<TimerRecord> {
     let (signal, value) = split_once(field(text, b"signal")?, b'/')?;
     let (kind, target) = split_once(field(text, b"notify")?, b'/')?;
     let (whom, thread) = split_once(target, b'.')?;
-    let kind = KINDS.iter().position(|known| *known == kind)?;
+    let kind = index_of(KINDS, kind)?;
     let clock = field(text, b"ClockID")?;
     Some(TimerRecord {
         id: number(field(text, b"ID")?)?,
