@@ -69,7 +69,7 @@ pub fn check_permission() -> Result<(), UffdError> {
 }
 
 impl Uffd {
-    /// Makes a userfaultfd for the calling process, with [`REQUIRED_FEATURES`]: by the system call, else by
+    /// Makes a userfaultfd for the calling process, with what [`Permission::Full`] asks for: by the system call, else by
     /// `/dev/userfaultfd`.
     ///
     /// # Errors
