@@ -52,6 +52,11 @@ impl Announcer {
                 self.bars.update(migration, *done_bytes, *total_bytes, now);
                 return;
             }
+            SessionEvent::Committed => return,
+            SessionEvent::Paused { reason } => self.note(format_args!(
+                "{label}paused: {reason}; the process waits where memory is missing until its source connects again"
+            )),
+            SessionEvent::Recovered => self.note(format_args!("{label}its source is there again")),
             SessionEvent::Resumed { pid, source_pid, downtime_us } => self.note(format_args!(
                 "{label}process {source_pid} goes on here as {pid}, it stood still for {downtime_us} us"
             )),

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use engine::OnLoss;
 use nix::sys::signal::SigSet;
 
 use crate::config::DEFAULT_PORT;
@@ -39,6 +40,25 @@ pub struct Options {
     /// Append what happens to FILE, one JSON object a line; - is standard output
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
+    /// What becomes of a process whose missing memory does not come: wait, poison, kill
+    ///
+    /// A link that is lost is waited for; the source connects again. If it does not:
+    /// wait goes on waiting, poison answers each touch of what is lost with SIGBUS,
+    /// kill ends the process.
+    #[arg(long, value_name = "WHAT", default_value = "poison", value_parser = parse_on_loss, verbatim_doc_comment)]
+    pub on_loss: OnLoss,
+    /// How long a process waits for a lost link, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u16).range(1..))]
+    pub loss_deadline: u16,
+}
+
+fn parse_on_loss(word: &str) -> Result<OnLoss, String> {
+    match word {
+        "wait" => Ok(OnLoss::Wait),
+        "poison" => Ok(OnLoss::Poison),
+        "kill" => Ok(OnLoss::Kill),
+        _ => Err("it must be wait, poison or kill".to_owned()),
+    }
 }
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 1)");
@@ -114,6 +134,9 @@ fn what_is_wrong(kind: ErrorKind, error: &clap::Error) -> String {
     };
     let (argument, value) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue));
     match kind {
+        ErrorKind::ValueValidation if argument.starts_with("--on-loss") => {
+            format!("{argument} must be wait, poison or kill, not '{value}'")
+        }
         ErrorKind::ValueValidation => format!("{argument} must be a number from 0 to 65535, not '{value}'"),
         ErrorKind::UnknownArgument if argument.starts_with('-') => format!("unknown option '{argument}'"),
         ErrorKind::UnknownArgument => format!("one port is enough, '{argument}' is too much"),

@@ -10,6 +10,8 @@ pub const GREETING_DEADLINE: Duration = Duration::from_secs(10);
 pub const MAX_UNFINISHED: usize = 256;
 /// Sessions at a time, from the third channel to the end of the migrated process.
 pub const MAX_SESSIONS: usize = 256;
+/// Migrations whose end is remembered for sources that ask later.
+pub const MAX_FATES: usize = 4096;
 /// Bytes of one event line from a session.
 pub const MAX_EVENT_BYTES: usize = 64 << 10;
 /// What a session that is told to end may still take before it is killed.

@@ -9,7 +9,7 @@ mod course;
 mod lobby;
 mod shutdown;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -17,19 +17,22 @@ use std::process::{ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use engine::OnLoss;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use protocol::MigrationId;
+use protocol::{Hello, MigrationId};
 
 use crate::announcer::Announcer;
 use crate::cli::Options;
-use crate::config::{MAX_SESSIONS, STRANGER_INTERVAL};
+use crate::config::{MAX_FATES, MAX_SESSIONS, STRANGER_INTERVAL};
 use crate::events::{DaemonEvent, SessionEvent, Whereabouts};
+use crate::inherited::Purpose;
 use crate::journal::Journal;
 use child::Session;
+pub use course::Fate;
 use course::Stage;
 use lobby::{Lobby, Outcome, Party};
 use shutdown::Shutdown;
@@ -49,11 +52,17 @@ pub struct Daemon {
     signals: SignalFd,
     lobby: Lobby,
     sessions: BTreeMap<Token, Session>,
+    /// Short-lived ones that tell a source how its migration ended.
+    tellers: BTreeMap<Token, Session>,
+    /// How migrations ended, and their sources' tokens; the latest first.
+    fates: VecDeque<(MigrationId, [u8; 16], Fate)>,
     next_token: usize,
     announcer: Announcer,
     strangers: Strangers,
     accept_again: bool,
     once: bool,
+    on_loss: OnLoss,
+    patience_s: u16,
     shutdown: Option<Shutdown>,
     verdict: Option<ExitCode>,
 }
@@ -99,11 +108,15 @@ impl Daemon {
             signals,
             lobby: Lobby::default(),
             sessions: BTreeMap::new(),
+            tellers: BTreeMap::new(),
+            fates: VecDeque::new(),
             next_token: FIRST_FREE,
             announcer,
             strangers: Strangers::default(),
             accept_again: false,
             once: options.once,
+            on_loss: options.on_loss,
+            patience_s: options.loss_deadline,
             shutdown: None,
             verdict: None,
         })
@@ -189,8 +202,11 @@ impl Daemon {
     }
 
     fn visited(&mut self, token: Token, hung_up: bool, now: Instant) {
-        let (sessions, once) = (&self.sessions, self.once);
-        let admission = |migration| may_come(sessions, once, migration);
+        let (sessions, once, fates) = (&self.sessions, self.once, &self.fates);
+        let admission = |hello: &Hello| match hello.attempt {
+            0 => may_come(sessions, once, hello.migration),
+            _ => may_come_again(sessions, fates, hello),
+        };
         match self.lobby.readable(self.poll.registry(), token, hung_up, admission) {
             Outcome::Nothing => {}
             Outcome::Stranger(peer) => self.stranger(peer, "it is not a source of this kind", now),
@@ -215,7 +231,10 @@ impl Daemon {
     }
 
     fn begin(&mut self, party: Party, now: Instant) {
-        let (migration, peer) = (party.migration, party.peer);
+        let (migration, peer) = (party.hello.migration, party.peer);
+        if party.hello.attempt > 0 {
+            return self.begin_again(party, now);
+        }
         // Another one may have come first while this one's channels were still arriving.
         if let Err(reason) = may_come(&self.sessions, self.once, migration) {
             self.announcer.daemon(Some(migration), &DaemonEvent::Refused { peer, reason });
@@ -223,7 +242,8 @@ impl Daemon {
         }
         self.announcer.daemon(Some(migration), &DaemonEvent::Connected { peer });
         let token = self.token();
-        match Session::start(self.poll.registry(), token, party) {
+        let purpose = Purpose::Receive { on_loss: self.on_loss, patience_s: self.patience_s };
+        match Session::start(self.poll.registry(), token, party, purpose) {
             Ok(session) => {
                 self.sessions.insert(token, session);
             }
@@ -232,6 +252,34 @@ impl Daemon {
                 let failed = SessionEvent::Failed { reason, process: Whereabouts::Source };
                 self.announcer.session(migration, &failed, now);
             }
+        }
+    }
+
+    /// A source has connected again: to its session, or to hear how its migration ended.
+    fn begin_again(&mut self, party: Party, now: Instant) {
+        let migration = party.hello.migration;
+        let token =
+            self.sessions.iter().find(|(_, session)| session.migration == migration).map(|(at, _)| *at);
+        if let Some(token) = token {
+            self.hear(token, now);
+        }
+        let session = token.and_then(|token| self.sessions.get_mut(&token));
+        let fate = match session {
+            Some(session) => match session.course.stage {
+                // If it has just ended, the source finds out, and comes yet again.
+                Stage::Preparing | Stage::Resumed => {
+                    let _ = session.hand_over(&party);
+                    return;
+                }
+                Stage::Settled | Stage::Over => Some(session.course.fate()),
+            },
+            None => self.fates.iter().find(|(id, ..)| *id == migration).map(|(.., fate)| *fate),
+        };
+        let Some(fate) = fate else { return };
+        let token = self.token();
+        match Session::start(self.poll.registry(), token, party, Purpose::Tell(fate)) {
+            Ok(session) => _ = self.tellers.insert(token, session),
+            Err(error) => self.announcer.note(format_args!("telling {migration} how it ended: {error}")),
         }
     }
 
@@ -263,6 +311,7 @@ impl Daemon {
 
     /// One SIGCHLD may stand for many children, so each is asked.
     fn reap(&mut self, now: Instant) {
+        self.tellers.retain(|_, teller| !matches!(teller.try_wait(), Ok(Some(_)) | Err(_)));
         let tokens: Vec<Token> = self.sessions.keys().copied().collect();
         for token in tokens {
             let status = self.sessions.get_mut(&token).map(Session::try_wait);
@@ -277,6 +326,8 @@ impl Daemon {
     fn conclude(&mut self, token: Token, status: ExitStatus, now: Instant) {
         let Some(mut session) = self.sessions.remove(&token) else { return };
         session.deregister(self.poll.registry());
+        self.fates.truncate(MAX_FATES - 1);
+        self.fates.push_front((session.migration, session.token(), session.course.fate()));
         let reason = format!("its session has ended early ({status})");
         if let Some(process) = session.course.whereabouts_if_cut_short() {
             self.announcer.session(session.migration, &SessionEvent::Failed { reason, process }, now);
@@ -304,6 +355,19 @@ fn may_come(sessions: &BTreeMap<Token, Session>, once: bool, migration: Migratio
         return Err(format!("this receiver has {MAX_SESSIONS} processes and takes no more"));
     }
     Ok(())
+}
+
+/// Whether a source may connect again, or why not.
+fn may_come_again(
+    sessions: &BTreeMap<Token, Session>,
+    fates: &VecDeque<(MigrationId, [u8; 16], Fate)>,
+    hello: &Hello,
+) -> Result<(), String> {
+    match sessions.values().find(|session| session.migration == hello.migration) {
+        Some(session) => session.may_come_again(hello),
+        None if fates.iter().any(|(id, token, _)| *id == hello.migration && *token == hello.token) => Ok(()),
+        None => Err("this receiver knows nothing of this migration".to_owned()),
+    }
 }
 
 fn listen(port: u16) -> anyhow::Result<TcpListener> {

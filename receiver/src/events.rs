@@ -5,6 +5,8 @@
 //! connected  migration, peer                      the three channels of a migration are open
 //! refused    reason, peer?, migration?            nothing was stopped; the program goes on at the source
 //! resumed    pid, source_pid, downtime_us         the process runs here
+//! paused     reason                               the link is lost; the source may connect again
+//! recovered                                       it has
 //! complete   report                               it has all its memory; source and receiver may go away
 //! failed     reason, process                      `process` says where it lives: source, here, lost, in_doubt
 //! exited     pid, exit_code | signal              the moved process has ended
@@ -18,7 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::Report;
 
-/// What a session tells the daemon; all but [`SessionEvent::Progress`] are passed on to `--events`.
+/// What a session tells the daemon; all but [`SessionEvent::Progress`] and [`SessionEvent::Committed`] are passed on to
+/// `--events`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum SessionEvent {
@@ -27,6 +30,15 @@ pub enum SessionEvent {
         /// One line for the user.
         reason: String,
     },
+    /// The source has said to run the process: from here on it never goes on there.
+    Committed,
+    /// The link to the source is lost. The process goes on as far as its memory reaches.
+    Paused {
+        /// One line for the user.
+        reason: String,
+    },
+    /// The source has connected again.
+    Recovered,
     /// The first thread has been let go here.
     Resumed {
         /// Process id here, as the daemon sees it.

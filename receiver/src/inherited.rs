@@ -4,14 +4,51 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use engine::OnLoss;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use protocol::MigrationId;
+
+use crate::daemon::Fate;
 
 /// The hidden option that turns the receiver into a session.
 pub const SESSION_OPTION: &str = "--session";
 
+/// What a session is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// To take in a process.
+    Receive {
+        /// What becomes of it when its missing pages do not come.
+        on_loss: OnLoss,
+        /// How long it waits for them, in seconds.
+        patience_s: u16,
+    },
+    /// To tell a source, which asks again, how its migration ended.
+    Tell(Fate),
+}
+
+impl Purpose {
+    fn to_argument(self) -> OsString {
+        match self {
+            Self::Receive { on_loss, patience_s } => format!("{on_loss:?}:{patience_s}").into(),
+            Self::Tell(fate) => format!("{fate:?}").into(),
+        }
+    }
+
+    fn from_argument(argument: &OsStr) -> Option<Self> {
+        let text = argument.to_str()?;
+        let fates = [Fate::Aborted, Fate::Drained, Fate::Failed];
+        let Some((on_loss, patience_s)) = text.split_once(':') else {
+            return fates.into_iter().find(|fate| format!("{fate:?}") == text).map(Self::Tell);
+        };
+        let all = [OnLoss::Wait, OnLoss::Poison, OnLoss::Kill];
+        let on_loss = all.into_iter().find(|each| format!("{each:?}") == on_loss)?;
+        Some(Self::Receive { on_loss, patience_s: patience_s.parse().ok()? })
+    }
+}
+
 /// Descriptors and identity of a session. The channels are greeted (`Hello` read, `Welcome` sent, not a byte
-/// more read), non-blocking and have `TCP_NODELAY`; all four descriptors are close-on-exec.
+/// more read), non-blocking and have `TCP_NODELAY`; all descriptors are close-on-exec.
 #[derive(Debug)]
 pub struct Inherited {
     /// Which migration this is.
@@ -22,6 +59,10 @@ pub struct Inherited {
     pub fault: OwnedFd,
     /// Channel `push`.
     pub push: OwnedFd,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The session's end of the line on which the daemon hands over channels of a source that connects again.
+    pub line: OwnedFd,
     /// Writing end of the event pipe; blocking. Its reader hangs up when the daemon ends.
     pub events: OwnedFd,
 }
@@ -33,7 +74,8 @@ impl Inherited {
     /// The `fcntl` that clears close-on-exec.
     pub fn hand_over(&self) -> io::Result<Vec<OsString>> {
         let mut arguments = vec![SESSION_OPTION.into(), self.migration.to_string().into()];
-        for fd in [&self.control, &self.fault, &self.push, &self.events] {
+        arguments.push(self.purpose.to_argument());
+        for fd in [&self.control, &self.fault, &self.push, &self.line, &self.events] {
             fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
             arguments.push(fd.as_raw_fd().to_string().into());
         }
@@ -42,13 +84,15 @@ impl Inherited {
 
     /// Reads what [`Self::hand_over`] wrote, the option itself left out; `None` if it is something else.
     pub fn take_over(arguments: &[OsString]) -> Option<Self> {
-        let [migration, fds @ ..] = arguments else { return None };
-        let [control, fault, push, events] = fds else { return None };
+        let [migration, purpose, fds @ ..] = arguments else { return None };
+        let [control, fault, push, line, events] = fds else { return None };
         Some(Self {
             migration: parse_id(migration)?,
+            purpose: Purpose::from_argument(purpose)?,
             control: claim(control)?,
             fault: claim(fault)?,
             push: claim(push)?,
+            line: claim(line)?,
             events: claim(events)?,
         })
     }

@@ -12,6 +12,7 @@ pub mod config;
 pub mod daemon;
 pub mod events;
 pub mod guardian;
+pub mod handover;
 pub mod inherited;
 pub mod journal;
 pub mod progress;

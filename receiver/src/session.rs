@@ -9,6 +9,7 @@
 //! The process is the guardian's child. Until it has all its memory it lives and dies with this session, which
 //! dies with the daemon; afterwards the session only waits for its end, to tell of it.
 
+mod answer;
 mod construction;
 mod migrant;
 mod report;
@@ -17,6 +18,7 @@ mod teller;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use engine::Config;
@@ -25,23 +27,35 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use self::migrant::Migrant;
 use self::teller::Teller;
-use crate::inherited::Inherited;
+use crate::inherited::{Inherited, Purpose};
 
 /// Runs the session whose descriptors were inherited from the daemon.
 ///
 /// # Errors
 /// What made the session end early; the daemon tells its user.
 pub fn run(inherited: Inherited) -> anyhow::Result<ExitCode> {
-    let Inherited { migration: _, control, fault, push, events } = inherited;
+    let Inherited { migration: _, purpose, control, fault, push, line, events } = inherited;
+    let (on_loss, patience_s) = match purpose {
+        Purpose::Tell(fate) => return answer::tell(fate, [control, fault, push]),
+        Purpose::Receive { on_loss, patience_s } => (on_loss, patience_s),
+    };
     raise_descriptor_limit();
-    let channels = Channels::new(stream(control), stream(fault), stream(push));
-    let mut migrant = Migrant::new(Teller::new(events));
-    let handler = FaultHandler::new(&mut migrant, channels, Config::default())
-        .context("preparing to wait for the source")?;
+    let channels = channels([control, fault, push]);
+    let recovery_deadline = Duration::from_secs(patience_s.into());
+    let config = Config { on_loss, recovery_deadline, ..Config::default() };
+    let mut migrant = Migrant::new(Teller::new(events), line);
+    let handler =
+        FaultHandler::new(&mut migrant, channels, config).context("preparing to wait for the source")?;
     let ended = handler.run();
     migrant.conclude(ended);
     migrant.follow().context("waiting for the end of the process")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Control, fault and push.
+fn channels(sockets: [OwnedFd; 3]) -> Channels {
+    let [control, fault, push] = sockets.map(stream);
+    Channels::new(control, fault, push)
 }
 
 fn stream(socket: OwnedFd) -> mio::net::TcpStream {

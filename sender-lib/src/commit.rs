@@ -11,6 +11,13 @@ pub(crate) fn never_run_here_again() {
     }
 }
 
+/// The destination has given its word that it never runs the process.
+pub(crate) fn take_back() {
+    if let Some(header) = ffi::header() {
+        header.committed.store(0, SeqCst);
+    }
+}
+
 /// Whether `Run` was not sent yet.
 pub(crate) fn may_still_run_here() -> bool {
     ffi::header().is_none_or(|header| header.committed.load(SeqCst) == 0)

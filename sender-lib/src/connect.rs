@@ -7,14 +7,71 @@ use protocol::text;
 use sys::poll::{Interest, poll};
 use sys::{Errno, Fd, clock, net};
 
+use engine::Failure;
+use page_server::Channels;
+use protocol::{Channel, Hello};
+
 use crate::config::{CONNECT_DEADLINE, LOWEST_DESCRIPTOR};
+use crate::ffi;
+use crate::log::log;
 use crate::settings::Receiver;
 
+/// The way to a receiver, for one migration.
+pub(crate) struct Route {
+    receiver: Receiver,
+    hello: Hello,
+    /// The user has been told that the connection is lost.
+    is_lost: bool,
+}
+
+impl Route {
+    pub(crate) const fn new(receiver: Receiver, hello: Hello) -> Self {
+        Self { receiver, hello, is_lost: false }
+    }
+
+    /// Opens the three channels.
+    ///
+    /// # Errors
+    /// Why not: what the receiver says, or that nobody could be asked.
+    pub(crate) fn open(&self) -> Result<Channels, Failure> {
+        let sockets = three(&self.receiver).map_err(Failure::Local)?;
+        // Later ones are opened only when the process is not to go on here if anything goes wrong.
+        if let Some(header) = ffi::header().filter(|_| self.hello.attempt == 0) {
+            sockets.iter().for_each(|socket| header.remember(socket.raw()));
+        }
+        Channels::open(sockets, &self.hello, CONNECT_DEADLINE)
+    }
+
+    /// Opens them again; tells the user when this begins, and when it has worked.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub(crate) fn open_again(&mut self, attempt: u32) -> Result<Channels, Failure> {
+        if !self.is_lost {
+            log!("the connection to ", self.receiver.name, " is lost; connecting again");
+        }
+        self.is_lost = true;
+        self.hello.attempt = attempt;
+        let channels = self.open().map_err(|failure| match failure {
+            Failure::Peer(_) => failure,
+            _ => Failure::LinkLost(Channel::Control),
+        })?;
+        log!("connected again");
+        self.is_lost = false;
+        Ok(channels)
+    }
+
+    /// A failure to open, in words for the user.
+    pub(crate) fn words(&self, failure: Failure) -> String {
+        match failure {
+            Failure::Local(words) => words,
+            _ => text!["the receiver at ", self.receiver.name, ": ", failure],
+        }
+    }
+}
+
 /// Control, fault and push, connected and non-blocking, their numbers out of the host's way.
-///
-/// # Errors
-/// Who could not be reached, and why.
-pub(crate) fn three(receiver: &Receiver) -> Result<[Fd; 3], String> {
+fn three(receiver: &Receiver) -> Result<[Fd; 3], String> {
     let unreachable = |errno: Errno| {
         let hint = if errno == Errno::ECONNREFUSED { "; no receiver listens there" } else { "" };
         text!["connecting to ", receiver.name, ": ", errno, hint]

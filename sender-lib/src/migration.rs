@@ -3,15 +3,15 @@
 use alloc::string::String;
 
 use engine::Instant;
-use page_server::{Channels, Outcome, Serving, serve};
-use protocol::{MigrationId, Piece, text};
+use page_server::{Outcome, Serving, serve};
+use protocol::{Channel, Hello, MigrationId, Piece, text};
 use sys::{clock, random, thread};
 
-use crate::config::CONNECT_DEADLINE;
+use crate::connect::Route;
 use crate::log::log;
 use crate::own_process::OwnProcess;
 use crate::state::STATE;
-use crate::{connect, dumpable, ffi, quiesce, settings};
+use crate::{dumpable, ffi, quiesce, settings};
 
 /// Exit status of a process whose program lives elsewhere.
 const MOVED: u8 = 0;
@@ -50,14 +50,11 @@ fn restore() -> bool {
 fn attempt(started: Instant) -> Result<Outcome, String> {
     dumpable::open();
     let receiver = settings::receiver()?;
-    let sockets = connect::three(&receiver)?;
-    if let Some(header) = ffi::header() {
-        sockets.iter().for_each(|socket| header.remember(socket.raw()));
-    }
-    let id = random::sixteen_bytes().map_err(|errno| text!["no random numbers: ", errno])?;
-    let channels = Channels::open(sockets, MigrationId(id), CONNECT_DEADLINE)
-        .map_err(|failure| text!["the receiver at ", receiver.name, ": ", failure])?;
-    let mut process = OwnProcess::look()?;
+    let random = || random::sixteen_bytes().map_err(|errno| text!["no random numbers: ", errno]);
+    let hello = Hello::new(MigrationId(random()?), Channel::Control).with_token(random()?);
+    let route = Route::new(receiver, hello);
+    let channels = route.open().map_err(|failure| route.words(failure))?;
+    let mut process = OwnProcess::look(route)?;
     let running = process.running();
     let config = engine::Config::default();
     Ok(serve(&mut process, Serving { channels, running, config, started }))

@@ -6,11 +6,12 @@ use alloc::vec::Vec;
 
 use engine::Failure;
 use memory::{Addr, Backing, PageRange, RangeSet, Sharing};
-use page_server::{ReadRun, SourceProcess};
+use page_server::{Channels, ReadRun, SourceProcess};
 use protocol::{DescriptionKind, FileVerdict, Manifest, Piece, Reserved, SignalAction, ThreadRecord, text};
 use sys::descriptor;
 
 use crate::capture::{self, Surroundings};
+use crate::connect::Route;
 use crate::log::log;
 use crate::own_memory::OwnMemory;
 use crate::quiesce::Parked;
@@ -19,6 +20,7 @@ use crate::{arena, commit, dumpable, ffi, quiesce, state};
 /// See the module.
 pub(crate) struct OwnProcess {
     memory: OwnMemory,
+    route: Route,
     /// What it was while it ran.
     running: Arc<Manifest>,
     verdicts: Vec<FileVerdict>,
@@ -36,11 +38,12 @@ impl OwnProcess {
     ///
     /// # Errors
     /// Why it cannot be moved, in words for the user.
-    pub(crate) fn look() -> Result<Self, String> {
+    pub(crate) fn look(route: Route) -> Result<Self, String> {
         let memory = OwnMemory::open().map_err(|errno| text!["reading the own memory: ", errno])?;
         let running = Arc::new(capture(&memory, None)?);
         Ok(Self {
             memory,
+            route,
             running,
             verdicts: Vec::new(),
             all_pages_first: false,
@@ -117,6 +120,7 @@ impl SourceProcess for OwnProcess {
     }
 
     fn release(&mut self) {
+        commit::take_back();
         // Asked again by `migration::run`, which has to know the answer.
         let _ = quiesce::release();
     }
@@ -129,6 +133,10 @@ impl SourceProcess for OwnProcess {
         for fd in self.locked.drain(..) {
             descriptor::unlock(fd);
         }
+    }
+
+    fn reconnect(&mut self, attempt: u32) -> Result<Channels, Failure> {
+        self.route.open_again(attempt)
     }
 
     fn note(&mut self, _line: &'static str) {}

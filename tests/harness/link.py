@@ -5,6 +5,8 @@ import socket
 import threading
 import time
 
+from tests.harness.waiting import until
+
 _CHUNK = 65536
 
 
@@ -12,14 +14,16 @@ class Link:
     """Listens on a free port and passes every connection on to `port`.
 
     `bytes_per_second` bounds what goes from the source to the receiver. After `cut_after` bytes in that direction
-    every connection is closed and `when_cut` is called first.
+    every connection is closed and `when_cut` is called first; with `comes_back` new connections are taken then.
     """
 
-    def __init__(self, port: int, bytes_per_second: int = 0, cut_after: int = -1, when_cut=None):
+    def __init__(self, port: int, bytes_per_second: int = 0, cut_after: int = -1, when_cut=None, comes_back=False):
         self.destination = port
         self.rate = bytes_per_second
         self.cut_after = cut_after
         self.when_cut = when_cut
+        self.comes_back = comes_back
+        self.cuts = 0
         self.forwarded = 0
         self.selector = selectors.DefaultSelector()
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -36,6 +40,12 @@ class Link:
     def cut(self) -> None:
         """Closes every connection and refuses new ones."""
         self.close()
+
+    def interrupt(self) -> None:
+        """Closes every connection; new ones are taken."""
+        before = self.cuts
+        self.wake.send(b"i")
+        until(lambda: self.cuts > before, "the link to be interrupted")
 
     def close(self) -> None:
         try:
@@ -57,12 +67,26 @@ class Link:
     def _turn(self) -> bool:
         for key, _ in self.selector.select():
             if key.fileobj is self.waker:
-                return False
+                if self.waker.recv(1) == b"x":
+                    return False
+                self._close_connections()
+                return True
             if key.fileobj is self.listener:
                 self._accept()
             elif key.fileobj.fileno() >= 0 and not self._forward(key.fileobj, *key.data):
-                return False
+                if not self.comes_back:
+                    return False
+                self._close_connections()
+                return True
         return True
+
+    def _close_connections(self) -> None:
+        for key in list(self.selector.get_map().values()):
+            if key.data:
+                self.selector.unregister(key.fileobj)
+                key.fileobj.close()
+        self.cut_after = -1
+        self.cuts += 1
 
     def _accept(self) -> None:
         near, _ = self.listener.accept()

@@ -171,10 +171,10 @@ class Moved:
 class Receiver(Process):
     """A receiver on a free port, with its events."""
 
-    def __init__(self, name, directory, environment, wrapper=(), port: int = 0, binaries=machine.BIN):
+    def __init__(self, name, directory, environment, wrapper=(), port: int = 0, binaries=machine.BIN, arguments=()):
         self.events_file = directory / f"{name}.events"
         self.events_file.touch()
-        command = [*wrapper, str(binaries / "receiver"), str(port), "--events", str(self.events_file)]
+        command = [*wrapper, str(binaries / "receiver"), str(port), "--events", str(self.events_file), *arguments]
         super().__init__(name, command, directory, environment, start_new_session=True)
         listening = until(lambda: self.find("listening"), f"{name} to listen", 10, alive=[self])
         self.port = listening["port"]

@@ -17,9 +17,9 @@ _SLOW = 20 << 20  # bytes a second
 _RESIDENT = ("--resident-mib", "48")
 
 
-def _half_moved(lab, workload: str):
+def _half_moved(lab, workload: str, *arguments: str):
     """A process that runs at a receiver while most of its memory is still at the source."""
-    receiver = lab.receiver()
+    receiver = lab.receiver(arguments=arguments)
     link = lab.link(receiver, bytes_per_second=_SLOW)
     program = lab.target(workload, *(("--interval-ms", "1", *_RESIDENT) if workload == "counter" else ()))
     program.wait_lines(3)
@@ -34,7 +34,7 @@ def _never_wrong(moved, workload: str) -> None:
 
 def source_lost(how: str, workload: str, lab) -> None:
     """The pages that are lost give SIGBUS; the receiver says so and takes the next process."""
-    receiver, link, program, moved = _half_moved(lab, workload)
+    receiver, link, program, moved = _half_moved(lab, workload, "--loss-deadline", "1")
     if how == "source killed":
         program.process.kill()
     else:
@@ -46,6 +46,30 @@ def source_lost(how: str, workload: str, lab) -> None:
     expect(ended.get("signal") == signal.SIGBUS, f"it ended with {ended}: {workloads.tail(moved)}")
     program.process.kill()
     workloads.one_move("counter", (), lab)
+
+
+def lost_and_killed(lab) -> None:
+    """With --on-loss kill the process is dead when the deadline has passed, and it has not read a wrong byte."""
+    receiver, _, program, moved = _half_moved(lab, "hash_chain", "--loss-deadline", "1", "--on-loss", "kill")
+    program.process.kill()
+    failed = until(lambda: receiver.find("failed"), "the receiver to notice", 60, alive=[receiver])
+    expect(failed["process"] == "lost", f"the event is {failed}")
+    until(lambda: _is_gone(moved.pid), "the process to be dead", 15)
+    _never_wrong(moved, "hash_chain")
+
+
+def lost_and_waiting(lab) -> None:
+    """With --on-loss wait the process stands at its missing memory, as long as that takes."""
+    receiver, _, program, moved = _half_moved(lab, "hash_chain", "--loss-deadline", "1", "--on-loss", "wait")
+    program.process.kill()
+    until(lambda: receiver.find("paused"), "the receiver to notice", 60, alive=[receiver])
+    try:
+        until(lambda: receiver.find("failed") or moved.exited(), "nothing", 4)
+    except Failure:
+        _never_wrong(moved, "hash_chain")
+        expect(not _is_gone(moved.pid), "the process is gone")
+        return
+    raise Failure(f"it did not wait: {receiver.events()[-1]}")
 
 
 def receiver_killed(whom: str, workload: str, lab) -> None:
@@ -127,6 +151,8 @@ def _checks() -> list:
         for workload in ("counter", "hash_chain", "heap_churn"):
             checks.append(Check(f"{how} in post-copy: {workload} gets SIGBUS or right bytes",
                                 partial(source_lost, how, workload)))
+    checks.append(Check("source killed with --on-loss kill: hash_chain is killed", lost_and_killed))
+    checks.append(Check("source killed with --on-loss wait: hash_chain waits", lost_and_waiting))
     for whom in ("daemon", "session"):
         for workload in ("counter", "heap_churn"):
             checks.append(Check(f"receiver's {whom} killed in post-copy: {workload} dies with it",

@@ -10,9 +10,20 @@ pub struct Config {
     /// From the park signal, or the last eager page that left, to `Ready` at the source. Default 5 s. The destination
     /// is twice as patient, so that it is the source that decides.
     pub switchover_deadline: Duration,
-    /// Without a sign of life from the other side after `Run`, or without the answer to a page request.
-    /// Default 5 min.
+    /// Without a sign of life from the other side after `Run`, or without the answer to a page request: the link
+    /// counts as lost then. Default 1 min.
     pub silence_deadline: Duration,
+    /// How long a process waits for pages behind a lost link, unless [`OnLoss::Wait`]. Default 5 min.
+    pub recovery_deadline: Duration,
+    /// What becomes of it then.
+    pub on_loss: OnLoss,
+    /// How much longer than the destination the source waits, so that it is told how it ended. Default 10 s.
+    pub recovery_grace: Duration,
+    /// From a lost link to the source's first attempt to connect again, and from one attempt to the next: twice as
+    /// long each time, up to `reconnect_delay_longest`. Default 100 ms.
+    pub reconnect_delay: Duration,
+    /// Default 2 s.
+    pub reconnect_delay_longest: Duration,
     /// Pages that one push frame carries, 1 to 64. Default 64.
     pub push_pages: u64,
     /// Push frames on their way to the socket at a time. Default 2.
@@ -45,12 +56,29 @@ pub struct Config {
     pub moves_awaited: usize,
 }
 
+/// What becomes of a process whose missing pages do not come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnLoss {
+    /// It waits for as long as it takes.
+    Wait,
+    /// It gets SIGBUS where it touches what is lost.
+    #[default]
+    Poison,
+    /// It is killed.
+    Kill,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             setup_deadline: Duration::from_secs(30),
             switchover_deadline: Duration::from_secs(5),
-            silence_deadline: Duration::from_secs(300),
+            silence_deadline: Duration::from_secs(60),
+            recovery_deadline: Duration::from_secs(300),
+            on_loss: OnLoss::default(),
+            recovery_grace: Duration::from_secs(10),
+            reconnect_delay: Duration::from_millis(100),
+            reconnect_delay_longest: Duration::from_secs(2),
             push_pages: 64,
             push_window: 2,
             prefetch_pages: 15,

@@ -5,18 +5,22 @@
 //!   └───────────────────┴──── any failure ───┴──► Aborted ◄─────────┴──────────────────────────┘             │
 //!                                                                                                       Resumed
 //!                             Completed ◄─ nothing wanted ─ Postcopy ◄───────────────────────────────────────┘
-//!                                 ▲                            │ any failure
-//!                                 └── all poisoned ─ Lost ◄────┘
+//!                                 ▲                  link lost ▼ ▲ reconnected
+//!                                 ├── nothing wanted ──────── Paused ─ deadline: killed ─► Completed
+//!                                 │                            ▼ deadline, or any other failure of `Postcopy`
+//!                                 └── all poisoned ────────── Lost
 //! ```
 //!
-//! Pre-copy will stand in `Reserved`, a paused post-copy between `Postcopy` and `Lost`.
+//! Pre-copy will stand in `Reserved`.
 
 mod action;
+mod ending;
 mod fault_table;
 mod input;
 mod page_map;
 mod phases;
 mod prefetch;
+mod recovery;
 mod space;
 mod work;
 
@@ -27,7 +31,7 @@ pub use action::DestinationAction;
 pub use input::{Content, DestinationInput, InstallOutcome, SpaceId};
 
 use crate::report::{Progress, Report};
-use crate::{Config, Failure, Instant};
+use crate::{Config, Failure, Instant, OnLoss};
 use page_map::{Desk, PageMap};
 
 /// The destination of one migration.
@@ -68,6 +72,8 @@ enum Phase {
         /// The source was lost meanwhile.
         lost: Option<Failure>,
         push_done: bool,
+        /// The source has connected again meanwhile, and has not been told what is lacking.
+        reconnected: bool,
     },
     /// The process runs; its pages follow.
     Postcopy {
@@ -75,6 +81,8 @@ enum Phase {
         /// When to ask for what the push has left out; after `PushDone`.
         leftovers: Option<Leftovers>,
     },
+    /// The process runs; what it lacks is behind a link that is lost, for this reason.
+    Paused { pages: PageMap, failure: Failure },
     /// The process runs; what it lacks will never come.
     Lost { pages: PageMap, failure: Failure },
     /// Nothing is missing, or nothing more can be done.
@@ -135,7 +143,8 @@ impl Destination {
             | Phase::Listening(_)
             | Phase::Ready(_)
             | Phase::Resuming { .. }
-            | Phase::Postcopy { .. } => self.act_on(input),
+            | Phase::Postcopy { .. }
+            | Phase::Paused { .. } => self.act_on(input),
             Phase::Lost { .. } => self.act_on_when_lost(&input),
             Phase::Completed | Phase::Aborted => {}
         }
@@ -167,6 +176,7 @@ impl Destination {
             Phase::Ready(_)
             | Phase::Resuming { .. }
             | Phase::Postcopy { .. }
+            | Phase::Paused { .. }
             | Phase::Lost { .. }
             | Phase::Completed
             | Phase::Aborted => true,
@@ -197,6 +207,24 @@ impl Destination {
         }
     }
 
+    /// Why the process waits for its source to connect again, if it does.
+    #[must_use]
+    pub const fn paused_because(&self) -> Option<&Failure> {
+        match &self.phase {
+            Phase::Paused { failure, .. } => Some(failure),
+            Phase::Setup
+            | Phase::Reserving
+            | Phase::Reserved { .. }
+            | Phase::Listening(_)
+            | Phase::Ready(_)
+            | Phase::Resuming { .. }
+            | Phase::Postcopy { .. }
+            | Phase::Lost { .. }
+            | Phase::Completed
+            | Phase::Aborted => None,
+        }
+    }
+
     /// One word for the phase, for logs.
     #[must_use]
     pub const fn phase(&self) -> &'static str {
@@ -208,6 +236,7 @@ impl Destination {
             Phase::Ready(_) => "ready",
             Phase::Resuming { .. } => "resuming",
             Phase::Postcopy { .. } => "postcopy",
+            Phase::Paused { .. } => "paused",
             Phase::Lost { .. } => "lost",
             Phase::Completed => "completed",
             Phase::Aborted => "aborted",
@@ -225,6 +254,10 @@ impl Destination {
                 Some(self.since.max(self.heard) + 2 * self.config.switchover_deadline)
             }
             Phase::Resuming { .. } | Phase::Lost { .. } | Phase::Completed | Phase::Aborted => None,
+            Phase::Paused { .. } => match self.config.on_loss {
+                OnLoss::Wait => None,
+                OnLoss::Poison | OnLoss::Kill => Some(self.since + self.config.recovery_deadline),
+            },
             Phase::Postcopy { pages, leftovers } => {
                 let since = pages.oldest_request().map_or(self.heard, |oldest| oldest.min(self.heard));
                 let silence = since + self.config.silence_deadline;
@@ -239,6 +272,7 @@ impl Destination {
             | Phase::Ready(pages)
             | Phase::Resuming { pages, .. }
             | Phase::Postcopy { pages, .. }
+            | Phase::Paused { pages, .. }
             | Phase::Lost { pages, .. } => Some(pages),
             Phase::Setup | Phase::Reserving | Phase::Reserved { .. } | Phase::Completed | Phase::Aborted => {
                 None
@@ -253,6 +287,7 @@ impl Destination {
             | Phase::Ready(pages)
             | Phase::Resuming { pages, .. }
             | Phase::Postcopy { pages, .. }
+            | Phase::Paused { pages, .. }
             | Phase::Lost { pages, .. } => pages,
             Phase::Setup | Phase::Reserving | Phase::Reserved { .. } | Phase::Completed | Phase::Aborted => {
                 return None;

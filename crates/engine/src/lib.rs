@@ -25,7 +25,7 @@ mod ranges;
 mod report;
 mod source;
 
-pub use config::Config;
+pub use config::{Config, OnLoss};
 pub use destination::{Content, Destination, DestinationAction, DestinationInput, InstallOutcome, SpaceId};
 pub use failure::Failure;
 pub use instant::Instant;

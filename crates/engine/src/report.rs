@@ -26,6 +26,8 @@ pub struct Report {
     pub fault_latency: Latency,
     /// What the program did to its mappings while pages were missing.
     pub events: EventCounts,
+    /// How often the link was lost and found again.
+    pub recoveries: u64,
     /// What could not be had.
     pub lost: LostPages,
 }
@@ -45,8 +47,10 @@ pub struct PhaseDurations {
     pub commit: Duration,
     /// From `Run` received to the threads let go.
     pub resume: Duration,
-    /// From there to the last page.
+    /// From there to the last page, while the link stood.
     pub postcopy: Duration,
+    /// Without a link.
+    pub paused: Duration,
 }
 
 /// Pages by cause and by kind; each page of the source counts once in either, when it first arrives and is wanted.

@@ -3,15 +3,22 @@
 //! ```text
 //! Setup ─Connected─► Reserving ─Reserved─► Capturing ─Captured─► Switchover ─Ready─► Committing
 //!   └────────────────────┴──── any failure ───┴──► Cancelled ◄───────┴────────────────────┤
-//!                                                                      `SendRun` handed out ▼
-//!                                                     Failed ◄─ any failure ─ Postcopy ─Drained─► Completed
+//!                                            ▲                         `SendRun` handed out ▼
+//!                     the destination aborts └──── not heard that it runs ──── Postcopy ─Drained─► Completed
+//!                                                                  link lost ▼ ▲ reconnected
+//!                                                       Failed ◄─deadline─ Paused
 //! ```
 //!
-//! Pre-copy will stand between `Reserving` and `Capturing`, a paused post-copy beside `Postcopy`.
+//! From `SendRun` until it hears `Running` the source is in doubt: only the destination knows who runs the process.
+//! It stays stopped and asks again, for as long as it takes; a destination that has promised never to run it gives
+//! it back.
+//!
+//! Pre-copy will stand between `Reserving` and `Capturing`.
 
 mod action;
 mod input;
 mod phases;
+mod recovery;
 mod scan;
 mod send_queue;
 
@@ -27,6 +34,7 @@ pub use input::SourceInput;
 
 use crate::ranges::are_ascending_runs;
 use crate::{Config, Failure, Instant};
+use recovery::Pause;
 use scan::{Scan, WrongScan};
 use send_queue::SendQueue;
 
@@ -61,6 +69,8 @@ enum Phase {
     Committing(Serving),
     /// The process lives elsewhere; its pages follow.
     Postcopy(Serving),
+    /// The same, behind a link that is lost.
+    Paused(Pause),
     /// The destination has everything.
     Completed,
     /// The process goes on here.
@@ -78,6 +88,16 @@ struct Serving {
     unsent: u32,
     page_map_done: bool,
     push_done: bool,
+    /// What the destination has said of itself, once it runs the process.
+    patience: Option<Patience>,
+    /// A new link stands, and the destination still tells what it lacks: nothing is pushed.
+    is_listing: bool,
+}
+
+/// How long the destination waits behind a lost link.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    seconds: u16,
 }
 
 impl Source {
@@ -98,18 +118,23 @@ impl Source {
     /// answer to an action that a failure has overtaken, changes nothing.
     pub fn handle(&mut self, now: Instant, input: SourceInput) {
         match &input {
-            SourceInput::Tick => {}
+            SourceInput::Tick | SourceInput::ReconnectFailed(_) => {}
             SourceInput::Connected
             | SourceInput::Reserved
             | SourceInput::Captured { .. }
             | SourceInput::CaptureFailed(_)
             | SourceInput::Ready
-            | SourceInput::Running
+            | SourceInput::Running { .. }
             | SourceInput::PageRequested(_)
             | SourceInput::Scanned { .. }
             | SourceInput::Sent(_)
             | SourceInput::Drained
-            | SourceInput::Broken(_) => self.heard = now,
+            | SourceInput::Aborted(_)
+            | SourceInput::Broken(_)
+            | SourceInput::Reconnected
+            | SourceInput::Unscanned(_)
+            | SourceInput::Listed { .. }
+            | SourceInput::ListDone => self.heard = now,
         }
         match self.phase {
             Phase::Setup => self.in_setup(now, input),
@@ -118,12 +143,13 @@ impl Source {
             Phase::Switchover(_) => self.in_switchover(now, input),
             Phase::Committing(_) => self.in_committing(now, input),
             Phase::Postcopy(_) => self.in_postcopy(now, input),
+            Phase::Paused(_) => self.in_pause(now, input),
             Phase::Completed | Phase::Cancelled | Phase::Failed => {}
         }
     }
 
     /// The next thing to do; call until `None`. `SendRun` is the point of no return: from the moment when it is
-    /// handed out, the process never runs here again.
+    /// handed out, the process never runs here again, unless the destination gives its word that it never will.
     pub fn poll_action(&mut self) -> Option<SourceAction> {
         if let Some(answer) = self.urgent.pop_front() {
             return Some(answer);
@@ -144,11 +170,12 @@ impl Source {
                 Some(self.since + self.config.switchover_deadline)
             }
             Phase::Postcopy(_) => Some(self.heard + self.config.silence_deadline),
+            Phase::Paused(ref pause) => pause.due(),
             Phase::Completed | Phase::Cancelled | Phase::Failed => None,
         }
     }
 
-    /// Whether the process may still run here: true until `Run` is handed out.
+    /// Whether the process may run here: true until `Run` is handed out, and when the destination has given it back.
     #[must_use]
     pub const fn may_still_run_here(&self) -> bool {
         match self.phase {
@@ -158,7 +185,7 @@ impl Source {
             | Phase::Switchover(_)
             | Phase::Committing(_)
             | Phase::Cancelled => true,
-            Phase::Postcopy(_) | Phase::Completed | Phase::Failed => false,
+            Phase::Postcopy(_) | Phase::Paused(_) | Phase::Completed | Phase::Failed => false,
         }
     }
 
@@ -172,6 +199,7 @@ impl Source {
             Phase::Switchover(_) => "switchover",
             Phase::Committing(_) => "committing",
             Phase::Postcopy(_) => "postcopy",
+            Phase::Paused(_) => "paused",
             Phase::Completed => "completed",
             Phase::Cancelled => "cancelled",
             Phase::Failed => "failed",
@@ -216,7 +244,7 @@ impl Source {
                 self.actions.push_back(SourceAction::SendCancel(failure.clone()));
                 self.actions.push_back(SourceAction::Release(failure));
             }
-            Phase::Postcopy(_) => {
+            Phase::Postcopy(_) | Phase::Paused(_) => {
                 self.enter(Phase::Failed, self.since);
                 self.end(Some(failure));
             }
@@ -247,6 +275,7 @@ impl Source {
             Phase::Setup
             | Phase::Reserving
             | Phase::Capturing
+            | Phase::Paused(_)
             | Phase::Completed
             | Phase::Cancelled
             | Phase::Failed => None,
@@ -309,6 +338,9 @@ impl Source {
     fn go_on(&mut self) {
         self.fill_push_window();
         let Phase::Postcopy(serving) = &mut self.phase else { return };
+        if serving.is_listing {
+            return;
+        }
         if !serving.page_map_done && serving.scan.is_complete() {
             serving.page_map_done = true;
             self.actions.push_back(SourceAction::SendPageMapDone);
@@ -325,7 +357,8 @@ impl Source {
 
     fn fill_push_window(&mut self) {
         let (window, most) = (self.config.push_window, self.config.push_pages.clamp(1, MAX_PAGES_PER_FRAME));
-        while let Some(serving) = self.serving().filter(|serving| serving.unsent < window.max(1))
+        while let Some(serving) =
+            self.serving().filter(|serving| !serving.is_listing && serving.unsent < window.max(1))
             && let Some(pages) = serving.queue.next(most)
         {
             serving.unsent += 1;

@@ -70,6 +70,18 @@ impl Channels {
         Ok(())
     }
 
+    /// Hangs up on all three: the other side learns that they are of no use any more.
+    pub(crate) fn hang_up(&mut self, registry: &Registry) {
+        for channel in Channel::ALL {
+            let line = self.get_mut(channel);
+            let stream = line.connection.stream_mut();
+            // What cannot be done to a connection that is gone need not be done.
+            let _ = registry.deregister(stream);
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+            line.end();
+        }
+    }
+
     /// Bytes received on all three, headers included.
     pub(crate) fn bytes_received(&self) -> u64 {
         Channel::ALL.map(|channel| self.get(channel).connection.bytes_received()).iter().sum()

@@ -27,6 +27,8 @@ pub enum Outcome {
     Discarded(Failure),
     /// The process runs here (or has run); with a failure, the pages that were missing then are lost.
     Completed(Option<Failure>),
+    /// The process has run here and was killed, because pages are lost.
+    Killed(Failure),
 }
 
 /// The end of a migration, with what the loop measured.
@@ -74,8 +76,11 @@ pub struct FaultHandler<'process, P> {
     pub(crate) outcome: Option<Outcome>,
     pub(crate) traffic: Traffic,
     events: Events,
+    /// What earlier channels have received.
+    received_before: u64,
     /// A connection that has ended while others may still have frames.
     lost: Option<Channel>,
+    is_paused: bool,
     watched: usize,
     notified: bool,
     next_progress: Instant,
@@ -106,7 +111,9 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             outcome: None,
             traffic: Traffic::default(),
             events: Events::with_capacity(READY_PER_WAIT),
+            received_before: 0,
             lost: None,
+            is_paused: false,
             watched: 0,
             notified: true,
             next_progress: Instant::default(),
@@ -130,7 +137,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
         }
         self.say_farewell()?;
         let outcome = result?;
-        self.traffic.received = self.channels.bytes_received();
+        self.traffic.received = self.received_before + self.channels.bytes_received();
         Ok(Ended { outcome, traffic: self.traffic, engine: self.engine })
     }
 
@@ -147,6 +154,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
                 self.take_frame();
             }
             self.settle()?;
+            self.tell_pauses();
             self.tell_progress();
         }
     }
@@ -233,10 +241,30 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
                     self.spaces.forget(SpaceId::MAIN);
                     self.inputs.push_back(DestinationInput::SpaceGone(SpaceId::MAIN));
                 }
+                Some(Notification::Reconnected(channels)) => self.take_channels(*channels)?,
                 Some(Notification::Abandoned(failure)) => return Err(HandlerError::Abandoned(failure)),
             }
         }
         Ok(())
+    }
+
+    /// New channels stand. What the old ones still hold is void.
+    fn take_channels(&mut self, mut channels: Channels) -> Result<(), HandlerError> {
+        channels.register(self.poll.registry()).map_err(HandlerError::Wait)?;
+        self.channels.hang_up(self.poll.registry());
+        self.received_before += self.channels.bytes_received();
+        self.channels = channels;
+        self.lost = None;
+        self.inputs.push_back(DestinationInput::Reconnected);
+        Ok(())
+    }
+
+    fn tell_pauses(&mut self) {
+        let paused = self.engine.paused_because().cloned();
+        if paused.is_some() != self.is_paused {
+            self.is_paused = paused.is_some();
+            self.process.measured(paused.map_or(Measurement::Recovered, Measurement::Paused));
+        }
     }
 
     fn tell_progress(&mut self) {

@@ -2,7 +2,7 @@
 
 use engine::{Content, DestinationAction, DestinationInput, Failure, InstallOutcome, SpaceId};
 use memory::{Addr, PAGE_SIZE, PageRange};
-use protocol::{Channel, Kind, Reason};
+use protocol::{Channel, Header, Kind, Reason, encode_bits};
 use sys::uffd::UffdError;
 
 use crate::channels::Channels;
@@ -22,9 +22,13 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
             DestinationAction::Map => self.map()?,
             DestinationAction::SendReady => self.signal(Kind::Ready, 0),
             DestinationAction::Resume => self.resume()?,
-            DestinationAction::SendRunning => {
-                self.signal(Kind::Running, u64::from(self.running.unwrap_or(0)));
+            DestinationAction::SendRunning { patience_s } => self.send_running(patience_s),
+            DestinationAction::Disconnect => self.channels.hang_up(self.poll.registry()),
+            DestinationAction::SendUnscanned(pages) => {
+                self.send(Channel::Control, |control| control.send_unscanned(pages));
             }
+            DestinationAction::SendList { arrived, pages } => self.send_list(arrived, &pages),
+            DestinationAction::SendListDone => self.signal(Kind::Recover, 0),
             DestinationAction::RequestPages(pages) => {
                 self.traffic.requests += 1;
                 self.send(Channel::Fault, |fault| fault.send_page_request(pages));
@@ -36,7 +40,9 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
             DestinationAction::Poison { space, at } => self.fill(space, at, Filling::Poison)?,
             DestinationAction::Finish => self.finish(),
             DestinationAction::SendDrained => self.signal(Kind::Drained, 0),
-            DestinationAction::SendAbort(failure) => self.send_abort(&failure),
+            DestinationAction::SendAbort(failure) => self.send_reason(Kind::Abort, &failure),
+            DestinationAction::SendFailed(failure) => self.send_reason(Kind::Failed, &failure),
+            DestinationAction::Kill(failure) => self.kill(failure),
             DestinationAction::Discard(failure) => self.discard(failure),
             DestinationAction::Complete(failure) => self.outcome = Some(Outcome::Completed(failure)),
         }
@@ -204,9 +210,27 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         }
     }
 
-    fn send_abort(&mut self, failure: &Failure) {
+    fn send_reason(&mut self, kind: Kind, failure: &Failure) {
         let reason = Reason { text: failure.to_string() };
-        self.send(Channel::Control, |control| control.send_message(Kind::Abort, &reason));
+        self.send(Channel::Control, |control| control.send_message(kind, &reason));
+    }
+
+    fn send_running(&mut self, patience_s: u16) {
+        let argument = u64::from(self.running.unwrap_or(0));
+        let header = Header { count: patience_s, argument, ..Header::plain(Kind::Running, 0) };
+        self.send(Channel::Control, |control| control.send(header, &[]));
+    }
+
+    fn send_list(&mut self, arrived: bool, pages: &[PageRange]) {
+        let (start, bits) = encode_bits(pages).expect("the engine keeps lists within their limit");
+        let header = Header { count: arrived.into(), argument: start.0, ..Header::plain(Kind::PageBits, 0) };
+        self.send(Channel::Control, |control| control.send(header, &bits));
+    }
+
+    fn kill(&mut self, failure: Failure) {
+        self.process.discard(&failure);
+        self.spaces.clear();
+        self.outcome = Some(Outcome::Killed(failure));
     }
 
     fn signal(&mut self, kind: Kind, argument: u64) {

@@ -7,11 +7,15 @@ use memory::PageRange;
 use protocol::{Manifest, Reserved, SourceReport};
 use sys::uffd::Uffd;
 
+use crate::Channels;
+
 /// Something that happened to the process or to who watches over it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub enum Notification {
     /// The process has ended, by itself or by a signal.
     Ended,
+    /// The source has connected again: these take the place of the channels that were lost.
+    Reconnected(Box<Channels>),
     /// Nobody waits for the outcome any more: give up at once.
     Abandoned(Failure),
 }
@@ -21,6 +25,10 @@ pub enum Notification {
 pub enum Measurement {
     /// The source's side of the report.
     Source(SourceReport),
+    /// The link is lost, for this reason; the process runs on as far as its pages reach.
+    Paused(Failure),
+    /// The link stands again.
+    Recovered,
     /// How far the migration has got; at most some ten a second.
     Progress(Progress),
 }

@@ -4,7 +4,7 @@ use alloc::string::String;
 use core::time::Duration;
 
 use engine::{Failure, Instant};
-use protocol::{Channel, Hello, MigrationId};
+use protocol::{Channel, Hello};
 use sys::Fd;
 use sys::poll::Interest;
 use transport::{Answer, Connection, ConnectionError, Expected, greet, poll_answer};
@@ -21,21 +21,23 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// Introduces three connected, non-blocking sockets as the channels of `migration`, in the order of
+    /// Introduces three connected, non-blocking sockets as the channels that `hello` names one of, in the order of
     /// [`Channel::ALL`], and waits until the destination has welcomed all of them.
     ///
     /// # Errors
     /// The destination refuses, does not answer within `timeout`, hangs up or is something else.
-    pub fn open(sockets: [Fd; 3], migration: MigrationId, timeout: Duration) -> Result<Self, Failure> {
+    pub fn open(sockets: [Fd; 3], hello: &Hello, timeout: Duration) -> Result<Self, Failure> {
         let deadline = now() + timeout;
+        let mut hello = hello.clone();
         let [control, fault, push] = sockets.map(|fd| Connection::new(Socket::new(fd), Expected::Answer));
         let mut channels = Self { control, fault, push };
         for channel in Channel::ALL {
-            greet(channels.get_mut(channel), &Hello::new(migration, channel))
-                .map_err(|error| failure_of(channel, &error))?;
+            hello.channel = channel;
+            greet(channels.get_mut(channel), &hello).map_err(|error| failure_of(channel, &error))?;
         }
         for channel in Channel::ALL {
-            channels.await_welcome(channel, &Hello::new(migration, channel), deadline)?;
+            hello.channel = channel;
+            channels.await_welcome(channel, &hello, deadline)?;
         }
         Ok(channels)
     }

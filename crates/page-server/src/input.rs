@@ -17,7 +17,7 @@ pub(crate) enum Heard {
     /// `Reserved`: the verdicts are for the process.
     Reserved(Reserved),
     /// `Running`, with the process id there.
-    Running(u64),
+    Running { pid_there: u64, patience_s: u16 },
 }
 
 /// The next frame of `connection`; `None` when there is none for now.
@@ -28,16 +28,29 @@ pub(crate) fn hear(channel: Channel, connection: &mut Connection<Socket>) -> Res
 }
 
 fn understand(header: Header, connection: &Connection<Socket>) -> Result<Heard, ConnectionError> {
+    let body = connection.frame().map(|frame| frame.body).unwrap_or_default();
     let input = match header.kind {
         Kind::Reserved => return Ok(Heard::Reserved(connection.message()?)),
-        Kind::Running => return Ok(Heard::Running(header.argument)),
+        Kind::Running => {
+            return Ok(Heard::Running { pid_there: header.argument, patience_s: header.count });
+        }
         Kind::Ready => SourceInput::Ready,
         Kind::PageRequest => SourceInput::PageRequested(header.pages()?),
         Kind::Drained => SourceInput::Drained,
         Kind::Abort | Kind::Failed => {
             let text: String = connection.message::<Reason>()?.text;
-            SourceInput::Broken(Failure::Peer(printable(&text)))
+            let failure = Failure::Peer(printable(&text));
+            if header.kind == Kind::Abort {
+                SourceInput::Aborted(failure)
+            } else {
+                SourceInput::Broken(failure)
+            }
         }
+        Kind::Unscanned => SourceInput::Unscanned(header.counted_pages(body)?),
+        Kind::PageBits => {
+            SourceInput::Listed { arrived: header.count != 0, pages: header.listed_pages(body)? }
+        }
+        Kind::Recover => SourceInput::ListDone,
         Kind::Hello
         | Kind::Welcome
         | Kind::Refused

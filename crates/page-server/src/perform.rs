@@ -30,6 +30,7 @@ impl<P: SourceProcess> Server<'_, P> {
             SourceAction::SendPushDone => self.send_signal(Kind::PushDone),
             SourceAction::SendReport => self.send_report(),
             SourceAction::SendCancel(failure) => self.send_cancel(&failure),
+            SourceAction::Reconnect => self.reconnect(),
             SourceAction::Release(failure) => self.release(failure),
             SourceAction::End(failure) => self.end(failure),
         }
@@ -86,7 +87,7 @@ impl<P: SourceProcess> Server<'_, P> {
     }
 
     fn send_report(&mut self) {
-        let report = self.measure.report(self.channels.bytes_sent());
+        let report = self.measure.report(self.bytes_before + self.channels.bytes_sent());
         self.send_control(|control| control.send_message(Kind::SourceReport, &report));
     }
 

@@ -7,6 +7,8 @@ use engine::Failure;
 use memory::PageRange;
 use protocol::{Manifest, Reserved};
 
+use crate::Channels;
+
 /// How a read of pages went: the first `pages` pages of the range are alike.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReadRun {
@@ -35,8 +37,14 @@ pub trait SourceProcess {
     fn capture(&mut self) -> Result<Arc<Manifest>, Failure>;
 
     /// The point of no return: called right before `Run` leaves. From here on the process never runs here again,
-    /// whatever happens.
+    /// unless the destination gives its word that it never will: then [`Self::release`] follows.
     fn commit(&mut self);
+
+    /// Opens new connections to the destination: the `attempt`th time that this migration does.
+    ///
+    /// # Errors
+    /// It cannot be reached ([`Failure::LinkLost`]), or knows nothing of this migration ([`Failure::Peer`]).
+    fn reconnect(&mut self, attempt: u32) -> Result<Channels, Failure>;
 
     /// Reads pages of the stopped process into `buffer`, which is `pages.len()` bytes long.
     fn read(&mut self, pages: PageRange, buffer: &mut [u8]) -> ReadRun;
@@ -44,8 +52,7 @@ pub trait SourceProcess {
     /// The maximal runs of pages in `range` that hold data, ascending; pages of which it cannot tell count as such.
     fn scan(&mut self, range: PageRange) -> Vec<PageRange>;
 
-    /// Lets every thread go on as if nothing had happened. Called at most once, never after
-    /// [`Self::commit`], also if nothing was parked.
+    /// Lets every thread go on as if nothing had happened. Called at most once, also if nothing was parked.
     fn release(&mut self);
 
     /// Takes one line for the log: a phase that has begun.

@@ -59,6 +59,11 @@ pub(crate) struct Use {
     pub(crate) unsent: u32,
 }
 
+impl Use {
+    /// A connection that stands.
+    const WHOLE: Self = Self { read: true, write: true, unsent: 0 };
+}
+
 /// One migration under way.
 pub(crate) struct Server<'process, P> {
     pub(crate) process: &'process mut P,
@@ -80,6 +85,10 @@ pub(crate) struct Server<'process, P> {
     pub(crate) buffer: Vec<u8>,
     pub(crate) measure: Measure,
     pub(crate) pid_there: u64,
+    /// How often new connections were asked for.
+    pub(crate) attempt: u32,
+    /// What earlier connections have taken.
+    pub(crate) bytes_before: u64,
     /// A connection has ended; the engine hears of it when the control connection has been read.
     lost: Option<Failure>,
     pub(crate) outcome: Option<Outcome>,
@@ -92,7 +101,7 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             process,
             engine: Source::new(config, now()),
             channels,
-            uses: [Use { read: true, write: true, unsent: 0 }; 3],
+            uses: [Use::WHOLE; 3],
             files: running.files.len(),
             answers: VecDeque::new(),
             manifest: Some(running),
@@ -102,6 +111,8 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             buffer: vec![0; BUFFER_BYTES],
             measure: Measure::new(started),
             pid_there: 0,
+            attempt: 0,
+            bytes_before: 0,
             lost: None,
             outcome: None,
         }
@@ -161,10 +172,12 @@ impl<'process, P: SourceProcess> Server<'process, P> {
     fn understood(&mut self, heard: Heard) {
         match heard {
             Heard::Input(input) => self.handle(input),
-            Heard::Running(pid_there) => {
-                self.measure.running(now());
+            Heard::Running { pid_there, patience_s } => {
+                if self.pid_there == 0 {
+                    self.measure.running(now());
+                }
                 self.pid_there = pid_there;
-                self.handle(SourceInput::Running);
+                self.handle(SourceInput::Running { patience_s });
             }
             Heard::Reserved(answer) if answer.files.len() == self.files => {
                 self.measure.reserved(now());
@@ -189,6 +202,24 @@ impl<'process, P: SourceProcess> Server<'process, P> {
         let in_use = self.use_of(channel);
         (in_use.write, in_use.unsent) = (false, 0);
         self.lost.get_or_insert(failure);
+    }
+
+    /// The engine knows that the connections are of no use; it wants new ones. Whatever was under way is over.
+    pub(crate) fn reconnect(&mut self) {
+        self.attempt += 1;
+        let answer = match self.process.reconnect(self.attempt) {
+            Ok(channels) => {
+                self.bytes_before += self.channels.bytes_sent();
+                self.channels = channels;
+                self.uses = [Use::WHOLE; 3];
+                self.pushes.clear();
+                (self.scan, self.lost) = (None, None);
+                SourceInput::Reconnected
+            }
+            Err(failure) => SourceInput::ReconnectFailed(failure),
+        };
+        self.answers.clear();
+        self.answers.push_back(answer);
     }
 
     /// Tells the engine of a lost connection, once nothing is left on the control connection that explains it.

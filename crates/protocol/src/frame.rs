@@ -1,5 +1,6 @@
 //! The frame: 16 bytes that say what follows and how long it is, checked before anything is allocated.
 
+use alloc::vec::Vec;
 use core::fmt;
 
 use memory::{Addr, PAGE_SIZE, PageRange};
@@ -61,6 +62,8 @@ const SMALL: u32 = 4 << 10;
 const MANIFEST: u32 = 8 << 20;
 const PAGE_MAP: u32 = 64 << 10;
 const PAGES: u32 = 256 << 10;
+const PAGE_BITS: u32 = 32 << 10;
+const _: () = assert!(PAGE_BITS as u64 * 8 == crate::MAX_PAGES_PER_LIST);
 
 kinds! {
     /// First frame of every connection.
@@ -105,6 +108,12 @@ kinds! {
     ZeroPages = 34, limit 8;
     /// Pages that the source cannot read: the destination answers a touch with SIGBUS.
     LostPages = 35, limit 8;
+    /// Of these pages the destination has not been told what they hold.
+    Unscanned = 36, limit 8;
+    /// Which pages have arrived, or are missing.
+    PageBits = 37, limit PAGE_BITS;
+    /// That is all that is lacking: go on.
+    Recover = 38, limit 0;
 }
 
 /// The fixed head of a frame.
@@ -204,7 +213,7 @@ impl Header {
             .ok_or_else(|| self.inconsistent())
     }
 
-    /// The pages that a [`Kind::ZeroPages`] or [`Kind::LostPages`] frame with this body names.
+    /// The pages that a [`Kind::ZeroPages`], [`Kind::LostPages`] or [`Kind::Unscanned`] frame with this body names.
     ///
     /// # Errors
     /// [`FrameError::Inconsistent`] unless they are at least one page of user space.
@@ -213,6 +222,14 @@ impl Header {
         PageRange::from_pages(Addr(self.argument), u64::from_le_bytes(count))
             .filter(|range| !range.is_empty())
             .ok_or_else(|| self.inconsistent())
+    }
+
+    /// The runs of pages that a [`Kind::PageBits`] frame with this body names.
+    ///
+    /// # Errors
+    /// [`FrameError::Inconsistent`] unless they are user pages.
+    pub fn listed_pages(self, body: &[u8]) -> Result<Vec<PageRange>, FrameError> {
+        crate::bits::decode_bits(Addr(self.argument), body).ok_or_else(|| self.inconsistent())
     }
 
     const fn inconsistent(self) -> FrameError {

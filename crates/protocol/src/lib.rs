@@ -12,7 +12,7 @@
 //!   18  Switchover     control  →    0          0               bincode Manifest
 //!   19  Ready          control  ←    0          0               –
 //!   20  Run            control  →    0          epoch           –
-//!   21  Running        control  ←    0          pid here        –
+//!   21  Running        control  ←    seconds    pid here        – (it waits so long behind a lost link, 0: for ever)
 //!   22  PageMap        control  →    0          0               bincode PageMap
 //!   23  PageMapDone    control  →    0          0               –
 //!   24  PushDone       control  →    0          0               –
@@ -21,6 +21,12 @@
 //!   27  Cancel         control  →    0          0               bincode Reason
 //!   28  Failed         control  ↔    0          0               bincode Reason
 //!   29  SourceReport   control  →    0          0               bincode SourceReport
+//!
+//!       over a new link, once the first is lost
+//!   36  Unscanned      control  ←    0          source address  u64 count of pages (nothing is known of them)
+//!   37  PageBits       control  ←    0 or 1     source address  bit n: page n is missing, or (1) has arrived
+//!   38  Recover        control  ←    0          0               – (that is all that is lacking)
+//!
 //!   32  PageRequest    fault    ←    pages      address         –
 //!   33  Pages          f, push  →    pages      source address  pages × 4096 bytes
 //!   34  ZeroPages      f, push  →    0          source address  u64 count of pages
@@ -33,6 +39,7 @@
 
 extern crate alloc;
 
+mod bits;
 mod codec;
 mod encoder;
 mod frame;
@@ -43,6 +50,7 @@ mod messages;
 pub mod sample;
 mod text;
 
+pub use bits::encode_bits;
 pub use codec::{DecodeError, decode, encode};
 pub use frame::{Channel, FRAME_HEADER_LEN, Frame, FrameError, Header, Kind};
 pub use ghost::{GhostRecord, LockRecord, PROC_VALUES, ProcValue};
@@ -53,7 +61,7 @@ pub use manifest::{
     VdsoRecord, WatchRecord, XsaveLayout,
 };
 pub use messages::{
-    FileVerdict, Hello, MAX_PAGES_PER_FRAME, MigrationId, NotAVerdict, PROTOCOL_VERSION, PageMap, Reason,
-    Reserved, SourceReport, Welcome,
+    FileVerdict, Hello, MAX_PAGES_PER_FRAME, MAX_PAGES_PER_LIST, MigrationId, NotAVerdict, PROTOCOL_VERSION,
+    PageMap, Reason, Reserved, SourceReport, Welcome,
 };
 pub use text::{Piece, Text};

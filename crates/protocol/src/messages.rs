@@ -12,6 +12,8 @@ use crate::Channel;
 pub const PROTOCOL_VERSION: u16 = 1;
 /// Pages in one `Pages` or `PageRequest` frame: 256 KiB, from where larger blocks gain nothing.
 pub const MAX_PAGES_PER_FRAME: u64 = 64;
+/// Pages from the first to the last of one `PageBits` frame: a gibibyte in 32 KiB of bits.
+pub const MAX_PAGES_PER_LIST: u64 = 1 << 18;
 
 /// Names one migration on all its channels; random, made by the source.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -36,6 +38,11 @@ pub struct Hello {
     pub migration: MigrationId,
     /// Which of its channels it is.
     pub channel: Channel,
+    /// Made by the source, and known to nobody but the two sides: who connects again proves by it that it is the same
+    /// source.
+    pub token: [u8; 16],
+    /// How often the source has connected again: 0 for a migration that begins.
+    pub attempt: u32,
 }
 
 impl Hello {
@@ -45,7 +52,21 @@ impl Hello {
     /// A greeting of this version.
     #[must_use]
     pub const fn new(migration: MigrationId, channel: Channel) -> Self {
-        Self { magic: Self::MAGIC, oldest: PROTOCOL_VERSION, newest: PROTOCOL_VERSION, migration, channel }
+        Self {
+            magic: Self::MAGIC,
+            oldest: PROTOCOL_VERSION,
+            newest: PROTOCOL_VERSION,
+            migration,
+            channel,
+            token: [0; 16],
+            attempt: 0,
+        }
+    }
+
+    /// The same with a token of the source's.
+    #[must_use]
+    pub const fn with_token(self, token: [u8; 16]) -> Self {
+        Self { token, ..self }
     }
 }
 

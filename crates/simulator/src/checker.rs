@@ -2,8 +2,8 @@
 //!
 //! | # | invariant | how |
 //! |---|---|---|
-//! | 1 | never do both sides run the process; `Run` is sent once | [`Checker::step`] after every step, [`Checker::run_sent`] |
-//! | 2 | before `Run` every failure leaves it running at the source; after it, never there again | [`Checker::step`], [`Checker::end`] |
+//! | 1 | never do both sides run the process; `Run` is sent once; who has promised `Abort` never runs it | [`Checker::step`] after every step, [`Checker::run_sent`] |
+//! | 2 | before `Run` every failure leaves it running at the source; after it, never there again without `Abort` | [`Checker::step`], [`Checker::end`] |
 //! | 3 | after `Run` every page ends present, zero or gone; none is installed twice | `Program::check_everything`, [`Checker::installed`]; nor pushed twice: [`Checker::pushed`] |
 //! | 4 | every fault is answered, or the migration ended with a reason | after each turn of the loop nobody sleeps at a page that is there (`Program::sleeps_at_present_page`); when nothing moves any more, nobody sleeps at all, and an undisturbed migration has completed ([`Checker::end`]) |
 //! | 5 | a page sent before the switchover and dirtied since is dropped | no page is sent before the process is stopped: [`Checker::page_sent`] |
@@ -40,6 +40,8 @@ pub(crate) struct Checker {
     pub(crate) source_runs: bool,
     pub(crate) destination_runs: bool,
     pub(crate) run_was_sent: bool,
+    /// The destination has given its word that it never runs the process.
+    pub(crate) abort_was_promised: bool,
     stopped: bool,
     pages_at_stop: BTreeMap<Page, Version>,
     installed: BTreeSet<(MmId, Page)>,
@@ -81,6 +83,12 @@ impl Checker {
         }
     }
 
+    /// The link is lost, and with it what was on its way.
+    pub(crate) fn link_lost(&mut self) {
+        self.pushed.clear();
+        self.in_flight.clear();
+    }
+
     /// A page is asked for.
     pub(crate) fn asked(&mut self, page: Page, most: u64) {
         if !self.in_flight.insert(page) {
@@ -117,7 +125,10 @@ impl Checker {
         if self.source_runs && self.destination_runs {
             self.violate(1, "both sides run the process");
         }
-        if self.source_runs && self.run_was_sent {
+        if self.destination_runs && self.abort_was_promised {
+            self.violate(1, "the destination runs what it has promised never to run");
+        }
+        if self.source_runs && self.run_was_sent && !self.abort_was_promised {
             self.violate(2, "the process runs at the source after Run");
         }
     }

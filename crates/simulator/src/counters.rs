@@ -41,6 +41,20 @@ counters! {
     cuts,
     /// Links that went silent, until a deadline passed.
     silences,
+    /// New links behind a lost one.
+    reconnections,
+    /// Attempts at one that failed.
+    failed_reconnections,
+    /// Processes that were given back to the source because `Run` was lost.
+    given_back,
+    /// Sources that still ask who runs the process when the world ends.
+    in_doubt,
+    /// Processes that wait for a source that will not come back.
+    waiting,
+    /// Processes killed because their source did not come back.
+    killed,
+    /// Loops that were killed and replaced.
+    takeovers,
     /// Faults sent to the reader.
     faults,
     /// Page requests.

@@ -2,6 +2,7 @@
 //! any two calls into the kernel the program may move on.
 
 mod filling;
+mod succession;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use crate::mm::{Area, Event, Mm, MmId, POISON, Page, Version, ZERO};
 use crate::planted::PlantedFault;
 use crate::settings::Disturbance;
 use crate::world::World;
+use succession::Standby;
 
 /// Messages that one turn reads from one userfaultfd.
 const MOST_MESSAGES: usize = 64;
@@ -24,13 +26,21 @@ const MOST_MESSAGES: usize = 64;
 pub(crate) struct DestinationSide {
     pub(crate) engine: Destination,
     pub(crate) finished: bool,
+    /// What the source is told that asks later.
+    pub(crate) fate: Option<ToSource>,
+    /// The link that it speaks on.
+    generation: u64,
+    /// Who goes on in its place if it is killed.
+    standby: Option<Standby>,
+    /// It has been killed: nothing that it was about to do happens.
+    dead: bool,
     /// The page frame in hand: its channel and the content of its pages.
     frame: Option<(Channel, BTreeMap<Page, Version>)>,
 }
 
 impl DestinationSide {
     pub(crate) const fn new(engine: Destination) -> Self {
-        Self { engine, finished: false, frame: None }
+        Self { engine, finished: false, fate: None, generation: 0, standby: None, dead: false, frame: None }
     }
 
     fn takes(&self, channel: Channel, impatient: bool) -> bool {
@@ -60,6 +70,10 @@ impl World {
             self.read_kernel();
         } else {
             let input = self.next_frame();
+            if input == DestinationInput::Reconnected {
+                self.destination.generation = self.generation;
+                self.checker.link_lost();
+            }
             if let DestinationInput::PagesArrived { channel: Channel::Fault, pages, .. } = input {
                 numbers(pages).for_each(|page| self.checker.answered(page));
             }
@@ -73,15 +87,35 @@ impl World {
             self.perform_at_destination(action);
         }
         self.destination.frame = None;
+        if self.destination.dead {
+            self.take_over();
+        }
         self.checker.actions(count);
-        if let Some(page) = self.program.sleeps_at_present_page() {
+        // Who takes over may not know of a page that it is there, and then asks for it before it wakes anybody.
+        if self.counters.takeovers == 0
+            && let Some(page) = self.program.sleeps_at_present_page()
+        {
             self.program.violate(4, format!("a thread sleeps at page {page:#x}, which is there"));
         }
     }
 
     fn hand_in(&mut self, input: DestinationInput) {
-        self.trace(|| format!("destination <- {input:?}"));
-        self.destination.engine.handle(Instant(self.now), input);
+        self.hand_in_all(vec![input]);
+    }
+
+    /// Hands in what one message of the kernel means.
+    fn hand_in_all(&mut self, inputs: Vec<DestinationInput>) {
+        if self.destination.dead {
+            return;
+        }
+        inputs.iter().for_each(|input| self.write_down(input));
+        if self.dies_here() {
+            return;
+        }
+        for input in inputs {
+            self.trace(|| format!("destination <- {input:?}"));
+            self.destination.engine.handle(Instant(self.now), input);
+        }
         self.program.may_be_poisoned |= self.destination.engine.phase() == "lost";
     }
 
@@ -94,6 +128,9 @@ impl World {
                     Some(Message::Fault { thread, page }) => faults.push((id, thread, page)),
                     Some(Message::Event(event)) => self.hand_in_event(id, event),
                     None => break,
+                }
+                if self.destination.dead {
+                    return;
                 }
                 self.bustle();
             }
@@ -126,15 +163,13 @@ impl World {
             }
             Event::Fork { child, kept_back, wiped } => {
                 let child = crate::destination_side::space(child);
-                self.hand_in(DestinationInput::Forked { parent: space, child });
-                for range in wiped {
-                    self.hand_in(DestinationInput::Removed { space: child, pages: pages(&range) });
-                }
-                if !self.settings.careless_at_fork {
-                    for range in kept_back {
-                        self.hand_in(DestinationInput::Unmapped { space: child, pages: pages(&range) });
-                    }
-                }
+                let lacking = if self.settings.careless_at_fork { Vec::new() } else { kept_back };
+                let wiped = wiped.into_iter().map(|range| pages(&range));
+                let wiped = wiped.map(|pages| DestinationInput::Removed { space: child, pages });
+                let lacking = lacking.into_iter().map(|range| pages(&range));
+                let lacking = lacking.map(|pages| DestinationInput::Unmapped { space: child, pages });
+                let forked = DestinationInput::Forked { parent: space, child };
+                self.hand_in_all(std::iter::once(forked).chain(wiped).chain(lacking).collect());
             }
         }
     }
@@ -166,12 +201,16 @@ impl World {
             Some(ToDestination::PageMap { scanned, data }) => DestinationInput::PageMap { scanned, data },
             Some(ToDestination::PageMapDone) => DestinationInput::PageMapDone,
             Some(ToDestination::PushDone) => DestinationInput::PushDone,
+            Some(ToDestination::Reconnected) => DestinationInput::Reconnected,
             Some(ToDestination::Cancel) => DestinationInput::Broken(Failure::Peer("cancelled".into())),
             Some(ToDestination::Closed) => DestinationInput::Broken(Failure::LinkLost(channel)),
         }
     }
 
     fn perform_at_destination(&mut self, action: DestinationAction) {
+        if self.destination.dead {
+            return;
+        }
         let control = Channel::Control;
         match action {
             DestinationAction::Reserve => self.prepare(Disturbance::Refused, DestinationInput::Reserved),
@@ -180,9 +219,20 @@ impl World {
                 self.build();
                 self.prepare(Disturbance::MapFails, DestinationInput::Mapped);
             }
-            DestinationAction::SendReady => self.tell_source(control, ToSource::Ready),
+            DestinationAction::SendReady => {
+                self.stand_by();
+                self.tell_source(control, ToSource::Ready);
+            }
             DestinationAction::Resume => self.resume(),
-            DestinationAction::SendRunning => self.tell_source(control, ToSource::Running),
+            DestinationAction::SendRunning { patience_s } => {
+                self.tell_source(control, ToSource::Running { patience_s });
+            }
+            DestinationAction::Disconnect => self.disconnect(),
+            DestinationAction::SendUnscanned(pages) => self.tell_source(control, ToSource::Unscanned(pages)),
+            DestinationAction::SendList { arrived, pages } => {
+                self.tell_source(control, ToSource::List { arrived, pages });
+            }
+            DestinationAction::SendListDone => self.tell_source(control, ToSource::ListDone),
             DestinationAction::RequestPages(pages) => {
                 self.counters.requests += 1;
                 self.checker.bounded("pages in a request", numbers(pages).count(), 64);
@@ -207,22 +257,34 @@ impl World {
                 }
             }
             DestinationAction::SendDrained => self.tell_source(control, ToSource::Drained),
-            DestinationAction::SendAbort(_) => self.tell_source(control, ToSource::Abort),
-            DestinationAction::Discard(_) => {
-                self.checker.destination_runs = false;
-                self.program.runs = false;
-                self.program.kernel = crate::kernel::Kernel::default();
-                self.end_destination();
+            DestinationAction::SendAbort(_) => {
+                self.checker.abort_was_promised = true;
+                self.tell_source(control, ToSource::Abort);
             }
+            DestinationAction::SendFailed(_) => self.tell_source(control, ToSource::Failed),
+            DestinationAction::Kill(_) => {
+                self.counters.killed += 1;
+                self.end_process(ToSource::Failed);
+            }
+            DestinationAction::Discard(_) => self.end_process(ToSource::Abort),
             DestinationAction::Complete(failure) => {
+                let fate = if failure.is_none() { ToSource::Drained } else { ToSource::Failed };
                 self.outcome = Some(failure);
-                self.end_destination();
+                self.end_destination(fate);
             }
         }
     }
 
-    fn end_destination(&mut self) {
+    fn end_process(&mut self, fate: ToSource) {
+        self.checker.destination_runs = false;
+        self.program.runs = false;
+        self.program.kernel = crate::kernel::Kernel::default();
+        self.end_destination(fate);
+    }
+
+    fn end_destination(&mut self, fate: ToSource) {
         self.destination.finished = true;
+        self.destination.fate = Some(fate);
         self.to_source.close(self.now, &mut self.random, &ToSource::Closed);
     }
 
@@ -289,6 +351,9 @@ impl World {
     }
 
     fn tell_source(&mut self, channel: Channel, message: ToSource) {
+        if self.destination.generation != self.generation {
+            return;
+        }
         self.to_source.send(self.now, &mut self.random, channel, message);
     }
 }

@@ -81,18 +81,24 @@ fn channel(random: &mut impl Choices) -> Channel {
 }
 
 fn source_input(random: &mut impl Choices) -> SourceInput {
-    match random.below(40) {
+    match random.below(41) {
         0 => SourceInput::Connected,
         1 => SourceInput::Reserved,
         2 => captured(random),
         3 => SourceInput::CaptureFailed(Failure::ProcessGone),
         4..7 => SourceInput::Ready,
-        7 => SourceInput::Running,
+        7 => SourceInput::Running { patience_s: u16::try_from(random.below(3)).unwrap_or(0) },
         8..20 => SourceInput::PageRequested(range(random)),
         20..30 => SourceInput::Scanned { scanned: range(random), data: small_ranges(random) },
-        30..37 => SourceInput::Sent(channel(random)),
+        30..32 => SourceInput::Sent(channel(random)),
+        32 => SourceInput::Reconnected,
+        33 => SourceInput::ReconnectFailed(Failure::LinkLost(channel(random))),
+        34 => SourceInput::Unscanned(range(random)),
+        35 => SourceInput::Listed { arrived: random.percent(50), pages: small_ranges(random) },
+        36 => SourceInput::ListDone,
         37 => SourceInput::Drained,
         38 => SourceInput::Broken(Failure::LinkLost(channel(random))),
+        39 => SourceInput::Aborted(Failure::ProcessGone),
         _ => SourceInput::Tick,
     }
 }
@@ -108,7 +114,7 @@ fn destination_input(random: &mut impl Choices) -> DestinationInput {
     ];
     let outcome = random.pick(&outcomes).unwrap_or(InstallOutcome::Retry);
     let content = random.pick(&[Content::Data, Content::Zero, Content::Lost]).unwrap_or(Content::Data);
-    match random.below(64) {
+    match random.below(67) {
         0 => DestinationInput::ReserveRequested,
         1 => DestinationInput::Reserved,
         2 => DestinationInput::SwitchoverRequested { eager: ranges(random), lazy: ranges(random) },
@@ -129,6 +135,8 @@ fn destination_input(random: &mut impl Choices) -> DestinationInput {
         59 => DestinationInput::Forked { parent: space, child: SpaceId(space.0 + 1) },
         60 => DestinationInput::SpaceGone(space),
         61 => DestinationInput::Broken(Failure::Deadline("nothing")),
+        62..64 => DestinationInput::Reconnected,
+        64 => DestinationInput::TakenOver,
         _ => DestinationInput::Tick,
     }
 }

@@ -13,14 +13,24 @@ use crate::random::Random;
 pub(crate) enum ToDestination {
     Reserve,
     Switchover,
-    Pages { pages: PageRange, versions: Vec<Version> },
+    Pages {
+        pages: PageRange,
+        versions: Vec<Version>,
+    },
     ZeroPages(PageRange),
     LostPages(PageRange),
-    Run { epoch: u64 },
-    PageMap { scanned: PageRange, data: Vec<PageRange> },
+    Run {
+        epoch: u64,
+    },
+    PageMap {
+        scanned: PageRange,
+        data: Vec<PageRange>,
+    },
     PageMapDone,
     PushDone,
     Cancel,
+    /// The first on a new link.
+    Reconnected,
     Closed,
 }
 
@@ -29,10 +39,14 @@ pub(crate) enum ToDestination {
 pub(crate) enum ToSource {
     Reserved,
     Ready,
-    Running,
+    Running { patience_s: u16 },
     PageRequest(PageRange),
+    Unscanned(PageRange),
+    List { arrived: bool, pages: Vec<PageRange> },
+    ListDone,
     Drained,
     Abort,
+    Failed,
     Closed,
 }
 
@@ -42,21 +56,23 @@ pub(crate) struct Link<M> {
     queues: [VecDeque<(u64, M)>; 3],
     latency_ns: u64,
     jitter_ns: u64,
-    /// Nothing more is taken.
-    cut: bool,
+    /// Nothing more is taken on these connections.
+    cut: [bool; 3],
+    /// Nothing arrives before this time.
+    opened: u64,
 }
 
 impl<M> Link<M> {
     pub(crate) fn new(latency_ns: u64, jitter_ns: u64) -> Self {
-        Self { queues: Default::default(), latency_ns, jitter_ns, cut: false }
+        Self { queues: Default::default(), latency_ns, jitter_ns, cut: [false; 3], opened: 0 }
     }
 
     pub(crate) fn send(&mut self, now: u64, random: &mut Random, channel: Channel, message: M) {
-        if self.cut {
+        if self.cut[index(channel)] {
             return;
         }
         let queue = &mut self.queues[index(channel)];
-        let earliest = queue.back().map_or(0, |(due, _)| *due);
+        let earliest = queue.back().map_or(self.opened, |(due, _)| *due);
         let due = now + self.latency_ns + random.below(self.jitter_ns + 1);
         queue.push_back((due.max(earliest), message));
     }
@@ -78,7 +94,7 @@ impl<M> Link<M> {
         for channel in Channel::ALL {
             self.send(now, random, channel, closing.clone());
         }
-        self.cut = true;
+        self.cut = [true; 3];
     }
 
     /// Ends all connections. What is on its way is lost from a random place on; then comes `closing`, or silence.
@@ -86,7 +102,18 @@ impl<M> Link<M> {
     where
         M: Clone,
     {
-        for queue in &mut self.queues {
+        for channel in Channel::ALL {
+            self.cut_one(channel, now, random, closing);
+        }
+    }
+
+    /// Ends one of the connections, and leaves the others as they are.
+    pub(crate) fn cut_one(&mut self, channel: Channel, now: u64, random: &mut Random, closing: Option<&M>)
+    where
+        M: Clone,
+    {
+        if !self.cut[index(channel)] {
+            let queue = &mut self.queues[index(channel)];
             let kept = random.below(queue.len() as u64 + 1);
             queue.truncate(usize::try_from(kept).unwrap_or(0));
             let earliest = queue.back().map_or(now, |(due, _)| *due);
@@ -94,7 +121,23 @@ impl<M> Link<M> {
                 queue.push_back((earliest + random.below(self.jitter_ns + 1), message));
             }
         }
-        self.cut = true;
+        self.cut[index(channel)] = true;
+    }
+
+    /// The reader hangs up: nothing arrives any more.
+    pub(crate) fn hang_up(&mut self) {
+        self.queues = Default::default();
+        self.cut = [true; 3];
+    }
+
+    /// Begins anew with nothing on its way. The first message, on the control connection, comes before all others.
+    pub(crate) fn open(&mut self, now: u64, random: &mut Random, first: Option<M>) {
+        self.queues = Default::default();
+        self.cut = [false; 3];
+        if let Some(first) = first {
+            self.send(now, random, Channel::Control, first);
+        }
+        self.opened = self.due(Channel::Control).unwrap_or(now);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Five faults that a careless loop or engine could have, to be planted on purpose: a simulator that does not
+//! Seven faults that a careless loop or engine could have, to be planted on purpose: a simulator that does not
 //! find them would find nothing.
 
 use std::str::FromStr;
@@ -16,16 +16,22 @@ pub enum PlantedFault {
     ReleasedAfterRun,
     /// A thread that waits for a page on its way is forgotten when the page comes by the push channel.
     WaiterForgotten,
+    /// A destination that cannot be reached in doubt is taken for one that has promised never to run the process.
+    DoubtTakenForAbort,
+    /// Events that a dead loop had read are not told to its successor.
+    EventsDieWithTheLoop,
 }
 
 impl PlantedFault {
-    /// All five.
-    pub const ALL: [Self; 5] = [
+    /// All of them.
+    pub const ALL: [Self; 7] = [
         Self::RemapIgnored,
         Self::DroppedPageReinstalled,
         Self::ReadyTooEarly,
         Self::ReleasedAfterRun,
         Self::WaiterForgotten,
+        Self::DoubtTakenForAbort,
+        Self::EventsDieWithTheLoop,
     ];
 }
 

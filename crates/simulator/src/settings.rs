@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::Config;
+use engine::{Config, OnLoss};
 use memory::PAGE_SIZE;
 
 use crate::random::Random;
@@ -23,6 +23,17 @@ pub(crate) enum Disturbance {
     Cut {
         at: u32,
         silent: bool,
+    },
+    /// Connections end now and then, one or all, with a word or in silence, and the source can open new ones.
+    Interruptions {
+        /// In which this may happen: so many steps from the beginning.
+        steps: u32,
+        /// How likely it is in each of them, in a thousandth.
+        permille: u64,
+    },
+    /// The loop that serves the memory is killed now and then, and another one goes on in its place.
+    PagerDies {
+        permille: u64,
     },
     /// The source's process dies.
     SourceCrash {
@@ -56,7 +67,12 @@ impl Settings {
     pub(crate) fn new(random: &mut Random) -> Self {
         let at = u32::try_from(random.below(400)).unwrap_or(0);
         let disturbance = match random.below(100) {
-            0..=54 => Disturbance::None,
+            0..=29 => Disturbance::None,
+            30..=44 => Disturbance::Interruptions {
+                steps: u32::try_from(random.between(100, 2000)).unwrap_or(0),
+                permille: random.between(2, 40),
+            },
+            45..=54 => Disturbance::PagerDies { permille: random.between(1, 20) },
             55..=57 => Disturbance::Refused,
             58..=60 => Disturbance::CaptureFails,
             61..=63 => Disturbance::MapFails,
@@ -92,6 +108,11 @@ fn config(random: &mut Random) -> Config {
         zero_fill_pages: random.between(1, 16),
         poison_pages: if random.percent(30) { random.below(50) } else { u64::MAX },
         leftover_delay: Duration::from_micros(random.between(1, 2000)),
+        on_loss: match random.below(10) {
+            0..=6 => OnLoss::Poison,
+            7..=8 => OnLoss::Kill,
+            _ => OnLoss::Wait,
+        },
         ..Config::default()
     }
 }

@@ -12,6 +12,9 @@ use crate::planted::PlantedFault;
 use crate::settings::Disturbance;
 use crate::world::World;
 
+/// A source that has not got through so often in a row is left alone: it asks for as long as it takes.
+const PATIENCE_ATTEMPTS: u32 = 400;
+
 /// The source with its process.
 #[derive(Clone, Debug)]
 pub(crate) struct SourceSide {
@@ -24,6 +27,8 @@ pub(crate) struct SourceSide {
     /// Its own answers, when they are due.
     pub(crate) answers: VecDeque<(u64, SourceInput)>,
     pub(crate) finished: bool,
+    /// To connect again, in a row.
+    pub(crate) failed_attempts: u32,
     unsent: u32,
 }
 
@@ -37,6 +42,7 @@ impl SourceSide {
             lazy: Vec::new(),
             answers: VecDeque::new(),
             finished: false,
+            failed_attempts: 0,
             unsent: 0,
         }
     }
@@ -82,10 +88,14 @@ impl World {
         match self.to_source.receive(channel) {
             Some(ToSource::Reserved) => SourceInput::Reserved,
             Some(ToSource::Ready) => SourceInput::Ready,
-            Some(ToSource::Running) => SourceInput::Running,
+            Some(ToSource::Running { patience_s }) => SourceInput::Running { patience_s },
+            Some(ToSource::Unscanned(pages)) => SourceInput::Unscanned(pages),
+            Some(ToSource::List { arrived, pages }) => SourceInput::Listed { arrived, pages },
+            Some(ToSource::ListDone) => SourceInput::ListDone,
             Some(ToSource::PageRequest(pages)) => SourceInput::PageRequested(pages),
             Some(ToSource::Drained) => SourceInput::Drained,
-            Some(ToSource::Abort) => SourceInput::Broken(Failure::Peer("aborted".into())),
+            Some(ToSource::Abort) => SourceInput::Aborted(Failure::Peer("aborted".into())),
+            Some(ToSource::Failed) => SourceInput::Broken(Failure::Peer("failed".into())),
             Some(ToSource::Closed) => SourceInput::Broken(Failure::LinkLost(channel)),
             None => SourceInput::Tick,
         }
@@ -114,7 +124,9 @@ impl World {
             SourceAction::SendPushDone => self.tell_destination(control, ToDestination::PushDone),
             SourceAction::SendReport => {}
             SourceAction::SendCancel(_) => self.tell_destination(control, ToDestination::Cancel),
+            SourceAction::Reconnect => self.reconnect(),
             SourceAction::Release(_) => {
+                self.counters.given_back += u64::from(self.checker.run_was_sent);
                 self.checker.released(&self.source.pages);
                 self.end_source();
             }
@@ -125,6 +137,39 @@ impl World {
                 self.end_source();
             }
         }
+    }
+
+    /// New connections to the same destination, or not: what the old ones had on their way is lost.
+    fn reconnect(&mut self) {
+        self.source.answers.clear();
+        self.source.unsent = 0;
+        self.checker.link_lost();
+        self.to_destination.close(self.now, &mut self.random, &ToDestination::Closed);
+        self.to_source.hang_up();
+        let failed = self.link_is_gone || self.destination_crashed || self.random.percent(30);
+        let now = self.now;
+        if failed {
+            self.counters.failed_reconnections += 1;
+            self.source.failed_attempts += 1;
+            let failure = Failure::LinkLost(Channel::Control);
+            if self.planted == Some(PlantedFault::DoubtTakenForAbort) {
+                self.source.answers.push_back((now, SourceInput::Reconnected));
+                self.source.answers.push_back((now, SourceInput::Aborted(failure)));
+            } else if self.source.failed_attempts > PATIENCE_ATTEMPTS {
+                self.counters.in_doubt += 1;
+                self.source.finished = true;
+            } else {
+                self.answer_source(SourceInput::ReconnectFailed(failure));
+            }
+            return;
+        }
+        self.counters.reconnections += 1;
+        self.source.failed_attempts = 0;
+        self.generation += 1;
+        let fate = self.destination.fate.clone();
+        self.to_source.open(now, &mut self.random, fate);
+        self.to_destination.open(now, &mut self.random, Some(ToDestination::Reconnected));
+        self.source.answers.push_back((now, SourceInput::Reconnected));
     }
 
     fn end_source(&mut self) {

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use engine::{Destination, Failure, Instant, Source, SourceInput};
 use memory::{Addr, PAGE_SIZE, PageRange};
+use protocol::Channel;
 
 use crate::checker::{Checker, Violation};
 use crate::counters::Counters;
@@ -42,8 +43,12 @@ pub(crate) struct World {
     /// How the destination ended, if it did.
     pub(crate) outcome: Option<Option<Failure>>,
     trace: Option<Vec<String>>,
+    /// Counts the links; the destination speaks on one of them.
+    pub(crate) generation: u64,
+    /// No new link will stand.
+    pub(crate) link_is_gone: bool,
     source_crashed: bool,
-    destination_crashed: bool,
+    pub(crate) destination_crashed: bool,
     next_version: Version,
 }
 
@@ -66,6 +71,8 @@ impl World {
             files: Vec::new(),
             outcome: None,
             trace: traced.then(Vec::new),
+            generation: 0,
+            link_is_gone: false,
             source_crashed: false,
             destination_crashed: false,
             next_version: 1,
@@ -153,14 +160,22 @@ impl World {
         let (now, random) = (self.now, &mut self.random);
         match self.settings.disturbance {
             Disturbance::Cut { at, silent } if u64::from(at) == steps => {
+                self.link_is_gone = true;
                 self.to_source.cut(now, random, (!silent).then_some(&ToSource::Closed));
                 self.to_destination.cut(now, random, (!silent).then_some(&ToDestination::Closed));
                 self.counters.cuts += u64::from(!silent);
                 self.counters.silences += u64::from(silent);
                 self.trace(|| String::from("the link is cut"));
             }
+            Disturbance::Interruptions { steps: last, permille } if steps < u64::from(last) => {
+                let rarely = if self.checker.run_was_sent { 1000 } else { 20_000 };
+                if random.below(rarely) < permille {
+                    self.interrupt();
+                }
+            }
             Disturbance::SourceCrash { at } if u64::from(at) == steps && !self.source.finished => {
                 self.source_crashed = true;
+                self.link_is_gone = true;
                 self.checker.source_runs = false;
                 self.to_destination.cut(now, random, Some(&ToDestination::Closed));
                 self.trace(|| String::from("the source is killed"));
@@ -179,14 +194,39 @@ impl World {
             | Disturbance::MapFails
             | Disturbance::ResumeFails
             | Disturbance::Cut { .. }
+            | Disturbance::Interruptions { .. }
+            | Disturbance::PagerDies { .. }
             | Disturbance::SourceCrash { .. }
             | Disturbance::DestinationCrash { .. } => {}
         }
     }
 
+    /// The link ends: one connection or all, told to both sides, to one or to none.
+    fn interrupt(&mut self) {
+        let (now, random) = (self.now, &mut self.random);
+        let told = |random: &mut Random| random.percent(85);
+        let (to_source, to_destination) = (told(random), told(random));
+        let (closed_here, closed_there) = (ToSource::Closed, ToDestination::Closed);
+        let closing = (to_source.then_some(&closed_here), to_destination.then_some(&closed_there));
+        if random.percent(40)
+            && let Some(channel) = random.pick(&Channel::ALL)
+        {
+            self.to_source.cut_one(channel, now, random, closing.0);
+            self.to_destination.cut_one(channel, now, random, closing.1);
+        } else {
+            self.to_source.cut(now, random, closing.0);
+            self.to_destination.cut(now, random, closing.1);
+        }
+        self.counters.cuts += 1;
+        self.trace(|| String::from("the link is interrupted"));
+    }
+
     fn check_end(&mut self) {
         let asleep = self.program.sleepers();
-        let sleepers = if self.destination_crashed || !self.program.runs { 0 } else { asleep };
+        let waits = self.destination.engine.phase() == "paused" && self.link_is_gone;
+        self.counters.waiting += u64::from(waits);
+        let is_served = self.program.runs && !self.destination_crashed && !waits;
+        let sleepers = if is_served { asleep } else { 0 };
         self.checker.end(self.source_crashed, sleepers);
         match &self.outcome {
             Some(None) => self.counters.completed += 1,
@@ -194,7 +234,9 @@ impl World {
             None => {
                 self.counters.cancelled += u64::from(!self.checker.run_was_sent);
                 self.counters.poisoned_on_touch += u64::from(self.destination.engine.phase() == "lost");
-                if self.settings.disturbance == Disturbance::None {
+                let harmless =
+                    matches!(self.settings.disturbance, Disturbance::None | Disturbance::PagerDies { .. });
+                if harmless {
                     self.checker.violate(4, "an undisturbed migration did not complete");
                 }
             }

@@ -186,6 +186,15 @@ impl<S: Stream> Connection<S> {
         self.inbox.capacity()
     }
 
+    /// Sends `Unscanned` for any number of pages.
+    ///
+    /// # Errors
+    /// As for [`Self::send`].
+    pub fn send_unscanned(&mut self, pages: PageRange) -> Result<(), ConnectionError> {
+        let header = Header { argument: pages.start().0, ..Header::plain(Kind::Unscanned, 0) };
+        self.send(header, &pages.pages().to_le_bytes())
+    }
+
     fn enqueue_counted(&mut self, kind: Kind, pages: PageRange) -> Result<(), ConnectionError> {
         let header = Header { argument: pages.start().0, ..Header::plain(kind, 0) };
         self.enqueue(header, &pages.pages().to_le_bytes())

@@ -32,9 +32,14 @@ impl Expected {
             | Kind::PushDone
             | Kind::Cancel
             | Kind::SourceReport => self == control_from_source,
-            Kind::Reserved | Kind::Ready | Kind::Running | Kind::Drained | Kind::Abort => {
-                self == control_from_destination
-            }
+            Kind::Reserved
+            | Kind::Ready
+            | Kind::Running
+            | Kind::Drained
+            | Kind::Abort
+            | Kind::Unscanned
+            | Kind::PageBits
+            | Kind::Recover => self == control_from_destination,
             Kind::Failed => self == control_from_source || self == control_from_destination,
             Kind::PageRequest => self == Self::FromDestination(Channel::Fault),
             Kind::Pages | Kind::ZeroPages | Kind::LostPages => {

@@ -9,13 +9,14 @@ use mio::unix::pipe::Receiver;
 use mio::{Interest, Registry, Token};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use protocol::MigrationId;
+use protocol::{Hello, MigrationId};
 
 use super::course::Course;
 use super::lobby::Party;
 use crate::config::MAX_EVENT_BYTES;
 use crate::events::SessionEvent;
-use crate::inherited::Inherited;
+use crate::handover;
+use crate::inherited::{Inherited, Purpose};
 
 /// One session.
 #[derive(Debug)]
@@ -28,7 +29,13 @@ pub(super) struct Session {
     program: Option<OwnedFd>,
     child: Child,
     pipe: Receiver,
-    line: Vec<u8>,
+    text: Vec<u8>,
+    /// Proves that a source that connects again is the same.
+    token: [u8; 16],
+    /// How often it has.
+    attempt: u32,
+    /// Where its new channels go.
+    line: OwnedFd,
 }
 
 impl Session {
@@ -36,10 +43,18 @@ impl Session {
     ///
     /// # Errors
     /// Making the pipe or the process; the channels are closed then.
-    pub(super) fn start(registry: &Registry, token: Token, party: Party) -> io::Result<Self> {
-        let Party { migration, control, fault, push, peer: _ } = party;
+    pub(super) fn start(
+        registry: &Registry,
+        token: Token,
+        party: Party,
+        purpose: Purpose,
+    ) -> io::Result<Self> {
+        let Party { hello, channels: [control, fault, push], peer: _ } = party;
+        let migration = hello.migration;
         let (reader, writer) = io::pipe()?;
-        let inherited = Inherited { migration, control, fault, push, events: OwnedFd::from(writer) };
+        let (ours, line) = handover::line()?;
+        let events = OwnedFd::from(writer);
+        let inherited = Inherited { migration, control, fault, push, purpose, line, events };
         let mut pipe = Receiver::from(OwnedFd::from(reader));
         pipe.set_nonblocking(true)?;
         // The running program itself: its file may have been replaced by another build since.
@@ -51,7 +66,32 @@ impl Session {
             .spawn()?;
         drop(inherited);
         registry.register(&mut pipe, token, Interest::READABLE)?;
-        Ok(Self { migration, course: Course::default(), program: None, child, pipe, line: Vec::new() })
+        let course = Course::default();
+        let (token, attempt, text, line) = (hello.token, hello.attempt, Vec::new(), ours);
+        Ok(Self { migration, course, program: None, child, pipe, text, token, attempt, line })
+    }
+
+    /// Whether this source, which connects again, is the one of this session; or why not.
+    pub(super) fn may_come_again(&self, hello: &Hello) -> Result<(), String> {
+        if hello.token != self.token {
+            return Err("it is not the source of this migration".to_owned());
+        }
+        if hello.attempt <= self.attempt { Err("it has connected again already".to_owned()) } else { Ok(()) }
+    }
+
+    /// Gives the session the channels of its source, which has connected again.
+    ///
+    /// # Errors
+    /// The session has ended.
+    pub(super) fn hand_over(&mut self, party: &Party) -> io::Result<()> {
+        self.attempt = party.hello.attempt;
+        let [control, fault, push] = &party.channels;
+        handover::send(self.line.as_fd(), [control.as_fd(), fault.as_fd(), push.as_fd()])
+    }
+
+    /// The source's token, by which it may ask later how it ended.
+    pub(super) const fn token(&self) -> [u8; 16] {
+        self.token
     }
 
     /// The next event that the session has written, or `None` until there is more to read.
@@ -60,22 +100,22 @@ impl Session {
     /// Bytes that are not an event, or a line without end.
     pub(super) fn next_event(&mut self) -> io::Result<Option<SessionEvent>> {
         loop {
-            if let Some(end) = self.line.iter().position(|&byte| byte == b'\n') {
-                let line: Vec<u8> = self.line.drain(..=end).collect();
+            if let Some(end) = self.text.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = self.text.drain(..=end).collect();
                 let event = serde_json::from_slice(&line)?;
                 if self.advance(&event) {
                     return Ok(Some(event));
                 }
                 continue;
             }
-            if self.line.len() >= MAX_EVENT_BYTES {
-                self.line.clear();
+            if self.text.len() >= MAX_EVENT_BYTES {
+                self.text.clear();
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "an event line is too long"));
             }
             let mut buffer = [0; 4096];
             match self.pipe.read(&mut buffer) {
                 Ok(0) => return Ok(None),
-                Ok(len) => self.line.extend(buffer.iter().take(len)),
+                Ok(len) => self.text.extend(buffer.iter().take(len)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

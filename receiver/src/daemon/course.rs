@@ -22,8 +22,21 @@ pub(super) struct Course {
     pub(super) stage: Stage,
     /// Process id here of the process, from the moment it runs here.
     pub(super) program: Option<u32>,
+    /// The source has said to run it: it goes on there no more.
+    committed: bool,
     failed: bool,
     exited: bool,
+}
+
+/// How a migration ended, for a source that has not heard it and asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// The process has never run here and never will.
+    Aborted,
+    /// It needs nothing more from its source.
+    Drained,
+    /// It is lost, in part or whole.
+    Failed,
 }
 
 impl Course {
@@ -33,7 +46,8 @@ impl Course {
             SessionEvent::Refused { .. } | SessionEvent::Failed { .. } if self.stage == Stage::Over => {
                 return false;
             }
-            SessionEvent::Progress { .. } => {}
+            SessionEvent::Progress { .. } | SessionEvent::Paused { .. } | SessionEvent::Recovered => {}
+            SessionEvent::Committed => self.committed = true,
             SessionEvent::Resumed { pid, .. } => {
                 self.program = Some(*pid);
                 self.stage = Stage::Resumed;
@@ -69,6 +83,15 @@ impl Course {
             Stage::Preparing => Some(Whereabouts::Source),
             Stage::Resumed => Some(Whereabouts::Lost),
             Stage::Settled | Stage::Over => None,
+        }
+    }
+
+    /// What a source is told that connects again when its session has nothing more to do with it.
+    pub(super) const fn fate(&self) -> Fate {
+        match (self.committed, self.failed) {
+            (false, _) => Fate::Aborted,
+            (true, true) => Fate::Failed,
+            (true, false) => Fate::Drained,
         }
     }
 

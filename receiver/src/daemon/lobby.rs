@@ -28,22 +28,18 @@ struct Visitor {
     peer: SocketAddr,
     deadline: Instant,
     /// Once welcomed; the other channels of its migration are still to come.
-    waiting: Option<(MigrationId, Channel)>,
+    waiting: Option<Hello>,
 }
 
 /// The three channels of a migration, greeted.
 #[derive(Debug)]
 pub(super) struct Party {
-    /// Which migration.
-    pub(super) migration: MigrationId,
-    /// Where the control channel comes from.
+    /// What the control channel said.
+    pub(super) hello: Hello,
+    /// Where it comes from.
     pub(super) peer: SocketAddr,
-    /// Channel `control`.
-    pub(super) control: OwnedFd,
-    /// Channel `fault`.
-    pub(super) fault: OwnedFd,
-    /// Channel `push`.
-    pub(super) push: OwnedFd,
+    /// Control, fault, push.
+    pub(super) channels: [OwnedFd; 3],
 }
 
 /// What a visitor's bytes have led to.
@@ -110,7 +106,7 @@ impl Lobby {
         registry: &Registry,
         token: Token,
         hung_up: bool,
-        admission: impl FnOnce(MigrationId) -> Result<(), String>,
+        admission: impl FnOnce(&Hello) -> Result<(), String>,
     ) -> Outcome {
         let Some(visitor) = self.visitors.get_mut(&token) else { return Outcome::Nothing };
         let peer = visitor.peer;
@@ -138,31 +134,31 @@ impl Lobby {
     fn judge(
         &self,
         hello: &Hello,
-        admission: impl FnOnce(MigrationId) -> Result<(), String>,
+        admission: impl FnOnce(&Hello) -> Result<(), String>,
     ) -> Result<(), String> {
-        let Hello { oldest, newest, migration, channel, .. } = *hello;
+        let Hello { oldest, newest, channel, .. } = *hello;
         if transport::negotiate(oldest, newest).is_none() {
             return Err(format!(
                 "this receiver speaks version {PROTOCOL_VERSION} of the protocol and the source {oldest} to \
                  {newest}: install the same release on both sides"
             ));
         }
-        if self.find(migration, channel).is_some() {
+        if self.find(hello, channel).is_some() {
             return Err(format!("it has a {channel} channel already"));
         }
-        admission(migration)
+        admission(hello)
     }
 
     fn welcome(&mut self, registry: &Registry, token: Token, hello: &Hello) -> Outcome {
         let Some(visitor) = self.visitors.get_mut(&token) else { return Outcome::Nothing };
-        visitor.waiting = Some((hello.migration, hello.channel));
+        visitor.waiting = Some(hello.clone());
         let sent = transport::welcome(&mut visitor.connection, hello);
         // The first bytes on a new connection always fit its buffer; if not, it is broken.
         if sent.is_err() || visitor.connection.wants_write() {
             self.visitors.remove(&token);
             return Outcome::Nothing;
         }
-        let party = self.gather(registry, hello.migration);
+        let party = self.gather(registry, hello);
         party.map_or(Outcome::Nothing, |party| Outcome::Complete(Box::new(party)))
     }
 
@@ -173,14 +169,15 @@ impl Lobby {
         Outcome::Refused { peer: visitor.peer, migration, reason }
     }
 
-    fn find(&self, migration: MigrationId, channel: Channel) -> Option<Token> {
-        let wanted = Some((migration, channel));
+    /// Who waits on this channel of the same party.
+    fn find(&self, hello: &Hello, channel: Channel) -> Option<Token> {
+        let wanted = Some(Hello { channel, ..hello.clone() });
         self.visitors.iter().find(|(_, visitor)| visitor.waiting == wanted).map(|(&token, _)| token)
     }
 
     /// Takes the three channels of a migration out of the lobby, once all are there.
-    fn gather(&mut self, registry: &Registry, migration: MigrationId) -> Option<Party> {
-        let tokens = Channel::ALL.map(|channel| self.find(migration, channel));
+    fn gather(&mut self, registry: &Registry, hello: &Hello) -> Option<Party> {
+        let tokens = Channel::ALL.map(|channel| self.find(hello, channel));
         let [Some(control), Some(fault), Some(push)] = tokens else { return None };
         let peer = self.visitors.get(&control)?.peer;
         let mut leave = |token: Token| {
@@ -188,6 +185,7 @@ impl Lobby {
             registry.deregister(&mut stream).ok()?;
             Some(OwnedFd::from(std::net::TcpStream::from(stream)))
         };
-        Some(Party { migration, peer, control: leave(control)?, fault: leave(fault)?, push: leave(push)? })
+        let channels = [leave(control)?, leave(fault)?, leave(push)?];
+        Some(Party { hello: hello.clone(), peer, channels })
     }
 }

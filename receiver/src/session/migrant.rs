@@ -1,6 +1,6 @@
 //! The process that moves in, as the loop sees it: built by the restorer, held by the guardian, told of to the daemon.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use engine::{Failure, Progress};
 use fault_handler::{DestinationProcess, Ended, HandlerError, Measurement, Notification, Outcome};
@@ -14,11 +14,14 @@ use super::report::{downtime_us, report};
 use super::teller::Teller;
 use crate::events::{SessionEvent, Status, Whereabouts};
 use crate::guardian::{ExitStatus, GuardianError, GuardianEvent};
+use crate::handover;
 
 /// The process, from its reservation to its end.
 #[derive(Debug)]
 pub(super) struct Migrant {
     teller: Teller,
+    /// On which the daemon hands over the channels of a source that connects again.
+    line: OwnedFd,
     construction: Construction,
     /// Its id at the source, which it keeps in its own PID namespace.
     source_pid: u32,
@@ -39,9 +42,10 @@ pub(super) struct Migrant {
 }
 
 impl Migrant {
-    pub(super) fn new(teller: Teller) -> Self {
+    pub(super) fn new(teller: Teller, line: OwnedFd) -> Self {
         Self {
             teller,
+            line,
             construction: Construction::default(),
             source_pid: 0,
             pid: None,
@@ -64,6 +68,9 @@ impl Migrant {
                 SessionEvent::Failed { reason: error.in_full(), process }
             }
             Ok(Ended { outcome: Outcome::Discarded(failure), .. }) => self.discarded(&failure),
+            Ok(Ended { outcome: Outcome::Killed(failure), .. }) => {
+                SessionEvent::Failed { reason: failure.to_string(), process: Whereabouts::Lost }
+            }
             Ok(Ended { outcome, engine, traffic }) => {
                 self.tell_resumed(engine.report().downtime);
                 let source = self.source.as_ref();
@@ -72,7 +79,7 @@ impl Migrant {
                     Outcome::Completed(Some(failure)) => {
                         SessionEvent::Failed { reason: failure.to_string(), process: Whereabouts::Here }
                     }
-                    Outcome::Completed(None) | Outcome::Discarded(_) => {
+                    Outcome::Completed(None) | Outcome::Discarded(_) | Outcome::Killed(_) => {
                         SessionEvent::Complete { report: Box::new(report) }
                     }
                 }
@@ -88,7 +95,9 @@ impl Migrant {
         while self.exit.is_none() && !self.empty && !self.teller.has_hung_up() {
             let Some(guardian) = self.construction.guardian() else { break };
             let Some(readiness) = guardian.readiness() else { break };
-            wait_for_either(readiness, self.teller.readiness())?;
+            wait_for_any(readiness, self.line.as_fd(), self.teller.readiness())?;
+            // A source that has not heard the end asks again, and the daemon knows the answer by then.
+            drop(handover::receive(&self.line));
             self.hear_guardian()?;
         }
         if let Some(status) = self.exit {
@@ -161,6 +170,7 @@ impl DestinationProcess for Migrant {
     }
 
     fn resume(&mut self) -> Result<u32, Failure> {
+        self.teller.tell(&SessionEvent::Committed);
         let pid = self.construction.resume()?;
         self.pid = Some(pid);
         Ok(pid)
@@ -180,12 +190,15 @@ impl DestinationProcess for Migrant {
 
     fn watched(&mut self) -> Vec<BorrowedFd<'_>> {
         let guardian = self.construction.guardian().and_then(|guardian| guardian.readiness());
-        std::iter::once(self.teller.readiness()).chain(guardian).collect()
+        [self.teller.readiness(), self.line.as_fd()].into_iter().chain(guardian).collect()
     }
 
     fn notification(&mut self) -> Option<Notification> {
         if self.teller.has_hung_up() {
             return Some(Notification::Abandoned(Failure::Local("the receiver has ended".into())));
+        }
+        if let Ok(Some(sockets)) = handover::receive(&self.line) {
+            return Some(Notification::Reconnected(Box::new(super::channels(sockets))));
         }
         let had_ended = self.exit.is_some() || self.empty;
         if let Err(error) = self.hear_guardian() {
@@ -201,6 +214,10 @@ impl DestinationProcess for Migrant {
                 self.source = Some(report);
                 self.tell_resumed(std::time::Duration::ZERO);
             }
+            Measurement::Paused(failure) => {
+                self.teller.tell(&SessionEvent::Paused { reason: failure.to_string() });
+            }
+            Measurement::Recovered => self.teller.tell(&SessionEvent::Recovered),
             Measurement::Progress(progress) => self.tell_progress(progress),
         }
     }
@@ -221,9 +238,17 @@ fn same_file_pages(manifest: &Manifest, verdicts: &[FileVerdict]) -> u64 {
     same.map(|vma| vma.range.pages().saturating_sub(changed(vma.range))).sum()
 }
 
-/// Waits until the guardian has something to say or the daemon hangs up.
-fn wait_for_either(guardian: BorrowedFd<'_>, daemon: BorrowedFd<'_>) -> Result<(), GuardianError> {
-    let mut interests = [PollFd::new(guardian, PollFlags::POLLIN), PollFd::new(daemon, PollFlags::empty())];
+/// Waits until the guardian or the daemon has something to say or the daemon hangs up.
+fn wait_for_any(
+    guardian: BorrowedFd<'_>,
+    line: BorrowedFd<'_>,
+    daemon: BorrowedFd<'_>,
+) -> Result<(), GuardianError> {
+    let mut interests = [
+        PollFd::new(guardian, PollFlags::POLLIN),
+        PollFd::new(line, PollFlags::POLLIN),
+        PollFd::new(daemon, PollFlags::empty()),
+    ];
     match poll(&mut interests, PollTimeout::NONE) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
         Err(errno) => Err(GuardianError::Talk(errno.into())),

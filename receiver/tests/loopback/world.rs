@@ -1,7 +1,7 @@
 //! A source with made-up memory, a destination with a real child, and the link between them.
 
 use std::fs::File;
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,7 +14,7 @@ use engine::{Config, Failure};
 use fault_handler::{DestinationProcess, FaultHandler, Measurement, Notification, Outcome};
 use memory::{Addr, PAGE_SIZE, PageRange, PageSet};
 use page_server::{ReadRun, Serving, SourceProcess};
-use protocol::{Channel, FileVerdict, Manifest, MigrationId, Reserved, SourceReport};
+use protocol::{Channel, FileVerdict, Hello, Manifest, MigrationId, Reserved, SourceReport};
 use sys::Fd;
 use sys::poll::{Interest, poll};
 use sys::test_child::{Command, TestChild};
@@ -25,6 +25,9 @@ use transport::{Connection, Expected, poll_hello, welcome};
 const BASE: u64 = 0x2000_0000_0000;
 /// No wait of a test is longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long a destination here waits for a lost link: longer than a source needs to connect again.
+const RECOVERY_DEADLINE: Duration = Duration::from_secs(2);
+const HELLO: Hello = Hello::new(MigrationId([9; 16]), Channel::Control);
 
 /// Pages of the made-up memory.
 pub(crate) fn range(first: u64, pages: u64) -> PageRange {
@@ -66,6 +69,9 @@ pub(crate) struct Source {
     pub(crate) reads_before_cut: Option<u32>,
     /// Which channels are cut then.
     pub(crate) cuts: Vec<Channel>,
+    /// It dies when the link is cut, instead of connecting again.
+    pub(crate) dies: bool,
+    destination: Option<SocketAddr>,
     sockets: Vec<Arc<TcpStream>>,
     released: Arc<AtomicU32>,
 }
@@ -80,6 +86,8 @@ impl Source {
             eager: Vec::new(),
             reads_before_cut: None,
             cuts: Channel::ALL.to_vec(),
+            dies: false,
+            destination: None,
             sockets: Vec::new(),
             released: Arc::default(),
         }
@@ -124,6 +132,14 @@ impl SourceProcess for Source {
 
     fn commit(&mut self) {}
 
+    fn reconnect(&mut self, attempt: u32) -> Result<page_server::Channels, Failure> {
+        assert!(!self.dies, "the source dies, as the test wants it");
+        self.reads_before_cut = None;
+        let address = self.destination.expect("it has connected before");
+        let sockets = Channel::ALL.map(|_| descriptor(TcpStream::connect(address).expect("a connection")));
+        page_server::Channels::open(sockets, &Hello { attempt, ..HELLO }, LONGEST_WAIT)
+    }
+
     fn read(&mut self, pages: PageRange, buffer: &mut [u8]) -> ReadRun {
         self.cut_link_when_due();
         let readable = !self.unreadable.contains(pages.start());
@@ -158,6 +174,8 @@ struct Destination {
     resumed: Sender<()>,
     refusal: Option<Failure>,
     report: Arc<Mutex<SourceReport>>,
+    /// Where the source connects again.
+    listener: TcpListener,
 }
 
 fn locked(child: &Mutex<TestChild>) -> MutexGuard<'_, TestChild> {
@@ -201,11 +219,16 @@ impl DestinationProcess for Destination {
     fn discard(&mut self, _reason: &Failure) {}
 
     fn watched(&mut self) -> Vec<BorrowedFd<'_>> {
-        Vec::new()
+        vec![self.listener.as_fd()]
     }
 
     fn notification(&mut self) -> Option<Notification> {
-        None
+        self.listener.set_nonblocking(true).expect("a socket");
+        let (first, _) = self.listener.accept().ok()?;
+        self.listener.set_nonblocking(false).expect("a socket");
+        let next = || self.listener.accept().expect("three connections").0;
+        let [control, fault, push] = [first, next(), next()].map(greeted);
+        Some(Notification::Reconnected(Box::new(fault_handler::Channels::new(control, fault, push))))
     }
 
     fn measured(&mut self, measurement: Measurement) {
@@ -258,12 +281,14 @@ impl World {
             source.sockets.push(Arc::new(near.try_clone().expect("a duplicate")));
             near
         });
+        source.destination = Some(address);
         let report = Arc::<Mutex<SourceReport>>::default();
         let process = Destination {
             child: Arc::clone(&child),
             resumed: resumed_sender,
             refusal,
             report: Arc::clone(&report),
+            listener,
         };
         Self {
             child,
@@ -298,6 +323,12 @@ impl World {
         self.source.take().expect("joined once").join().expect("no panic")
     }
 
+    /// Waits for the end of a source that dies.
+    pub(crate) fn await_death(&mut self) {
+        let ended = self.source.take().expect("joined once").join();
+        assert!(ended.is_err(), "it has lived on: {ended:?}");
+    }
+
     pub(crate) fn join_destination(&mut self) -> Outcome {
         self.destination.take().expect("joined once").join().expect("no panic")
     }
@@ -329,23 +360,25 @@ fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'stati
 }
 
 fn serve(mut process: Source, sockets: [TcpStream; 3]) -> page_server::Outcome {
-    let sockets = sockets.map(|socket| {
-        socket.set_nonblocking(true).expect("a socket");
-        socket.set_nodelay(true).expect("a TCP socket");
-        Fd::from(OwnedFd::from(socket))
-    });
+    let sockets = sockets.map(descriptor);
     let started = engine::Instant(sys::clock::monotonic_ns());
-    let channels =
-        page_server::Channels::open(sockets, MigrationId([9; 16]), LONGEST_WAIT).expect("a welcome");
+    let channels = page_server::Channels::open(sockets, &HELLO, LONGEST_WAIT).expect("a welcome");
     let running = Arc::new(process.manifest());
     page_server::serve(&mut process, Serving { channels, running, config: Config::default(), started })
+}
+
+fn descriptor(socket: TcpStream) -> Fd {
+    socket.set_nonblocking(true).expect("a socket");
+    socket.set_nodelay(true).expect("a TCP socket");
+    Fd::from(OwnedFd::from(socket))
 }
 
 fn handle(mut process: Destination, sockets: Vec<TcpStream>) -> Outcome {
     let greeted: Vec<_> = sockets.into_iter().map(greeted).collect();
     let [control, fault, push] = greeted.try_into().expect("three channels");
     let channels = fault_handler::Channels::new(control, fault, push);
-    let handler = FaultHandler::new(&mut process, channels, Config::default()).expect("epoll");
+    let config = Config { recovery_deadline: RECOVERY_DEADLINE, ..Config::default() };
+    let handler = FaultHandler::new(&mut process, channels, config).expect("epoll");
     handler.run().expect("a process that can be served").outcome
 }
 

@@ -1,5 +1,7 @@
 //! What the destination wants done; the loop performs each action by one call.
 
+use alloc::vec::Vec;
+
 use memory::PageRange;
 
 use super::input::{Content, SpaceId};
@@ -19,7 +21,23 @@ pub enum DestinationAction {
     /// Let every thread go; answer `Resumed`. After this the process has run here.
     Resume,
     /// Send `Running`.
-    SendRunning,
+    SendRunning {
+        /// Seconds that the process waits behind a lost link; 0 for as long as it takes.
+        patience_s: u16,
+    },
+    /// Close the connections, which have broken. The source opens new ones: hand in `Reconnected` then.
+    Disconnect,
+    /// Send `Unscanned`: nothing is known of what these pages hold.
+    SendUnscanned(PageRange),
+    /// Send `PageBits`.
+    SendList {
+        /// Whether these pages, in unscanned ranges, have arrived; else they hold data and are missing.
+        arrived: bool,
+        /// Ascending runs, from the first page to the last at most `MAX_PAGES_PER_LIST`.
+        pages: Vec<PageRange>,
+    },
+    /// Send `Recover`: that is all that is lacking.
+    SendListDone,
     /// Send `PageRequest`; source addresses, at most `MAX_PAGES_PER_FRAME` pages.
     RequestPages(PageRange),
     /// Install pages whose bytes are in the receive buffer of the frame in hand. Answer `Installed`.
@@ -54,6 +72,10 @@ pub enum DestinationAction {
     SendDrained,
     /// Send `Abort`: this migration will never run here.
     SendAbort(Failure),
+    /// Send `Failed`: what is missing is lost.
+    SendFailed(Failure),
+    /// Kill the process, which has lost pages. Final.
+    Kill(Failure),
     /// End whatever was built; the process never ran here. Final.
     Discard(Failure),
     /// Write the report: done, or lost in part with this reason. Final.

@@ -101,6 +101,21 @@ impl FaultTable {
         self.sent.front().map(|(at, _)| *at)
     }
 
+    /// The link is lost: what was asked for does not come. Pages for which threads wait are asked for again.
+    pub(super) fn pause(&mut self) {
+        let in_flight = core::mem::take(&mut self.in_flight);
+        for page in self.faulted.runs() {
+            in_flight.runs_in(page).for_each(|run| self.deferred.insert(run));
+        }
+        self.sent.clear();
+        self.open = false;
+    }
+
+    /// Pages that have been asked for.
+    pub(super) const fn in_flight(&self) -> &PageSet {
+        &self.in_flight
+    }
+
     /// Drops every request: nobody is there to answer.
     pub(super) fn close(&mut self) {
         *self = Self::default();

@@ -159,6 +159,11 @@ pub enum DestinationInput {
     },
     /// An address space is gone: exit, exec or kill.
     SpaceGone(SpaceId),
+    /// The source has opened new connections for this migration; the old ones are of no use any more.
+    Reconnected,
+    /// This engine goes on in the place of a loop that has died: inputs and actions since it was copied are lost, but
+    /// for those that are handed in next. Threads that wait are told of anew.
+    TakenOver,
     /// `Cancel` or `Failed` received, a connection ended, or a frame made no sense.
     Broken(Failure),
     /// Time has passed; see [`crate::Destination::poll_timeout`].
@@ -175,7 +180,8 @@ impl DestinationInput {
             | Self::Run { .. }
             | Self::PageMap { .. }
             | Self::PageMapDone
-            | Self::PushDone => true,
+            | Self::PushDone
+            | Self::Reconnected => true,
             Self::Reserved
             | Self::Mapped
             | Self::PrepareFailed(_)
@@ -188,6 +194,7 @@ impl DestinationInput {
             | Self::Unmapped { .. }
             | Self::Forked { .. }
             | Self::SpaceGone(_)
+            | Self::TakenOver
             | Self::Broken(_)
             | Self::Tick => false,
         }

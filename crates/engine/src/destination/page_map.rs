@@ -1,5 +1,7 @@
 //! Every page of every address space: what arrives, what is touched, what the program does to its mappings.
 
+mod lacking;
+
 use alloc::collections::{BTreeMap, VecDeque};
 
 use memory::{Addr, PAGE_SIZE, PageRange, RangeSet};

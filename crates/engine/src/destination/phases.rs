@@ -29,7 +29,9 @@ impl Destination {
             DestinationInput::PageMap { scanned, data } => self.page_map(scanned, &data),
             DestinationInput::PageMapDone => self.page_map_done(),
             DestinationInput::PushDone => self.push_done(),
-            DestinationInput::Broken(failure) => self.fail(failure),
+            DestinationInput::Reconnected => self.reconnected(),
+            DestinationInput::TakenOver => self.taken_over(),
+            DestinationInput::Broken(failure) => self.broken(failure),
             DestinationInput::Tick => self.tick(),
             DestinationInput::Installed { .. }
             | DestinationInput::Filled { .. }
@@ -53,6 +55,12 @@ impl Destination {
             | DestinationInput::Unmapped { .. }
             | DestinationInput::Forked { .. }
             | DestinationInput::SpaceGone(_) => self.memory_changed(input),
+            DestinationInput::Reconnected => {
+                if let Phase::Lost { failure, .. } = &self.phase {
+                    self.actions.push_back(DestinationAction::SendFailed(failure.clone()));
+                }
+            }
+            DestinationInput::TakenOver => _ = self.with_pages(|pages, _| pages.taken_over()),
             DestinationInput::ReserveRequested
             | DestinationInput::Reserved
             | DestinationInput::SwitchoverRequested { .. }
@@ -67,32 +75,6 @@ impl Destination {
             | DestinationInput::Broken(_)
             | DestinationInput::Tick => {}
         }
-    }
-
-    /// Nothing is wanted any more, or what is wanted has been given up: the last actions.
-    pub(super) fn finish_if_done(&mut self) {
-        let (drained, failure) = match &self.phase {
-            Phase::Postcopy { pages, .. } if pages.is_settled() => (true, None),
-            Phase::Lost { pages, failure } if pages.may_be_left() => (false, Some(failure.clone())),
-            Phase::Setup
-            | Phase::Reserving
-            | Phase::Reserved { .. }
-            | Phase::Listening(_)
-            | Phase::Ready(_)
-            | Phase::Resuming { .. }
-            | Phase::Postcopy { .. }
-            | Phase::Lost { .. }
-            | Phase::Completed
-            | Phase::Aborted => return,
-        };
-        let took = self.enter(Phase::Completed);
-        self.report.phases.postcopy += took;
-        self.report.total = self.now.since(self.started);
-        self.actions.push_back(DestinationAction::Finish);
-        if drained {
-            self.actions.push_back(DestinationAction::SendDrained);
-        }
-        self.actions.push_back(DestinationAction::Complete(failure));
     }
 
     fn reserve_requested(&mut self) {
@@ -138,18 +120,6 @@ impl Destination {
         self.send_ready_if_all_eager();
     }
 
-    fn prepare_failed(&mut self, failure: Failure) {
-        match self.phase {
-            Phase::Setup
-            | Phase::Reserving
-            | Phase::Reserved { .. }
-            | Phase::Listening(_)
-            | Phase::Ready(_)
-            | Phase::Resuming { .. } => self.abort(failure),
-            Phase::Postcopy { .. } | Phase::Lost { .. } | Phase::Completed | Phase::Aborted => {}
-        }
-    }
-
     fn pages_arrived(&mut self, channel: Channel, pages: PageRange, content: Content) {
         match &mut self.phase {
             // No place for them yet: asked for again as soon as there is.
@@ -162,7 +132,12 @@ impl Destination {
                 let later = Leftovers::after(self.now, self.config.leftover_delay);
                 *leftovers = leftovers.map(|_| later);
             }
-            Phase::Setup | Phase::Reserving | Phase::Lost { .. } | Phase::Completed | Phase::Aborted => {}
+            Phase::Setup
+            | Phase::Reserving
+            | Phase::Paused { .. }
+            | Phase::Lost { .. }
+            | Phase::Completed
+            | Phase::Aborted => {}
         }
         // A zero page may have to replace the page of a file before `Run`; after it, nothing is there to be replaced.
         let before_run = matches!(self.phase, Phase::Listening(_) | Phase::Ready(_));
@@ -196,19 +171,24 @@ impl Destination {
             return self.broke_protocol("a run before readiness");
         };
         let pages = core::mem::take(pages);
-        self.report.phases.commit = self.enter(Phase::Resuming { pages, lost: None, push_done: false });
+        self.report.phases.commit =
+            self.enter(Phase::Resuming { pages, lost: None, push_done: false, reconnected: false });
         self.actions.push_back(DestinationAction::Resume);
     }
 
     fn resumed(&mut self) {
-        let Phase::Resuming { pages, lost, push_done } = &mut self.phase else { return };
-        let (pages, lost, push_done) = (core::mem::take(pages), lost.take(), *push_done);
+        let Phase::Resuming { pages, lost, push_done, reconnected } = &mut self.phase else { return };
+        let (pages, lost, push_done, reconnected) =
+            (core::mem::take(pages), lost.take(), *push_done, *reconnected);
         let leftovers = push_done.then(|| Leftovers::after(self.now, self.config.leftover_delay));
         self.report.phases.resume = self.enter(Phase::Postcopy { pages, leftovers });
         self.report.downtime = self.now.since(self.stopped);
         match lost {
-            None => self.actions.push_back(DestinationAction::SendRunning),
-            Some(failure) => self.fail(failure),
+            None => self.send_running(),
+            Some(failure) => return self.broken(failure),
+        }
+        if reconnected {
+            self.tell_what_is_lacking();
         }
     }
 
@@ -244,6 +224,7 @@ impl Destination {
             | Phase::Reserved { .. }
             | Phase::Listening(_)
             | Phase::Ready(_)
+            | Phase::Paused { .. }
             | Phase::Lost { .. }
             | Phase::Completed
             | Phase::Aborted => {}
@@ -258,6 +239,7 @@ impl Destination {
             | Phase::Reserved { .. }
             | Phase::Listening(_)
             | Phase::Ready(_)
+            | Phase::Paused { .. }
             | Phase::Lost { .. }
             | Phase::Completed
             | Phase::Aborted => false,
@@ -293,6 +275,8 @@ impl Destination {
             | DestinationInput::PageMap { .. }
             | DestinationInput::PageMapDone
             | DestinationInput::PushDone
+            | DestinationInput::Reconnected
+            | DestinationInput::TakenOver
             | DestinationInput::Broken(_)
             | DestinationInput::Tick => {}
         });
@@ -315,6 +299,7 @@ impl Destination {
             | Phase::Ready(_)
             | Phase::Resuming { .. }
             | Phase::Postcopy { .. }
+            | Phase::Paused { .. }
             | Phase::Lost { .. }
             | Phase::Completed
             | Phase::Aborted => {}
@@ -348,46 +333,16 @@ impl Destination {
                     <= self.now;
                 *leftovers = leftovers.map(|last| Leftovers::after(now, last.delay * 2));
                 if silent {
-                    self.fail(Failure::Deadline("page from the source"));
+                    self.broken(Failure::Deadline("page from the source"));
                 } else {
                     self.with_pages(PageMap::ask_leftovers);
                 }
             }
+            Phase::Paused { failure, .. } => {
+                let failure = failure.clone();
+                self.give_up(failure);
+            }
             Phase::Resuming { .. } | Phase::Lost { .. } | Phase::Completed | Phase::Aborted => {}
         }
-    }
-
-    fn broke_protocol(&mut self, what: &'static str) {
-        self.fail(Failure::Protocol(what));
-    }
-
-    /// Before `Run`: the process never runs here. After it: what is missing is lost.
-    fn fail(&mut self, failure: Failure) {
-        match &mut self.phase {
-            Phase::Setup
-            | Phase::Reserving
-            | Phase::Reserved { .. }
-            | Phase::Listening(_)
-            | Phase::Ready(_) => {
-                self.abort(failure);
-            }
-            Phase::Resuming { lost, .. } => _ = lost.get_or_insert(failure),
-            Phase::Postcopy { pages, .. } => {
-                let pages = core::mem::take(pages);
-                self.actions.clear();
-                self.report.phases.postcopy = self.enter(Phase::Lost { pages, failure });
-                self.with_pages(PageMap::source_lost);
-            }
-            Phase::Lost { .. } | Phase::Completed | Phase::Aborted => {}
-        }
-    }
-
-    /// The process never ran here and never will.
-    fn abort(&mut self, failure: Failure) {
-        self.enter(Phase::Aborted);
-        self.report.total = self.now.since(self.started);
-        self.actions.clear();
-        self.actions.push_back(DestinationAction::SendAbort(failure.clone()));
-        self.actions.push_back(DestinationAction::Discard(failure));
     }
 }

@@ -193,6 +193,16 @@ impl Space {
         self.waiting.entry(current.start()).or_insert(now);
     }
 
+    /// Whoever waits will be told of anew.
+    pub(super) fn forget_waiting(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// Pages that may hold data or not.
+    pub(super) const fn unknown(&self) -> &RangeSet {
+        &self.unknown
+    }
+
     /// Nobody waits at these current pages any more. Returns since when they did.
     pub(super) fn woken(&mut self, current: PageRange) -> Vec<Instant> {
         let there: Vec<_> = self.waiting.range(current.start()..current.end()).map(|(at, _)| *at).collect();

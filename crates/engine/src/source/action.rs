@@ -53,6 +53,9 @@ pub enum SourceAction {
     SendReport,
     /// Send `Cancel` if the link still stands.
     SendCancel(Failure),
+    /// Close the connections, which have broken, and open new ones to the same destination; answer `Reconnected` or
+    /// `ReconnectFailed`.
+    Reconnect,
     /// Let every thread go on as if nothing had happened, close the channels, say why. Final.
     Release(Failure),
     /// The process lives elsewhere (or is lost, with the failure): end this one. Final.

@@ -25,8 +25,11 @@ pub enum SourceInput {
     CaptureFailed(Failure),
     /// `Ready` received.
     Ready,
-    /// `Running` received.
-    Running,
+    /// `Running` received: the process lives at the destination.
+    Running {
+        /// Seconds that the destination waits for the source behind a lost link; 0 for as long as it takes.
+        patience_s: u16,
+    },
     /// `PageRequest` received.
     PageRequested(PageRange),
     /// The scan that was asked for is done, or its first part.
@@ -40,8 +43,25 @@ pub enum SourceInput {
     Sent(Channel),
     /// `Drained` received.
     Drained,
-    /// `Refused`, `Abort` or `Failed` received, a connection ended, or a frame made no sense.
+    /// `Abort` received: the destination has never run the process and never will.
+    Aborted(Failure),
+    /// `Refused` or `Failed` received, a connection ended, or a frame made no sense.
     Broken(Failure),
+    /// New connections to the same destination stand. What earlier actions would have answered is void.
+    Reconnected,
+    /// There are no new connections yet.
+    ReconnectFailed(Failure),
+    /// `Unscanned` received: the destination has not been told which of these pages hold data.
+    Unscanned(PageRange),
+    /// `PageBits` received.
+    Listed {
+        /// Whether these pages of unscanned ranges have arrived; else they hold data and are missing.
+        arrived: bool,
+        /// Ascending runs.
+        pages: Vec<PageRange>,
+    },
+    /// `Recover` received: that is all that the destination lacks.
+    ListDone,
     /// Time has passed; see [`crate::Source::poll_timeout`].
     Tick,
 }

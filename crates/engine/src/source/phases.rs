@@ -14,17 +14,22 @@ impl Source {
                 self.enter(Phase::Reserving, self.since);
                 self.actions.push_back(SourceAction::SendReserve);
             }
-            SourceInput::Broken(failure) => self.fail(failure),
+            SourceInput::Aborted(failure) | SourceInput::Broken(failure) => self.fail(failure),
             SourceInput::Tick => self.check_deadline(now, "connection"),
             SourceInput::Reserved
             | SourceInput::Ready
-            | SourceInput::Running
+            | SourceInput::Running { .. }
             | SourceInput::PageRequested(_)
             | SourceInput::Drained => self.fail(Failure::Protocol("a message before the connection stands")),
             SourceInput::Captured { .. }
             | SourceInput::CaptureFailed(_)
             | SourceInput::Scanned { .. }
-            | SourceInput::Sent(_) => {}
+            | SourceInput::Sent(_)
+            | SourceInput::Reconnected
+            | SourceInput::ReconnectFailed(_)
+            | SourceInput::Unscanned(_)
+            | SourceInput::Listed { .. }
+            | SourceInput::ListDone => {}
         }
     }
 
@@ -34,17 +39,22 @@ impl Source {
                 self.enter(Phase::Capturing, now);
                 self.actions.push_back(SourceAction::Capture);
             }
-            SourceInput::Broken(failure) => self.fail(failure),
+            SourceInput::Aborted(failure) | SourceInput::Broken(failure) => self.fail(failure),
             SourceInput::Tick => self.check_deadline(now, "reservation"),
             SourceInput::Ready
-            | SourceInput::Running
+            | SourceInput::Running { .. }
             | SourceInput::PageRequested(_)
             | SourceInput::Drained => self.fail(Failure::Protocol("an answer before its question")),
             SourceInput::Connected
             | SourceInput::Captured { .. }
             | SourceInput::CaptureFailed(_)
             | SourceInput::Scanned { .. }
-            | SourceInput::Sent(_) => {}
+            | SourceInput::Sent(_)
+            | SourceInput::Reconnected
+            | SourceInput::ReconnectFailed(_)
+            | SourceInput::Unscanned(_)
+            | SourceInput::Listed { .. }
+            | SourceInput::ListDone => {}
         }
     }
 
@@ -54,19 +64,28 @@ impl Source {
                 let lazy: RangeSet = lazy.into_iter().collect();
                 let scan = Scan::new(&lazy, self.config.scan_bytes);
                 let queue = SendQueue::new(&eager, &lazy);
-                let serving = Serving { queue, scan, unsent: 0, page_map_done: false, push_done: false };
+                let serving = Serving { queue, scan, ..Serving::default() };
                 self.enter(Phase::Switchover(serving), self.since);
                 self.actions.push_back(SourceAction::SendSwitchover);
                 self.fill_push_window();
             }
-            SourceInput::CaptureFailed(failure) | SourceInput::Broken(failure) => self.fail(failure),
+            SourceInput::CaptureFailed(failure)
+            | SourceInput::Aborted(failure)
+            | SourceInput::Broken(failure) => self.fail(failure),
             SourceInput::Tick => self.check_deadline(now, "stop of every thread"),
             SourceInput::Reserved
             | SourceInput::Ready
-            | SourceInput::Running
+            | SourceInput::Running { .. }
             | SourceInput::PageRequested(_)
             | SourceInput::Drained => self.fail(Failure::Protocol("an answer before its question")),
-            SourceInput::Connected | SourceInput::Scanned { .. } | SourceInput::Sent(_) => {}
+            SourceInput::Connected
+            | SourceInput::Scanned { .. }
+            | SourceInput::Sent(_)
+            | SourceInput::Reconnected
+            | SourceInput::ReconnectFailed(_)
+            | SourceInput::Unscanned(_)
+            | SourceInput::Listed { .. }
+            | SourceInput::ListDone => {}
         }
     }
 
@@ -79,12 +98,21 @@ impl Source {
                 self.since = now;
                 self.sent(channel);
             }
-            SourceInput::CaptureFailed(failure) | SourceInput::Broken(failure) => self.fail(failure),
+            SourceInput::CaptureFailed(failure)
+            | SourceInput::Aborted(failure)
+            | SourceInput::Broken(failure) => self.fail(failure),
             SourceInput::Tick => self.check_deadline(now, "readiness of the destination"),
-            SourceInput::Reserved | SourceInput::Running | SourceInput::Drained => {
+            SourceInput::Reserved | SourceInput::Running { .. } | SourceInput::Drained => {
                 self.fail(Failure::Protocol("an answer before its question"));
             }
-            SourceInput::Connected | SourceInput::Captured { .. } | SourceInput::Scanned { .. } => {}
+            SourceInput::Connected
+            | SourceInput::Captured { .. }
+            | SourceInput::Scanned { .. }
+            | SourceInput::Reconnected
+            | SourceInput::ReconnectFailed(_)
+            | SourceInput::Unscanned(_)
+            | SourceInput::Listed { .. }
+            | SourceInput::ListDone => {}
         }
     }
 
@@ -92,18 +120,30 @@ impl Source {
         match input {
             SourceInput::PageRequested(pages) => self.answer(pages),
             SourceInput::Sent(channel) => self.sent(channel),
-            SourceInput::CaptureFailed(failure) | SourceInput::Broken(failure) => self.fail(failure),
+            SourceInput::CaptureFailed(failure)
+            | SourceInput::Aborted(failure)
+            | SourceInput::Broken(failure) => self.fail(failure),
             SourceInput::Tick => self.check_deadline(now, "switchover"),
-            SourceInput::Reserved | SourceInput::Ready | SourceInput::Running | SourceInput::Drained => {
+            SourceInput::Reserved
+            | SourceInput::Ready
+            | SourceInput::Running { .. }
+            | SourceInput::Drained => {
                 self.fail(Failure::Protocol("an answer before its question"));
             }
-            SourceInput::Connected | SourceInput::Captured { .. } | SourceInput::Scanned { .. } => {}
+            SourceInput::Connected
+            | SourceInput::Captured { .. }
+            | SourceInput::Scanned { .. }
+            | SourceInput::Reconnected
+            | SourceInput::ReconnectFailed(_)
+            | SourceInput::Unscanned(_)
+            | SourceInput::Listed { .. }
+            | SourceInput::ListDone => {}
         }
     }
 
     pub(super) fn in_postcopy(&mut self, now: Instant, input: SourceInput) {
         match input {
-            SourceInput::Running => self.actions.push_back(SourceAction::SendReport),
+            SourceInput::Running { patience_s } => self.running(patience_s),
             SourceInput::PageRequested(pages) => self.answer(pages),
             SourceInput::Scanned { scanned, data } => self.scanned(scanned, &data),
             SourceInput::Sent(channel) => self.sent(channel),
@@ -111,12 +151,46 @@ impl Source {
                 self.enter(Phase::Completed, now);
                 self.end(None);
             }
-            SourceInput::Broken(failure) => self.fail(failure),
-            SourceInput::Tick => self.check_deadline(now, "sign of life from the destination"),
+            SourceInput::Aborted(failure) => self.aborted(failure),
+            SourceInput::Broken(failure) => self.broken(now, failure),
+            SourceInput::Unscanned(pages) => self.list(|queue| queue.unscanned(pages)),
+            SourceInput::Listed { arrived, pages } => self.list(|queue| queue.listed(arrived, &pages)),
+            SourceInput::ListDone => self.list_done(),
+            SourceInput::Tick if self.is_silent(now) => {
+                self.broken(now, Failure::Deadline("sign of life from the destination"));
+            }
             SourceInput::Reserved | SourceInput::Ready => {
                 self.fail(Failure::Protocol("an answer that was given before"));
             }
-            SourceInput::Connected | SourceInput::Captured { .. } | SourceInput::CaptureFailed(_) => {}
+            SourceInput::Tick
+            | SourceInput::Connected
+            | SourceInput::Captured { .. }
+            | SourceInput::CaptureFailed(_)
+            | SourceInput::Reconnected
+            | SourceInput::ReconnectFailed(_) => {}
+        }
+    }
+
+    pub(super) fn in_pause(&mut self, now: Instant, input: SourceInput) {
+        match input {
+            SourceInput::Reconnected => self.reconnected(),
+            SourceInput::ReconnectFailed(failure) => self.reconnect_failed(now, failure),
+            SourceInput::Tick => self.tick_in_pause(now),
+            SourceInput::Connected
+            | SourceInput::Reserved
+            | SourceInput::Captured { .. }
+            | SourceInput::CaptureFailed(_)
+            | SourceInput::Ready
+            | SourceInput::Running { .. }
+            | SourceInput::PageRequested(_)
+            | SourceInput::Scanned { .. }
+            | SourceInput::Sent(_)
+            | SourceInput::Drained
+            | SourceInput::Aborted(_)
+            | SourceInput::Broken(_)
+            | SourceInput::Unscanned(_)
+            | SourceInput::Listed { .. }
+            | SourceInput::ListDone => {}
         }
     }
 }

@@ -11,6 +11,8 @@ pub(super) struct SendQueue {
     served: RangeSet,
     /// Lazy pages that have been looked at.
     scanned: RangeSet,
+    /// Lazy pages of which the destination has not been told, over a lost link.
+    rescan: RangeSet,
     /// Scanned pages that hold data.
     data: PageSet,
     /// Pages to push.
@@ -36,6 +38,7 @@ impl SendQueue {
         let mut queue = Self {
             served: lazy.clone(),
             scanned: RangeSet::new(),
+            rescan: RangeSet::new(),
             data: PageSet::new(),
             to_push: PageSet::new(),
             sent_unscanned: PageSet::new(),
@@ -81,6 +84,39 @@ impl SendQueue {
         }
         self.cursor = pages.end();
         Some(Answer { zero: zero.runs().collect(), read: read.runs().collect() })
+    }
+
+    /// Nobody knows what of all that was sent has arrived; the destination will tell.
+    pub(super) fn forget_sent(&mut self) {
+        self.to_push = PageSet::new();
+        self.rescan = RangeSet::new();
+        self.sent_unscanned = PageSet::new();
+    }
+
+    /// The destination has not been told what these pages hold: they are to be looked at again. False if they are
+    /// not served.
+    pub(super) fn unscanned(&mut self, pages: PageRange) -> bool {
+        self.scanned.remove(pages);
+        self.rescan.insert(pages);
+        self.served.covers(pages)
+    }
+
+    /// These pages have arrived, in ranges that are looked at again; or they are missing. False if they are not
+    /// served.
+    pub(super) fn listed(&mut self, arrived: bool, pages: &[PageRange]) -> bool {
+        let set = if arrived { &mut self.sent_unscanned } else { &mut self.to_push };
+        pages.iter().all(|run| {
+            let served = self.served.covers(*run);
+            if served {
+                set.insert(*run);
+            }
+            served
+        })
+    }
+
+    /// What is to be looked at again.
+    pub(super) fn take_unscanned(&mut self) -> RangeSet {
+        core::mem::take(&mut self.rescan)
     }
 
     /// Takes the result of a scan; its data pages are pushed unless they have been sent already.

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use engine::{
-    Config, Content, Destination, DestinationAction, DestinationInput, InstallOutcome, Instant, Source,
-    SourceAction, SourceInput, SpaceId,
+    Config, Content, Destination, DestinationAction, DestinationInput, Failure, InstallOutcome, Instant,
+    Source, SourceAction, SourceInput, SpaceId,
 };
 use memory::{Addr, PAGE_SIZE, PageRange, PageSet};
 use protocol::Channel;
@@ -97,18 +97,22 @@ impl Pair {
 
     /// Hands what is on its way to either side, until nothing is.
     pub(crate) fn settle(&mut self) {
-        loop {
-            if let Some(input) = self.to_source.pop_front() {
-                self.source_does(input);
-            } else if let Some(input) = self.to_destination.pop_front() {
-                self.destination_does(input);
-            } else if let Some(input) = self.next_pushed() {
-                self.destination_does(input);
-            } else {
-                return;
-            }
-            self.now = self.now + Duration::from_micros(1);
+        while self.settle_one() {}
+    }
+
+    /// Hands over one thing that is on its way; false if nothing is.
+    pub(crate) fn settle_one(&mut self) -> bool {
+        if let Some(input) = self.to_source.pop_front() {
+            self.source_does(input);
+        } else if let Some(input) = self.to_destination.pop_front() {
+            self.destination_does(input);
+        } else if let Some(input) = self.next_pushed() {
+            self.destination_does(input);
+        } else {
+            return false;
         }
+        self.now = self.now + Duration::from_micros(1);
+        true
     }
 
     /// Eager pages always flow.
@@ -128,6 +132,23 @@ impl Pair {
             return self.held.get(&(space, addr)).copied().unwrap_or(Held::Zero);
         }
         *self.held.get(&(space, addr)).expect("a touched page is there when all is quiet")
+    }
+
+    /// The link ends at the destination's side, and does not come back in time.
+    pub(crate) fn destination_loses_its_source(&mut self) {
+        self.destination_does(DestinationInput::Broken(Failure::LinkLost(Channel::Fault)));
+        self.now = self.now + Config::default().recovery_deadline;
+        self.destination_does(DestinationInput::Tick);
+    }
+
+    /// The link ends for both sides, with everything that is on its way; no new one stands until `cut` is false.
+    pub(crate) fn lose_link(&mut self) {
+        self.cut = true;
+        self.to_source.clear();
+        self.to_destination.clear();
+        self.pushed.clear();
+        self.source_does(SourceInput::Broken(Failure::LinkLost(Channel::Push)));
+        self.destination_does(DestinationInput::Broken(Failure::LinkLost(Channel::Fault)));
     }
 
     pub(crate) fn tick_after(&mut self, time: Duration) {
@@ -186,6 +207,16 @@ impl Pair {
             SourceAction::SendPageMapDone => DestinationInput::PageMapDone,
             SourceAction::SendPushDone => DestinationInput::PushDone,
             SourceAction::SendCancel(failure) => DestinationInput::Broken(failure),
+            SourceAction::Reconnect => {
+                self.to_destination.clear();
+                self.to_source.clear();
+                self.pushed.clear();
+                if self.cut {
+                    return Some(SourceInput::ReconnectFailed(Failure::LinkLost(Channel::Control)));
+                }
+                self.to_destination.push_back(DestinationInput::Reconnected);
+                return Some(SourceInput::Reconnected);
+            }
             SourceAction::SendReport | SourceAction::Release(_) | SourceAction::End(_) => return None,
         };
         self.deliver(to_destination);
@@ -214,7 +245,11 @@ impl Pair {
             DestinationAction::Resume => return Some(DestinationInput::Resumed),
             DestinationAction::SendReserved => SourceInput::Reserved,
             DestinationAction::SendReady => SourceInput::Ready,
-            DestinationAction::SendRunning => SourceInput::Running,
+            DestinationAction::SendRunning { patience_s } => SourceInput::Running { patience_s },
+            DestinationAction::SendUnscanned(pages) => SourceInput::Unscanned(pages),
+            DestinationAction::SendList { arrived, pages } => SourceInput::Listed { arrived, pages },
+            DestinationAction::SendListDone => SourceInput::ListDone,
+            DestinationAction::SendFailed(failure) => SourceInput::Broken(failure),
             DestinationAction::RequestPages(pages) => SourceInput::PageRequested(pages),
             DestinationAction::Install { space, pages, at, content } => {
                 let outcome = self.refuse.pop_front().unwrap_or(InstallOutcome::Installed);
@@ -234,8 +269,12 @@ impl Pair {
                 return Some(DestinationInput::Filled { space, at, outcome });
             }
             DestinationAction::SendDrained => SourceInput::Drained,
-            DestinationAction::SendAbort(failure) => SourceInput::Broken(failure),
-            DestinationAction::Finish | DestinationAction::Discard(_) | DestinationAction::Complete(_) => {
+            DestinationAction::SendAbort(failure) => SourceInput::Aborted(failure),
+            DestinationAction::Disconnect
+            | DestinationAction::Finish
+            | DestinationAction::Kill(_)
+            | DestinationAction::Discard(_)
+            | DestinationAction::Complete(_) => {
                 return None;
             }
         };

@@ -80,6 +80,11 @@ impl SourceProcess for FakeProcess {
         self.called("commit");
     }
 
+    fn reconnect(&mut self, _attempt: u32) -> Result<Channels, Failure> {
+        self.called("reconnect");
+        Err(Failure::Peer(String::from("the destination is gone")))
+    }
+
     fn read(&mut self, pages: PageRange, buffer: &mut [u8]) -> ReadRun {
         let first = pages.start();
         let readable = !self.unreadable.contains(first);
@@ -253,7 +258,7 @@ pub(crate) fn start(process: FakeProcess) -> (JoinHandle<Outcome>, FakeDestinati
         .spawn(move || {
             let mut process = process;
             let started = engine::Instant(sys::clock::monotonic_ns());
-            match Channels::open(ours, MigrationId([3; 16]), LONGEST_WAIT) {
+            match Channels::open(ours, &Hello::new(MigrationId([3; 16]), Channel::Control), LONGEST_WAIT) {
                 Ok(channels) => {
                     let config = Config::default();
                     serve(&mut process, Serving { channels, running, config, started })

@@ -144,16 +144,18 @@ fn each_channel_cut_before_run_releases_the_process() {
 }
 
 #[test]
-fn each_channel_cut_after_run_leaves_the_process_stopped() {
+fn each_channel_cut_after_run_has_the_process_stay_stopped_and_connect_again() {
     for channel in Channel::ALL {
         let process = small_process();
         let log = Arc::clone(&process.calls);
         let (source, mut destination) = start_welcomed(process);
         destination.accept(10);
+        destination.send(Kind::Running);
+        while destination.next(&[Channel::Control]).header.kind != Kind::SourceReport {}
         destination.cut(channel);
         let outcome = source.join().expect("no panic");
-        assert_eq!(outcome, Outcome::Lost(Failure::LinkLost(channel)));
-        assert_eq!(calls(&log), ["accept", "park", "capture", "commit"]);
+        assert_eq!(outcome, Outcome::Lost(Failure::Peer(String::from("the destination is gone"))));
+        assert_eq!(calls(&log), ["accept", "park", "capture", "commit", "reconnect"]);
     }
 }
 

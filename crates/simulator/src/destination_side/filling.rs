@@ -24,6 +24,9 @@ impl World {
         let mut done = 0;
         while done < source.pages() {
             self.bustle();
+            if self.dies_here() {
+                return;
+            }
             let (outcome, count) = self.install_part(mm, first + done, &versions, done);
             for page in numbers(source).skip(usize::try_from(done).unwrap_or(0)).take(
                 usize::try_from(if outcome == InstallOutcome::Installed { count } else { 0 }).unwrap_or(0),
@@ -87,6 +90,9 @@ impl World {
         let mm = mm_of(id);
         for page in numbers(at) {
             self.bustle();
+            if self.dies_here() {
+                return;
+            }
             let outcome = match self.program.kernel.fill(mm, page, &[version], true) {
                 Fill::Done(_) => InstallOutcome::Installed,
                 Fill::Exists => InstallOutcome::AlreadyPresent,

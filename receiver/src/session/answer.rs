@@ -1,0 +1,34 @@
+//! What a source is told that asks how its migration ended, when nobody else is there to say.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use protocol::{Channel, Kind, Reason};
+use transport::{Connection, Expected};
+
+use crate::config::FAREWELL_DEADLINE;
+use crate::daemon::Fate;
+use crate::guardian::wait_for;
+
+/// Tells `fate` and waits until the source has hung up.
+///
+/// # Errors
+/// The source is not there any more.
+pub(super) fn tell(fate: Fate, channels: [OwnedFd; 3]) -> anyhow::Result<ExitCode> {
+    let [control, _fault, _push] = channels;
+    let watched = control.try_clone().context("duplicating a descriptor")?;
+    let mut control = Connection::new(super::stream(control), Expected::FromSource(Channel::Control));
+    let reason = |text: &str| Reason { text: text.to_owned() };
+    let told = match fate {
+        Fate::Aborted => {
+            control.send_message(Kind::Abort, &reason("the receiver has not run the process and never will"))
+        }
+        Fate::Drained => control.send_signal(Kind::Drained, 0),
+        Fate::Failed => control.send_message(Kind::Failed, &reason("the process is lost at the receiver")),
+    };
+    told.context("telling a source how its migration ended")?;
+    // Whoever closes first takes what is on its way along.
+    wait_for(watched.as_fd(), FAREWELL_DEADLINE).context("waiting for the source to hang up")?;
+    Ok(ExitCode::SUCCESS)
+}
