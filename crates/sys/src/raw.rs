@@ -53,6 +53,8 @@ pub mod nr {
     pub const ARCH_PRCTL: usize = 158;
     pub const GETTID: usize = 186;
     pub const FUTEX: usize = 202;
+    pub const SCHED_SETAFFINITY: usize = 203;
+    pub const SCHED_GETAFFINITY: usize = 204;
     pub const GETDENTS64: usize = 217;
     pub const TIMER_GETTIME: usize = 224;
     pub const CLOCK_GETTIME: usize = 228;
@@ -67,6 +69,7 @@ pub mod nr {
     pub const RT_TGSIGQUEUEINFO: usize = 297;
     pub const PRLIMIT64: usize = 302;
     pub const PROCESS_VM_READV: usize = 310;
+    pub const PROCESS_VM_WRITEV: usize = 311;
     pub const KCMP: usize = 312;
     pub const GETRANDOM: usize = 318;
     pub const USERFAULTFD: usize = 323;

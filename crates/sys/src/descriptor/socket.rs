@@ -69,6 +69,21 @@ pub fn reuses_port(fd: u32) -> Result<bool, Errno> {
     integer(fd, SOL_SOCKET, 15).map(|value| value != 0)
 }
 
+/// `SO_SNDTIMEO` or `SO_RCVTIMEO` in nanoseconds; `None` if there is no such time-out, or `fd` is no socket.
+#[must_use]
+pub fn timeout_ns(fd: u32, sending: bool) -> Option<u64> {
+    const SO_RCVTIMEO: usize = 20;
+    const SO_SNDTIMEO: usize = 21;
+    let mut value = [0; 16];
+    option(fd, SOL_SOCKET, if sending { SO_SNDTIMEO } else { SO_RCVTIMEO }, &mut value).ok()?;
+    // struct timeval: seconds and microseconds.
+    let (words, _) = value.as_chunks::<8>();
+    let [seconds, microseconds] = words else { return None };
+    let [seconds, microseconds] = [seconds, microseconds].map(|word| u64::from_ne_bytes(*word));
+    let total = seconds.saturating_mul(1_000_000_000).saturating_add(microseconds.saturating_mul(1000));
+    (total != 0).then_some(total)
+}
+
 /// `IPV6_V6ONLY`
 ///
 /// # Errors
