@@ -15,11 +15,12 @@ export CARGO_TARGET_DIR := $(CURDIR)/build
 
 # The parasite is no_std: a cargo call of its own keeps its siblings' `std` features away from it.
 PARASITE  := --package sender-lib --profile parasite
-# It lives in other people's programs: code is copied to where it is called only if that makes the whole smaller. The
-# costs are twelve times LLVM's own, so that its bonus for a function with one caller (15000) stops at small functions:
-# large ones in one another's frames reach their variables by long instructions.
-SMALLER   := -Cllvm-args=-inline-threshold=150 -Cllvm-args=-inline-instr-cost=60 -Cllvm-args=-inline-call-penalty=300 \
-             -Cllvm-args=-min-jump-table-entries=1000 -Cllvm-args=-align-loops=1
+# It lives in other people's programs, so size counts and speed does not. Code is copied to where it is called only if
+# that makes the whole smaller. The costs are twelve times LLVM's own, so that its bonus for a function with one caller
+# (15000) stops at small functions: large ones in one another's frames reach their variables by long instructions.
+# Jump tables, aligned loops, and what is hoisted out of loops or loaded ahead, would cost more than they save.
+SMALLER   := $(addprefix -Cllvm-args=-,inline-threshold=150 inline-instr-cost=60 inline-call-penalty=300 \
+             min-jump-table-entries=1000 align-loops=1 disable-machine-licm enable-load-pre=false)
 WORKSPACE := --workspace --exclude sender-lib
 
 .PHONY: all build rebuild clean test check demo bench criu lint install uninstall toolchain test-tools

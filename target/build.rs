@@ -18,7 +18,6 @@ fn main() {
         "mappings_kinds.c",
         "mappings_changes.c",
         "forker.c",
-        "sleeper.c",
     ];
     let mut build = cc::Build::new();
     for source in sources {

@@ -72,16 +72,17 @@ impl Route {
 
 /// Control, fault and push, connected and non-blocking, their numbers out of the host's way.
 fn three(receiver: &Receiver) -> Result<[Fd; 3], String> {
-    let unreachable = |errno: Errno| {
+    open(receiver.address).map_err(|errno| {
         let hint = if errno == Errno::ECONNREFUSED { "; no receiver listens there" } else { "" };
         text!["connecting to ", receiver.name, ": ", errno, hint]
-    };
-    let sockets = [begin(receiver.address), begin(receiver.address), begin(receiver.address)];
-    let [control, fault, push] = sockets;
-    let sockets = [control.map_err(unreachable)?, fault.map_err(unreachable)?, push.map_err(unreachable)?];
+    })
+}
+
+fn open(address: SocketAddr) -> Result<[Fd; 3], Errno> {
+    let sockets = [begin(address)?, begin(address)?, begin(address)?];
     let deadline = clock::monotonic_ns() + u64::try_from(CONNECT_DEADLINE.as_nanos()).unwrap_or(0);
     for socket in &sockets {
-        finish(socket, deadline).map_err(unreachable)?;
+        finish(socket, deadline)?;
     }
     Ok(sockets)
 }

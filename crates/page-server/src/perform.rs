@@ -73,9 +73,9 @@ impl<P: SourceProcess> Server<'_, P> {
                 self.measure.captured(now());
                 let (eager, lazy) = (manifest.eager.clone(), manifest.lazy.clone());
                 self.manifest = Some(manifest);
-                self.answers.push_back(SourceInput::Captured { eager, lazy });
+                self.answer = Some(SourceInput::Captured { eager, lazy });
             }
-            Err(failure) => self.answers.push_back(SourceInput::CaptureFailed(failure)),
+            Err(failure) => self.answer = Some(SourceInput::CaptureFailed(failure)),
         }
     }
 

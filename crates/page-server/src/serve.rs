@@ -71,8 +71,8 @@ pub(crate) struct Server<'process, P> {
     pub(crate) channels: Channels,
     /// In the order of [`Channel::ALL`].
     uses: [Use; 3],
-    /// What performed actions have answered at once; the engine hears it when the action's siblings are done.
-    pub(crate) answers: VecDeque<SourceInput>,
+    /// What a performed action has answered at once; the engine hears it when the action's siblings are done.
+    pub(crate) answer: Option<SourceInput>,
     /// The manifest to send next: of the running, then of the stopped process.
     pub(crate) manifest: Option<Arc<Manifest>>,
     files: usize,
@@ -103,7 +103,7 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             channels,
             uses: [Use::WHOLE; 3],
             files: running.files.len(),
-            answers: VecDeque::new(),
+            answer: None,
             manifest: Some(running),
             pushes: VecDeque::new(),
             scan: None,
@@ -120,12 +120,13 @@ impl<'process, P: SourceProcess> Server<'process, P> {
 
     /// Hands one input to the engine and performs everything that follows from it.
     fn handle(&mut self, input: SourceInput) {
-        self.answers.push_back(input);
-        while let Some(input) = self.answers.pop_front() {
+        let mut next = Some(input);
+        while let Some(input) = next {
             self.engine.handle(now(), input);
             while let Some(action) = self.engine.poll_action() {
                 self.perform(action);
             }
+            next = self.answer.take();
         }
     }
 
@@ -218,8 +219,7 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             }
             Err(failure) => SourceInput::ReconnectFailed(failure),
         };
-        self.answers.clear();
-        self.answers.push_back(answer);
+        self.answer = Some(answer);
     }
 
     /// Tells the engine of a lost connection, once nothing is left on the control connection that explains it.

@@ -8,7 +8,7 @@ use protocol::{
 };
 use sys::path::KernelPath;
 use sys::proc::maps::Mapping;
-use sys::proc::stat::{self, Stat};
+use sys::proc::stat;
 use sys::proc::status::{self, Status};
 use sys::proc::timers;
 use sys::process::{self, Flag};
@@ -84,7 +84,7 @@ pub(crate) fn record(
     Ok(ProcessRecord {
         pid: thread::process_id(),
         executable: executable(files)?,
-        mm: mm(&stat::own()?)?,
+        mm: mm()?,
         auxv: auxv()?,
         working_directory,
         working_ghost,
@@ -153,20 +153,9 @@ fn reach(path: &[u8]) -> Option<FileStatus> {
     KernelPath::new(path).and_then(|path| sys::status::of_path(path.as_c_str())).ok()
 }
 
-fn mm(stat: &Stat) -> Result<MmFields, Refusal> {
-    Ok(MmFields {
-        start_code: stat.start_code,
-        end_code: stat.end_code,
-        start_data: stat.start_data,
-        end_data: stat.end_data,
-        start_brk: stat.start_brk,
-        brk: process::program_break().map_err(Refusal::kernel(Doing::Heap))?,
-        start_stack: stat.start_stack,
-        arg_start: stat.arg_start,
-        arg_end: stat.arg_end,
-        env_start: stat.env_start,
-        env_end: stat.env_end,
-    })
+fn mm() -> Result<MmFields, Refusal> {
+    let brk = process::program_break().map_err(Refusal::kernel(Doing::Heap))?;
+    Ok(MmFields { brk, ..stat::own()? })
 }
 
 /// The auxiliary vector up to its terminator, whole pairs of words.

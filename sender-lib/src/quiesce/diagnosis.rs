@@ -34,9 +34,9 @@ pub(super) fn why_not_at_rest(tid: u32, late: bool) -> Option<String> {
     let main = tid == thread::process_id();
     let state = if late || main { state(tid) } else { 0 };
     if main && matches!(state, b'Z' | b'X') {
-        return Some(String::from(
-            "the main thread has ended (pthread_exit) while others run on, which cannot be rebuilt",
-        ));
+        return Some(text![
+            "the main thread has ended (pthread_exit) while others run on, which cannot be rebuilt"
+        ]);
     }
     if !late {
         return None;

@@ -33,9 +33,9 @@ pub(super) fn from_variable(text: &[u8]) -> Result<Receiver, String> {
     let colon = text.iter().rposition(|byte| *byte == b':');
     let parsed = colon.and_then(|at| parse(text.get(..at)?, text.get(at + 1..)?));
     parsed.unwrap_or_else(|| {
-        Err(String::from(
+        Err(text![
             "POSTHASTE_RECEIVER must be HOST:PORT, such as 127.0.0.1:43000 or [::1]:43000, HOST being an address or localhost",
-        ))
+        ])
     })
 }
 
@@ -54,16 +54,14 @@ pub(super) fn from_line(text: &[u8]) -> Result<Receiver, String> {
 
 /// What a line of `receiver_info.txt` looks like.
 pub(super) fn malformed() -> String {
-    String::from("receiver_info.txt must hold one line, the receiver's address and port: 127.0.0.1 43000")
+    text!["receiver_info.txt must hold one line, the receiver's address and port: 127.0.0.1 43000"]
 }
 
 /// `None` if this is no address, an error if it is one that this version does not connect to.
 fn parse(host: &[u8], port: &[u8]) -> Option<Result<Receiver, String>> {
     let address = ip(host)?;
     let port = number::decimal(port).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)?;
-    // What `ip` takes is ASCII.
-    let host: String = host.iter().map(|byte| char::from(*byte)).collect();
-    let name = text![host, ":", port];
+    let name = text![core::str::from_utf8(host).ok()?, ":", port];
     if address.is_loopback() {
         Some(Ok(Receiver { address: SocketAddr::new(address, port), name }))
     } else {

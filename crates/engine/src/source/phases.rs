@@ -63,7 +63,7 @@ impl Source {
             SourceInput::Captured { eager, lazy } => {
                 let lazy: RangeSet = lazy.into_iter().collect();
                 let scan = Scan::new(&lazy, self.config.scan_bytes);
-                let queue = SendQueue::new(&eager, &lazy);
+                let queue = SendQueue::new(&eager, lazy);
                 let serving = Serving { queue, scan, ..Serving::default() };
                 self.enter(Phase::Switchover(serving), self.since);
                 self.actions.push_back(SourceAction::SendSwitchover);

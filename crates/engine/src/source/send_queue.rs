@@ -34,9 +34,9 @@ pub(super) struct Answer {
 
 impl SendQueue {
     /// A queue with the eager pages in it.
-    pub(super) fn new(eager: &[PageRange], lazy: &RangeSet) -> Self {
+    pub(super) fn new(eager: &[PageRange], lazy: RangeSet) -> Self {
         let mut queue = Self {
-            served: lazy.clone(),
+            served: lazy,
             scanned: RangeSet::new(),
             rescan: RangeSet::new(),
             data: PageSet::new(),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn queue() -> SendQueue {
-        SendQueue::new(&[], &[range(0, 1000)].into_iter().collect())
+        SendQueue::new(&[], [range(0, 1000)].into_iter().collect())
     }
 
     #[test]

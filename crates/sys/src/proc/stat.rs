@@ -1,45 +1,18 @@
 //! `/proc/PID/stat`: one line, whose second field may hold anything.
 
+use protocol::MmFields;
+
 use super::{ProcError, ProcFile};
 use crate::number::{decimal, words};
 
 const FILE: ProcFile = ProcFile::Stat;
 const LIMIT: usize = 64 << 10;
 
-/// The fields that describe the address space; numbers and meaning as in proc(5).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Stat {
-    /// 3: state, one letter.
-    pub state: u8,
-    /// 4: the parent's process id.
-    pub parent: u64,
-    /// 26
-    pub start_code: u64,
-    /// 27
-    pub end_code: u64,
-    /// 28
-    pub start_stack: u64,
-    /// 45
-    pub start_data: u64,
-    /// 46
-    pub end_data: u64,
-    /// 47
-    pub start_brk: u64,
-    /// 48
-    pub arg_start: u64,
-    /// 49
-    pub arg_end: u64,
-    /// 50
-    pub env_start: u64,
-    /// 51
-    pub env_end: u64,
-}
-
-/// The line of the calling thread.
+/// Where the parts of the calling process's address space are; the end of the heap is not in there and stays 0.
 ///
 /// # Errors
 /// The file cannot be read or is not what the kernel writes.
-pub fn own() -> Result<Stat, ProcError> {
+pub fn own() -> Result<MmFields, ProcError> {
     parse(&super::read(c"/proc/thread-self/stat", FILE, LIMIT)?)
 }
 
@@ -47,34 +20,38 @@ pub fn own() -> Result<Stat, ProcError> {
 ///
 /// # Errors
 /// A line that the kernel would not write.
-pub fn parse(bytes: &[u8]) -> Result<Stat, ProcError> {
+pub fn parse(bytes: &[u8]) -> Result<MmFields, ProcError> {
     fields(bytes).ok_or(ProcError::Malformed { file: FILE })
 }
 
-fn fields(bytes: &[u8]) -> Option<Stat> {
+fn fields(bytes: &[u8]) -> Option<MmFields> {
     // The name may hold parentheses and spaces, nothing behind it does.
     let name_end = bytes.iter().rposition(|byte| *byte == b')')?;
-    let mut words = words(bytes.get(name_end + 1..)?.trim_ascii());
-    let state = *words.next()?.first()?;
-    let mut at = 3;
-    let mut field = |number: usize| {
-        let skipped = number.checked_sub(at + 1)?;
-        at = number;
-        decimal(words.nth(skipped)?)
-    };
-    Some(Stat {
-        state,
-        parent: field(4)?,
-        start_code: field(26)?,
-        end_code: field(27)?,
-        start_stack: field(28)?,
-        start_data: field(45)?,
-        end_data: field(46)?,
-        start_brk: field(47)?,
-        arg_start: field(48)?,
-        arg_end: field(49)?,
-        env_start: field(50)?,
-        env_end: field(51)?,
+    let mut values = [0; 10];
+    let mut slots = values.iter_mut();
+    // Numbers and meaning of the fields as in proc(5); the first behind the name is the third.
+    for (number, word) in (3_u32..).zip(words(bytes.get(name_end + 1..)?)) {
+        if matches!(number, 26..=28 | 45..=51) {
+            *slots.next()? = decimal(word)?;
+        }
+    }
+    if slots.next().is_some() {
+        return None;
+    }
+    let [start_code, end_code, start_stack, start_data, end_data, start_brk, arguments @ ..] = values;
+    let [arg_start, arg_end, env_start, env_end] = arguments;
+    Some(MmFields {
+        start_code,
+        end_code,
+        start_data,
+        end_data,
+        start_brk,
+        brk: 0,
+        start_stack,
+        arg_start,
+        arg_end,
+        env_start,
+        env_end,
     })
 }
 
@@ -90,7 +67,6 @@ mod tests {
     #[test]
     fn a_real_line_gives_the_layout() {
         let stat = parse(REAL).expect("what a kernel wrote");
-        assert_eq!((stat.state, stat.parent), (b'R', 7922));
         assert_eq!(stat.start_code, 94_174_584_336_384);
         assert_eq!(stat.start_stack, 140_733_372_225_376);
         assert_eq!(stat.start_brk, 94_175_165_702_144);
