@@ -89,8 +89,10 @@ impl Source {
         if matches!(failure, Failure::Peer(_)) && pause.serving.patience.is_some() {
             return self.fail(failure);
         }
-        pause.retry = Some(now + pause.delay);
-        pause.delay = (pause.delay * 2).min(longest);
+        let retry = now + pause.delay;
+        pause.retry = Some(retry);
+        // Twice as long, by way of instants: a `Duration` that overflows panics, and says so by `core::fmt`.
+        pause.delay = (retry + pause.delay).since(now).min(longest);
     }
 
     /// Serves requests again; pushes and scans when the destination has told what it lacks.
