@@ -122,7 +122,7 @@ fn build(
         Some((manifest, _)) => manifest.host.clone(),
         None => process::host(&mappings)?,
     };
-    let Table { descriptors, descriptions, pipes, socket_pairs, locks } = table;
+    let Table { descriptors, descriptions, pipes, locks } = table;
     let manifest = Manifest {
         host,
         process,
@@ -131,7 +131,6 @@ fn build(
         objects: objects.into_records(),
         vmas,
         pipes,
-        socket_pairs,
         ghosts: ghosts.into_records(),
         locks,
         descriptions,

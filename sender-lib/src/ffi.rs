@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "the crate's unsafe code lives here")]
 
 mod allocator;
+mod continuation;
 mod frame;
 mod gate;
 mod helper;
@@ -16,7 +17,7 @@ use sys::{Fd, own_memory};
 use crate::arena::{self, Header};
 use crate::state::STATE;
 
-pub(crate) use frame::FrameFacts;
+pub(crate) use frame::{FrameFacts, Interrupted};
 #[allow(unused_imports, reason = "the capture is on its way")]
 pub(crate) use gate::leaving_gate;
 pub(crate) use helper::{leave, spawn_helper};
@@ -52,6 +53,18 @@ pub(crate) fn with_standard_error(action: impl FnOnce(&Fd)) {
     // SAFETY: the descriptor is only borrowed, `ManuallyDrop` keeps it open; if it is closed, its uses fail.
     let fd = ManuallyDrop::new(unsafe { Fd::from_raw(2) });
     action(&fd);
+}
+
+/// The signals that a thread at rest had blocked, whose frame is at `frame`.
+pub(crate) fn blocked_at(frame: u64) -> u64 {
+    // SAFETY: a seat holds the address while its thread rests.
+    unsafe { frame::mask(frame) }
+}
+
+/// Lets the call in which a thread came to rest have returned `EINTR`.
+pub(crate) fn interrupt(frame: u64, was: Interrupted) {
+    // SAFETY: as above.
+    unsafe { frame::interrupt(frame, was) };
 }
 
 /// Closes a descriptor that the parasite opened and whose `Fd` will never be dropped.

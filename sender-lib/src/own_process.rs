@@ -182,10 +182,8 @@ fn capture(
 fn bound_sockets(manifest: &Manifest) -> Vec<u32> {
     let keeps_address = |index: u32| {
         let description = usize::try_from(index).ok().and_then(|index| manifest.descriptions.get(index));
-        description.is_some_and(|description| match &description.kind {
-            DescriptionKind::Listener(_) => true,
-            DescriptionKind::Socket { address, .. } => !address.is_empty(),
-            _ => false,
+        description.is_some_and(|description| {
+            matches!(&description.kind, DescriptionKind::Socket(socket) if !socket.address.is_empty())
         })
     };
     let holders = manifest.descriptors.iter().filter(|descriptor| keeps_address(descriptor.description));

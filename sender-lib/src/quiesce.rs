@@ -15,6 +15,7 @@
 //! action back to the host's; now nobody needs the arena
 //! ```
 
+mod calls;
 mod diagnosis;
 mod seat;
 mod signals;
@@ -30,7 +31,8 @@ use sys::{clock, file, thread};
 
 use crate::arena::Header;
 use crate::config::{PARK_DEADLINE, PARK_POLL, RELEASE_DEADLINE};
-use crate::ffi::{self, FrameFacts};
+use crate::ffi::{self, FrameFacts, Interrupted};
+use crate::restart::Call;
 use crate::rseq;
 use crate::state::STATE;
 
@@ -51,7 +53,11 @@ const QUESTION: u32 = 2;
 const TILE_DATA: u64 = 1 << 18;
 
 /// What the handler of a marked signal does, on the thread that is to rest. Returns when the thread is released.
-pub(crate) fn come_to_rest(ticket: u64, frame: FrameFacts) {
+pub(crate) fn come_to_rest(
+    ticket: u64,
+    frame: FrameFacts,
+    repeat: impl Fn(Option<Call>) -> Option<Interrupted>,
+) {
     let [generation, index] =
         [ticket >> 32, ticket & 0xffff_ffff].map(|half| u32::try_from(half).unwrap_or(0));
     STATE.inside.fetch_add(1, SeqCst);
@@ -60,6 +66,7 @@ pub(crate) fn come_to_rest(ticket: u64, frame: FrameFacts) {
         && let Some(header) = ffi::header()
         && let Some(seat) = usize::try_from(index).ok().and_then(|index| header.seats.get(index))
     {
+        seat.note_interrupted(repeat(seat.call()));
         seat.fill(frame, &rseq::Facts::load(header));
         seat.enter();
         header.arrivals.fetch_add(1, SeqCst);
@@ -72,6 +79,8 @@ pub(crate) fn come_to_rest(ticket: u64, frame: FrameFacts) {
             header.board.answer();
             thread::wait_on(&header.orders, orders, None);
         }
+    } else {
+        repeat(None);
     }
     STATE.inside.fetch_sub(1, SeqCst);
 }
@@ -99,14 +108,16 @@ pub(crate) fn park() -> Result<Parked, String> {
     rseq::discover().store(header);
     STATE.set_parking(true);
     let deadline = deadline_in(PARK_DEADLINE);
+    let mut clocks = calls::Clocks::default();
     let mut quiet_rounds = 0;
     while quiet_rounds < 2 {
         keep_handler(header)?;
-        quiet_rounds = if seat_newcomers(header)? == 0 { quiet_rounds + 1 } else { 0 };
+        quiet_rounds = if seat_newcomers(header, &mut clocks)? == 0 { quiet_rounds + 1 } else { 0 };
         wait_for_all(header, deadline)?;
     }
     let mut threads = collect(header)?;
     let pending = signals::collect(header, &mut threads)?;
+    calls::interrupt(header, &threads, &pending);
     Ok(Parked { threads, pending })
 }
 
@@ -125,7 +136,7 @@ fn keep_handler(header: &Header) -> Result<(), String> {
 }
 
 /// Gives every thread that has none a seat and a signal; returns how many.
-fn seat_newcomers(header: &Header) -> Result<usize, String> {
+fn seat_newcomers(header: &Header, clocks: &mut calls::Clocks) -> Result<usize, String> {
     let tids =
         file::numeric_entries(c"/proc/self/task").map_err(|errno| text!["listing the threads: ", errno])?;
     let own = thread::thread_id();
@@ -136,6 +147,7 @@ fn seat_newcomers(header: &Header) -> Result<usize, String> {
         }
         let (index, seat) =
             header.take_seat(tid).ok_or_else(|| text!["more than ", header.seats.len(), " threads"])?;
+        seat.note_call(clocks.call_of(tid));
         signal_seat(index, seat)?;
         newcomers += 1;
     }

@@ -20,6 +20,7 @@ static const struct {
     {"process_state", process_state},
     {"mappings", mappings},
     {"forker", forker},
+    {"sleeper", sleeper},
 };
 
 /* The number in `--name N` or `--name=N` at *at, which is then stepped over. */

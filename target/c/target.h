@@ -16,7 +16,7 @@ struct options {
 
 /* Each runs until goes_on() says no; the first wrong byte ends the program by fail(). */
 typedef void workload(const struct options *options);
-workload vectors, signals, timers, robust_mutex, process_state, mappings, forker;
+workload vectors, signals, timers, robust_mutex, process_state, mappings, forker, sleeper;
 
 /* Sets the name that every line begins with and the number of rounds; SIGTERM and SIGINT end the run from here on. */
 void begin(const char *name, uint64_t count);

@@ -53,6 +53,7 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     c("robust_mutex", "robust mutexes whose owners end, __thread data, thread names and ids"),
     c("process_state", "directory, umask, limits, command line, exe, auxv, prctl flags"),
     c("mappings", "every kind of mapping, changed by mprotect, mremap, madvise, munmap, brk"),
+    c("sleeper", "every call that waits: no EINTR, and the time that it was given"),
     c("forker", "when it notices that it was moved: children that verify its memory"),
 ];
 

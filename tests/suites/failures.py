@@ -222,7 +222,7 @@ def _checks() -> list:
     ] + [Check(f"what cannot move is refused by name: {kind}", partial(refused_by_name, kind, words))
          for kind, words in REFUSED.items()
     ] + [Check(f"{name} goes on after {LATE_ATTEMPTS} failed attempts", partial(unharmed_workload, name))
-         for name in ("threads", "signals", "vectors", "mappings", "files_pipes")]
+         for name in ("threads", "signals", "vectors", "mappings", "files_pipes", "sleeper")]
 
 
 CHECKS = _checks

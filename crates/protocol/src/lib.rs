@@ -48,6 +48,7 @@ mod manifest;
 mod messages;
 #[cfg(any(test, feature = "sample"))]
 pub mod sample;
+mod socket_options;
 mod text;
 
 pub use bits::encode_bits;
@@ -55,13 +56,14 @@ pub use codec::{DecodeError, decode, encode};
 pub use frame::{Channel, FRAME_HEADER_LEN, Frame, FrameError, Header, Kind};
 pub use ghost::{GhostRecord, LockRecord, PROC_VALUES, ProcValue};
 pub use manifest::{
-    Credentials, Description, DescriptionKind, Descriptor, FileProof, FileRecord, HostFacts, Listener,
-    Manifest, MmFields, ObjectRecord, PipeEnd, PipeRecord, ProcessRecord, ResourceLimit, RseqRecord,
-    SignalAction, SignalInfo, SocketPairRecord, StreamKind, ThreadRecord, TimerRecord, TimerTimes,
-    VdsoRecord, WatchRecord, XsaveLayout,
+    Credentials, Description, DescriptionKind, Descriptor, FileProof, FileRecord, HostFacts, Manifest,
+    MessageRecord, MmFields, ObjectRecord, PipeEnd, PipeRecord, ProcessRecord, ResourceLimit, RseqRecord,
+    SignalAction, SignalInfo, SocketRecord, StreamKind, ThreadRecord, TimerRecord, TimerTimes, VdsoRecord,
+    XsaveLayout,
 };
 pub use messages::{
     FileVerdict, Hello, MAX_PAGES_PER_FRAME, MAX_PAGES_PER_LIST, MigrationId, NotAVerdict, PROTOCOL_VERSION,
     PageMap, Reason, Reserved, SourceReport, Welcome,
 };
+pub use socket_options::{SOCKET_OPTIONS, socket_options};
 pub use text::{Piece, Text};

@@ -28,8 +28,6 @@ pub struct Manifest {
     pub vmas: Vec<Vma>,
     /// Pipes whose both ends are in the process, or whose other end is lost (nobody has it at the destination).
     pub pipes: Vec<PipeRecord>,
-    /// Socket pairs whose both ends are in the process.
-    pub socket_pairs: Vec<SocketPairRecord>,
     /// Files without a name that objects, descriptions and the working directory refer to by index.
     pub ghosts: Vec<GhostRecord>,
     /// Locks on open files.
@@ -313,6 +311,10 @@ pub struct ObjectRecord {
     pub name: Vec<u8>,
     /// Bytes.
     pub size: u64,
+    /// `st_mode`; 0 if no descriptor is open on it.
+    pub mode: u32,
+    /// Owner and group.
+    pub owner: (u32, u32),
     /// `F_GET_SEALS`
     pub seals: u32,
     /// Its content where a descriptor can read it: (offset, bytes) of every extent. Empty for objects that
@@ -325,19 +327,12 @@ pub struct ObjectRecord {
 /// A pipe with its bytes in flight.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PipeRecord {
+    /// Where it is, if it is a FIFO; a deleted one says so behind its path. Empty for a pipe.
+    pub path: Vec<u8>,
     /// `F_GETPIPE_SZ`, bytes.
     pub capacity: u32,
     /// Written and not yet read.
     pub content: Vec<u8>,
-}
-
-/// Two connected Unix sockets without a name (`socketpair(2)`).
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct SocketPairRecord {
-    /// `SO_TYPE`
-    pub kind: u32,
-    /// What each end, 0 and 1, has received and not yet read.
-    pub content: [Vec<u8>; 2],
 }
 
 /// A number in the descriptor table.
@@ -356,6 +351,12 @@ pub struct Descriptor {
 pub struct Description {
     /// `F_GETFL`
     pub flags: u32,
+    /// Inode number of what it is open on: other records name it by that.
+    pub inode: u64,
+    /// `st_mode`
+    pub mode: u32,
+    /// The text of `/proc/self/fdinfo/FD` for files, directories, shared-memory objects and anonymous inodes.
+    pub info: Vec<u8>,
     /// What it is open on.
     pub kind: DescriptionKind,
 }
@@ -380,43 +381,54 @@ pub enum PipeEnd {
     Write,
 }
 
-/// A socket that waits for connections.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Listener {
+/// A socket, as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SocketRecord {
     /// `SO_DOMAIN`
     pub domain: u32,
-    /// `getsockname(2)`, as the kernel writes it.
+    /// `SO_TYPE`
+    pub kind: u32,
+    /// `SO_PROTOCOL`
+    pub protocol: u32,
+    /// `listen(2)`'s backlog, if it waits for connections.
+    pub backlog: Option<u32>,
+    /// Inode of the Unix socket at the other end, which is in the process too: of one that listens if the connection has
+    /// not been accepted yet; 0 if there is none (any more).
+    pub peer: u64,
+    /// `getsockname(2)`, as the kernel writes it; empty if it has no address.
     pub address: Vec<u8>,
-    /// `listen(2)`'s backlog.
-    pub backlog: u32,
-    /// `SO_REUSEADDR`
-    pub reuse_address: bool,
-    /// `SO_REUSEPORT`
-    pub reuse_port: bool,
-    /// `IPV6_V6ONLY`
-    pub v6_only: bool,
+    /// `getpeername(2)`; empty if it has no other side.
+    pub peer_address: Vec<u8>,
+    /// What `sock_diag(7)` answered: message header, fixed part, attributes. Empty if it does not know the socket.
+    pub diagnosis: Vec<u8>,
+    /// Mode, owner and group of its name in the file system, as long as that leads to it.
+    pub name: Option<(u32, u32, u32)>,
+    /// Options that could be read, one behind the other: place in [`crate::SOCKET_OPTIONS`], length, value.
+    pub options: Vec<u8>,
+    /// `SO_GET_FILTER`: classic BPF instructions of 8 bytes each.
+    pub filter: Vec<u8>,
+    /// Received and not yet read.
+    pub messages: Vec<MessageRecord>,
 }
 
-/// One entry of an epoll interest list.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct WatchRecord {
-    /// The watched descriptor.
-    pub fd: u32,
-    /// `EPOLL*` bits.
-    pub events: u32,
-    /// `epoll_data`
-    pub data: u64,
+/// A message that a socket has received, or bytes of a stream up to where descriptors come with them.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct MessageRecord {
+    /// The bytes.
+    pub content: Vec<u8>,
+    /// Who sent it, as recvfrom(2) would say.
+    pub sender: Vec<u8>,
+    /// Descriptors that travel with it: indices into `descriptions`.
+    pub descriptions: Vec<u32>,
 }
 
 /// What an open file description refers to.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum DescriptionKind {
-    /// A regular file or a directory, with its offset.
+    /// A regular file or a directory; anything that is open with `O_PATH`.
     File {
         /// Index into `files`.
         file: u32,
-        /// Position in bytes.
-        offset: u64,
     },
     /// A character device that holds no state: null, zero, full, random, urandom, tty.
     Device {
@@ -425,45 +437,21 @@ pub enum DescriptionKind {
     },
     /// A terminal or outside pipe on one of the standard streams.
     Stream(StreamKind),
-    /// One end of a pipe inside the process.
+    /// One end of a pipe inside the process, or of a FIFO.
     Pipe {
         /// Index into `pipes`.
         pipe: u32,
-        /// Which end.
+        /// Which end; a FIFO may be open as both, see `flags`.
         end: PipeEnd,
     },
-    /// One end of a socket pair inside the process.
-    SocketPair {
-        /// Index into `socket_pairs`.
-        pair: u32,
-        /// Which end: 0 or 1.
-        end: u8,
+    /// An anonymous inode of the kernel, all of whose state is in `info`: eventfd, epoll, timerfd, signalfd, inotify,
+    /// pidfd.
+    Anonymous {
+        /// What the kernel calls it: `[eventfd]`, `[eventpoll]`, `[timerfd]`, `[signalfd]`, `inotify`, `[pidfd]`.
+        name: Vec<u8>,
     },
-    /// `eventfd(2)`
-    Event {
-        /// Its counter.
-        count: u64,
-        /// `EFD_SEMAPHORE`
-        semaphore: bool,
-    },
-    /// `epoll(7)`
-    Epoll {
-        /// Its interest list.
-        watches: Vec<WatchRecord>,
-    },
-    /// A listening socket, bound again.
-    Listener(Listener),
-    /// A bound but unconnected datagram socket, or an unbound socket.
-    Socket {
-        /// `SO_DOMAIN`
-        domain: u32,
-        /// `SO_TYPE`
-        kind: u32,
-        /// `SO_PROTOCOL`
-        protocol: u32,
-        /// `getsockname(2)`; empty if unbound.
-        address: Vec<u8>,
-    },
+    /// A socket that is made again.
+    Socket(SocketRecord),
     /// A connection to the outside: reset at the destination, which was said beforehand.
     LostConnection {
         /// `SO_DOMAIN`
@@ -478,8 +466,6 @@ pub enum DescriptionKind {
     Object {
         /// Index into `objects`.
         object: u32,
-        /// Position in bytes.
-        offset: u64,
     },
 }
 

@@ -24,7 +24,6 @@ pub fn manifest() -> Manifest {
         objects: Vec::new(),
         vmas: Vec::new(),
         pipes: Vec::new(),
-        socket_pairs: Vec::new(),
         ghosts: Vec::new(),
         locks: Vec::new(),
         descriptions: Vec::new(),

@@ -6,8 +6,8 @@ mod common;
 use memory::{Addr, Backing, PAGE_SIZE, PageRange, Protection, Sharing, USER_END, Vma, VmaFlags, VmaName};
 use proptest::prelude::*;
 use protocol::{
-    DecodeError, Description, DescriptionKind, FRAME_HEADER_LEN, FileVerdict, FrameError, Header, Kind,
-    MAX_PAGES_PER_FRAME, Manifest, PageMap, Reason, Reserved, SignalInfo, ThreadRecord,
+    DecodeError, Description, FRAME_HEADER_LEN, FileVerdict, FrameError, Header, Kind, MAX_PAGES_PER_FRAME,
+    Manifest, PageMap, Reason, Reserved, SignalInfo, ThreadRecord,
 };
 
 fn any_kind() -> impl Strategy<Value = Kind> {
@@ -64,9 +64,10 @@ fn any_thread() -> impl Strategy<Value = ThreadRecord> {
 }
 
 fn any_description() -> impl Strategy<Value = Description> {
-    let kinds: Vec<DescriptionKind> =
-        common::manifest().descriptions.into_iter().map(|description| description.kind).collect();
-    (any::<u32>(), proptest::sample::select(kinds)).prop_map(|(flags, kind)| Description { flags, kind })
+    let examples = common::manifest().descriptions;
+    let info = proptest::collection::vec(any::<u8>(), 0..50);
+    (any::<[u32; 2]>(), any::<u64>(), info, proptest::sample::select(examples))
+        .prop_map(|([flags, mode], inode, info, example)| Description { flags, mode, inode, info, ..example })
 }
 
 prop_compose! {

@@ -68,6 +68,15 @@ pub fn unlock(fd: u32) {
     }
 }
 
+/// The text of `/proc/self/fdinfo/NUMBER`.
+///
+/// # Errors
+/// `ENOENT` when the number is closed.
+pub fn info(fd: u32) -> Result<Vec<u8>, Errno> {
+    const LIMIT: usize = 4 << 20;
+    file::read_file(KernelPath::numbered("/proc/thread-self/fdinfo/", fd, "").as_c_str(), LIMIT)
+}
+
 fn path_of(fd: u32) -> KernelPath {
     KernelPath::numbered("/proc/thread-self/fd/", fd, "")
 }
@@ -127,6 +136,14 @@ pub fn sameness(one: u32, other: u32) -> Sameness {
         Ok(0) => Sameness::Different,
         Ok(_) | Err(_) => Sameness::Unknown,
     }
+}
+
+/// `timerfd_gettime(2)`, so that `fdinfo` counts what has gone off since the timer was last looked at. Does nothing to
+/// anything else.
+pub fn ask_timer(fd: u32) {
+    let mut times = [0_u64; 4];
+    // SAFETY: the kernel writes one struct itimerspec through the pointer.
+    let _ = unsafe { syscall3(nr::TIMERFD_GETTIME, fd as usize, times.as_mut_ptr().expose_provenance(), 0) };
 }
 
 /// Whether the number is a terminal (isatty(3)).

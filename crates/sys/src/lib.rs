@@ -18,6 +18,8 @@ pub mod elf;
 pub mod errno;
 pub mod fd;
 pub mod file;
+#[cfg(feature = "std")]
+pub mod handle;
 pub mod identity;
 #[cfg(feature = "std")]
 pub mod inherited;
@@ -34,6 +36,8 @@ pub mod process;
 pub mod random;
 pub mod raw;
 pub mod signal;
+#[cfg(feature = "std")]
+pub mod socket;
 pub mod status;
 #[cfg(feature = "test-child")]
 pub mod test_child;

@@ -68,6 +68,24 @@ pub fn read_own(at: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
     unsafe { syscall(nr::PROCESS_VM_READV, [pid, vectors.0, 1, vectors.1, 1, 0]) }
 }
 
+/// Whether the sixteen bytes at `at` can be written: the kernel writes there what is there.
+///
+/// Only for memory that no other thread writes at the moment.
+#[must_use]
+pub fn can_be_written(at: u64) -> bool {
+    let mut bytes = [0_u8; 16];
+    if read_own(at, &mut bytes) != Ok(bytes.len()) {
+        return false;
+    }
+    let local = [bytes.as_ptr().expose_provenance(), bytes.len()];
+    let remote = [usize::try_from(at).unwrap_or(0), bytes.len()];
+    let pid = crate::thread::process_id() as usize;
+    let vectors = (local.as_ptr().expose_provenance(), remote.as_ptr().expose_provenance());
+    // SAFETY: memory gets the bytes that it has; the kernel checks whether it may be written.
+    let written = unsafe { syscall(nr::PROCESS_VM_WRITEV, [pid, vectors.0, 1, vectors.1, 1, 0]) };
+    written == Ok(bytes.len())
+}
+
 /// Which pages from `at` are in memory (mincore(2)): bit 0 of one byte a page, for a shared object also when
 /// another process made them resident.
 ///
@@ -91,6 +109,15 @@ mod tests {
         let there = [42_u8];
         assert_eq!(read_own((&raw const there).expose_provenance() as u64, &mut byte), Ok(1));
         assert_eq!(byte, there);
+    }
+
+    #[test]
+    fn a_constant_cannot_be_written_and_a_variable_can() {
+        static CONSTANT: [u64; 2] = [1, 2];
+        let variable = [3_u64, 4];
+        assert!(!can_be_written(CONSTANT.as_ptr().expose_provenance() as u64));
+        assert!(can_be_written(variable.as_ptr().expose_provenance() as u64));
+        assert_eq!(variable, [3, 4]);
     }
 
     #[test]

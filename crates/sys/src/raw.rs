@@ -35,6 +35,7 @@ pub mod nr {
     pub const SENDMSG: usize = 46;
     pub const RECVMSG: usize = 47;
     pub const SHUTDOWN: usize = 48;
+    pub const BIND: usize = 49;
     pub const GETSOCKNAME: usize = 51;
     pub const GETPEERNAME: usize = 52;
     pub const SETSOCKOPT: usize = 54;
@@ -53,6 +54,8 @@ pub mod nr {
     pub const ARCH_PRCTL: usize = 158;
     pub const GETTID: usize = 186;
     pub const FUTEX: usize = 202;
+    pub const SCHED_SETAFFINITY: usize = 203;
+    pub const SCHED_GETAFFINITY: usize = 204;
     pub const GETDENTS64: usize = 217;
     pub const TIMER_GETTIME: usize = 224;
     pub const CLOCK_GETTIME: usize = 228;
@@ -63,10 +66,14 @@ pub mod nr {
     pub const READLINKAT: usize = 267;
     pub const GET_ROBUST_LIST: usize = 274;
     pub const TEE: usize = 276;
+    pub const TIMERFD_GETTIME: usize = 287;
     pub const PIPE2: usize = 293;
     pub const RT_TGSIGQUEUEINFO: usize = 297;
     pub const PRLIMIT64: usize = 302;
+    pub const NAME_TO_HANDLE_AT: usize = 303;
+    pub const OPEN_BY_HANDLE_AT: usize = 304;
     pub const PROCESS_VM_READV: usize = 310;
+    pub const PROCESS_VM_WRITEV: usize = 311;
     pub const KCMP: usize = 312;
     pub const GETRANDOM: usize = 318;
     pub const USERFAULTFD: usize = 323;

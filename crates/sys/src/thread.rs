@@ -147,6 +147,29 @@ pub fn has_rseq() -> bool {
     answer == Err(Errno::EINVAL)
 }
 
+/// Runs `action` on `processor`, at the beginning of a time slice, and lets the calling thread run where it could before.
+/// `None` if it may not run there.
+pub fn on_processor<T>(processor: u32, action: impl FnOnce() -> Option<T>) -> Option<T> {
+    const WORDS: usize = 128;
+    let index = usize::try_from(processor / 64).ok()?;
+    let (mut allowed, mut only) = ([0_u64; WORDS], [0_u64; WORDS]);
+    *only.get_mut(index)? = 1 << (processor % 64);
+    let pointer = allowed.as_mut_ptr().expose_provenance();
+    // SAFETY: the kernel writes at most that many bytes.
+    let bytes = unsafe { syscall3(nr::SCHED_GETAFFINITY, 0, WORDS * 8, pointer) }.ok()?;
+    let run_on = |set: &[u64; WORDS]| {
+        // SAFETY: the kernel reads that many bytes.
+        unsafe { syscall3(nr::SCHED_SETAFFINITY, 0, bytes, set.as_ptr().expose_provenance()) }
+    };
+    run_on(&only).ok()?;
+    // SAFETY: no arguments.
+    let _ = unsafe { syscall3(nr::SCHED_YIELD, 0, 0, 0) };
+    let result = action();
+    // They were allowed a moment ago; if some are not any more, the kernel takes the rest.
+    let _ = run_on(&allowed);
+    result
+}
+
 /// Sleeps while `word` holds `expected`, at most `timeout_ns` (`None`: for ever). Returns on a wake, a signal,
 /// the time-out or a changed word alike: look again.
 pub fn wait_on(word: &AtomicU32, expected: u32, timeout_ns: Option<u64>) {

@@ -2,22 +2,33 @@
 //!
 //! The kernel gives out the lowest free number, and everything below the one that is wanted is in place: so
 //! each descriptor lands at its own number, or below it, from where it is moved.
+//!
+//! ```text
+//! while the source runs     prove: everything that has a path, an option or an inode can be had
+//! while nobody runs         make: every descriptor; finish: addresses, connections by name, locks, once the source let go
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 
 use nix::libc;
 use protocol::{Description, DescriptionKind, Descriptor, Manifest};
+use sys::proc::fdinfo::{self, FdInfo};
 
 use super::batch::Batch;
 use super::ghosts::Ghosts;
 use super::{Program, RestoreError, Step, files};
 
+mod anonymous;
+mod fifos;
+mod finish;
+mod interest;
 mod made;
 mod sockets;
 
+pub(super) use finish::{Finish, finish};
 use made::Maker;
-pub(super) use sockets::{Bind, bind_all, check_addresses};
+pub(super) use sockets::check_addresses;
 
 /// How a description comes into the child.
 enum Origin {
@@ -30,15 +41,21 @@ enum Origin {
     Event { count: u64, flags: u64 },
     /// `epoll_create1(2)`
     Epoll,
-    /// `socket(2)`
-    Socket { domain: u32, kind: u32, protocol: u32 },
+    /// `timerfd_create(2)`, set going at once: time passes while a program moves.
+    Timer(fdinfo::Timer),
+    /// `signalfd4(2)`
+    Signals(u64),
+    /// `pidfd_open(2)` of the process itself.
+    Itself { pid: u32, flags: u64 },
 }
 
-/// Proves that everything that has a path can be opened, without keeping it.
-pub(super) fn prove(manifest: &Manifest) -> Result<(), RestoreError> {
-    for description in &manifest.descriptions {
+/// Proves that everything can be had, without keeping it. `same_kernel` tells whether the source runs here.
+pub(super) fn prove(manifest: &Manifest, same_kernel: bool) -> Result<(), RestoreError> {
+    for (index, description) in (0..).zip(&manifest.descriptions) {
+        let fd =
+            manifest.descriptors.iter().find(|known| known.description == index).map_or(0, |known| known.fd);
         match &description.kind {
-            DescriptionKind::File { file, .. } => {
+            DescriptionKind::File { file } => {
                 let record = files::record(manifest, *file)?;
                 // What `/proc` tells is asked for when the process is there.
                 if !files::is_of_process(&record.path, manifest.process.pid) {
@@ -48,31 +65,38 @@ pub(super) fn prove(manifest: &Manifest) -> Result<(), RestoreError> {
             DescriptionKind::Device { path } => {
                 files::open_device(path, description.flags)?;
             }
+            DescriptionKind::Anonymous { name } => {
+                let info = info(fd, description)?;
+                anonymous::prove(fd, name, &info, manifest.process.pid, same_kernel)?;
+            }
+            DescriptionKind::Socket(record) => sockets::prove(fd, record)?,
             DescriptionKind::Stream(_)
             | DescriptionKind::Pipe { .. }
-            | DescriptionKind::SocketPair { .. }
-            | DescriptionKind::Event { .. }
-            | DescriptionKind::Epoll { .. }
-            | DescriptionKind::Listener(_)
-            | DescriptionKind::Socket { .. }
             | DescriptionKind::LostConnection { .. }
             | DescriptionKind::Ghost { .. }
             | DescriptionKind::Object { .. } => {}
         }
     }
-    Ok(())
+    manifest.pipes.iter().try_for_each(fifos::prove)
 }
 
-/// Makes every descriptor of `manifest` in the child; returns the addresses that are to be bound once the
-/// source has let go of them.
+/// What the kernel said of the description behind descriptor `fd`.
+fn info(fd: u32, description: &Description) -> Result<FdInfo, RestoreError> {
+    fdinfo::parse(&description.info)
+        .map_err(|_| RestoreError::Dangling { what: "the state of descriptor", index: fd })
+}
+
+/// Makes every descriptor of `manifest` in the child; returns what is left to do once the source has let go of addresses
+/// and locks.
 pub(super) fn make(
     batch: &mut Batch<'_>,
     manifest: &Manifest,
     objects: &[OwnedFd],
     ghosts: &Ghosts,
-) -> Result<Vec<Bind>, RestoreError> {
+    same_kernel: bool,
+) -> Result<Finish, RestoreError> {
     let mut placed = Placed::new(batch.child().control_number());
-    let mut maker = Maker::new(manifest, objects, ghosts)?;
+    let mut maker = Maker::new(manifest, objects, ghosts, same_kernel)?;
     for descriptor in &manifest.descriptors {
         batch.unit()?.step(Step::Descriptor(descriptor.fd));
         let index = descriptor.description;
@@ -81,20 +105,20 @@ pub(super) fn make(
             duplicate(batch.program(), first, descriptor);
         } else {
             let number = placed.lowest_free(descriptor.fd);
-            match maker.origin(descriptor.fd, description)? {
+            match maker.origin(descriptor.fd, index)? {
                 Origin::Passed(fd) => {
                     batch.pass(fd, descriptor.close_on_exec);
                 }
                 other => open_in_child(batch.program(), &other, number),
             }
             put(batch.program(), number, descriptor);
-            finish(batch.program(), descriptor.fd, description);
+            set_flags(batch.program(), descriptor.fd, description);
             placed.by_description.insert(index, descriptor.fd);
         }
         placed.numbers.insert(descriptor.fd);
     }
-    watch(batch, manifest)?;
-    Ok(sockets::binds(manifest, &placed.by_description))
+    interest::fill(batch, manifest, maker.epolls_in_flight()?)?;
+    Ok(Finish::new(manifest, maker.into_kept(), &placed.by_description))
 }
 
 /// Which numbers are taken in the child.
@@ -163,58 +187,28 @@ fn open_in_child(program: &mut Program, origin: &Origin, number: u32) {
         Origin::Epoll => {
             program.call(libc::SYS_epoll_create1, [0]);
         }
-        Origin::Socket { domain, kind, protocol } => {
-            program.call(libc::SYS_socket, [u64::from(*domain), u64::from(*kind), u64::from(*protocol)]);
+        Origin::Timer(timer) => anonymous::timer(program, timer, number),
+        Origin::Signals(signals) => {
+            const ANY: u64 = u64::MAX;
+            let signals = program.words(&[*signals]);
+            program.call(libc::SYS_signalfd4, [ANY, signals.0, 8, 0]);
+        }
+        Origin::Itself { pid, flags } => {
+            program.call(libc::SYS_pidfd_open, [u64::from(*pid), *flags]);
         }
     }
 }
+
+/// `O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME`: what `F_SETFL` can change, without `O_ASYNC`.
+const SETTABLE: u32 = 0o2000 | 0o4000 | 0o40_000 | 0o1_000_000;
 
 /// Sets what is left of a description once it has its number.
-fn finish(program: &mut Program, fd: u32, description: &Description) {
+fn set_flags(program: &mut Program, fd: u32, description: &Description) {
     const F_SETFL: u64 = 4;
-    /// `O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME`: what `F_SETFL` can change, without `O_ASYNC`.
-    const SETTABLE: u32 = 0o2000 | 0o4000 | 0o40_000 | 0o1_000_000;
     const PATH_ONLY: u32 = 0o10_000_000;
-    match &description.kind {
-        // The receiver's own: its other users shall not notice.
-        DescriptionKind::Stream(_) => return,
-        DescriptionKind::Listener(listener) => sockets::set_options(program, fd, listener),
-        DescriptionKind::File { .. }
-        | DescriptionKind::Device { .. }
-        | DescriptionKind::Pipe { .. }
-        | DescriptionKind::SocketPair { .. }
-        | DescriptionKind::Event { .. }
-        | DescriptionKind::Epoll { .. }
-        | DescriptionKind::Socket { .. }
-        | DescriptionKind::LostConnection { .. }
-        | DescriptionKind::Ghost { .. }
-        | DescriptionKind::Object { .. } => {}
-    }
-    if description.flags & PATH_ONLY == 0 {
+    // The receiver's own: its other users shall not notice.
+    let is_ours = matches!(description.kind, DescriptionKind::Stream(_));
+    if !is_ours && description.flags & PATH_ONLY == 0 {
         program.call(libc::SYS_fcntl, [u64::from(fd), F_SETFL, u64::from(description.flags & SETTABLE)]);
     }
-}
-
-/// Fills the interest lists, last: everything watched must be in place.
-fn watch(batch: &mut Batch<'_>, manifest: &Manifest) -> Result<(), RestoreError> {
-    const EPOLL_CTL_ADD: u64 = 1;
-    let mut done = BTreeSet::new();
-    for descriptor in &manifest.descriptors {
-        let DescriptionKind::Epoll { watches } = &description(manifest, descriptor.description)?.kind else {
-            continue;
-        };
-        if !done.insert(descriptor.description) {
-            continue;
-        }
-        for watched in watches {
-            let program = batch.unit()?.step(Step::Descriptor(descriptor.fd));
-            // struct epoll_event is packed on x86-64.
-            let mut event = watched.events.to_le_bytes().to_vec();
-            event.extend_from_slice(&watched.data.to_le_bytes());
-            let event = program.data(&event);
-            let arguments = [u64::from(descriptor.fd), EPOLL_CTL_ADD, u64::from(watched.fd), event.0];
-            program.call(libc::SYS_epoll_ctl, arguments);
-        }
-    }
-    Ok(())
 }

@@ -173,14 +173,13 @@ pub enum RestoreError {
         #[source]
         source: io::Error,
     },
-    /// A socket pair.
-    #[error("making socket pair {index} again")]
-    Pair {
-        /// Its index.
-        index: u32,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
+    /// A descriptor of a kind that cannot be made here.
+    #[error("descriptor {fd} is {what}: not moved in this version, close it first")]
+    NotMoved {
+        /// Its number.
+        fd: u32,
+        /// What it is.
+        what: &'static str,
     },
     /// A shared-memory object.
     #[error("making shared-memory object {index} again")]

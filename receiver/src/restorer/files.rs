@@ -79,6 +79,7 @@ pub(super) fn open_again(manifest: &Manifest, file: u32, flags: u32) -> Result<O
     let fd = opened.map_err(|errno| missing("the open file", path, errno))?;
     match status::of_fd(&fd).map(|status| status.file_type) {
         Ok(FileType::Regular | FileType::Directory | FileType::Link) => Ok(fd.into()),
+        Ok(_) if flags & file::PATH_ONLY != 0 => Ok(fd.into()),
         Ok(_) => Err(RestoreError::NotAFile { path: shown(path) }),
         Err(errno) => Err(missing("the open file", path, errno)),
     }

@@ -1,10 +1,10 @@
 //! Shared-memory objects, each a memfd here, or a file without a name where it was one.
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt, fchown};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -47,6 +47,11 @@ fn object(record: &ObjectRecord) -> io::Result<OwnedFd> {
     let memory = memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let memory = File::from(memory);
     fill(&memory, record)?;
+    if record.mode != 0 {
+        let (user, group) = record.owner;
+        fchown(&memory, Some(user), Some(group))?;
+        memory.set_permissions(Permissions::from_mode(record.mode & 0o7777))?;
+    }
     let memory = OwnedFd::from(memory);
     let seals = seals(record);
     if seals.contains(SealFlag::F_SEAL_WRITE) {
@@ -79,6 +84,8 @@ mod tests {
         let record = ObjectRecord {
             name: b"x".to_vec(),
             size: 8192,
+            mode: 0,
+            owner: (0, 0),
             seals: 0xf,
             content: vec![(4096, vec![9; 10])],
             ghost: None,

@@ -12,7 +12,7 @@ use sys::proc::maps;
 use sys::uffd::{self, Permission, Uffd};
 
 use super::batch::Batch;
-use super::descriptors::{self, Bind};
+use super::descriptors::{self, Finish};
 use super::ghosts::Ghosts;
 use super::mappings::{self, Mappings};
 use super::requirements::Here;
@@ -57,7 +57,7 @@ pub struct Mapped {
 struct Image {
     manifest: Manifest,
     threads: Threads,
-    binds: Vec<Bind>,
+    finish: Finish,
     memory: File,
 }
 
@@ -97,14 +97,14 @@ impl Restorer<Reserved> {
             files::prove_directory(&manifest.process.working_directory)?;
         }
         files::open_executable(&files::record(manifest, manifest.process.executable)?.path)?;
-        descriptors::prove(manifest)?;
+        descriptors::prove(manifest, here.is_home_of(manifest))?;
+        descriptors::check_addresses(manifest, here.is_home_of(manifest))?;
         locks::prove(manifest)?;
         let verdicts = files::verdicts(manifest, here.boot_id);
         let wanted = mappings::ahead(manifest, &verdicts)?;
         let hole = find_hole(manifest, &here)?;
         let child =
             BlankChild::start(manifest.process.pid, hole, control_number, here.needs_user_namespace())?;
-        descriptors::check_addresses(&child, manifest, here.is_home_of(manifest))?;
         map_vdso(&child, manifest)?;
         let uffd = create_uffd(&child, &permission)?;
         mappings::change(&child, &Mappings::new(), &wanted, &[])?;
@@ -130,7 +130,8 @@ impl Restorer<Reserved> {
         let threads = threads::place(&mut self.child, manifest, self.here.change(manifest)?)?;
         let mut batch = Batch::new(&self.child);
         process::set(&mut batch, manifest, &ghosts)?;
-        let binds = descriptors::make(&mut batch, manifest, &objects, &ghosts)?;
+        let same_kernel = self.here.is_home_of(manifest);
+        let finish = descriptors::make(&mut batch, manifest, &objects, &ghosts, same_kernel)?;
         threads.make(&mut batch)?;
         threads::raise_pending(&mut batch, manifest)?;
         timers::make(&mut batch, manifest)?;
@@ -140,7 +141,7 @@ impl Restorer<Reserved> {
         batch.run()?;
         drop(ghosts);
         let Reserved { uffd, memory, .. } = self.stage;
-        let stage = Mapped { image: Image { manifest: manifest.clone(), threads, binds, memory }, uffd };
+        let stage = Mapped { image: Image { manifest: manifest.clone(), threads, finish, memory }, uffd };
         Ok(Restorer { child: self.child, here: self.here, stage })
     }
 
@@ -204,9 +205,10 @@ impl Restorer<Registered> {
     /// # Errors
     /// What did not work: no thread has run then, and the child is dead.
     pub fn resume(self) -> Result<Running, RestoreError> {
-        let Image { manifest, threads, binds, memory } = self.stage.0;
+        let Image { manifest, threads, finish, memory } = self.stage.0;
         drop(memory);
-        let unbound = descriptors::bind_all(&self.child, &binds)?;
+        let unbound = descriptors::finish(&self.child, &finish)?;
+        drop(finish);
         let unlocked = locks::take_all(&self.child, &manifest)?;
         threads.let_go(&self.child, &manifest)?;
         let pid = self.child.pid();

@@ -7,8 +7,8 @@ use std::os::unix::net::UnixListener;
 use memory::PAGE_SIZE;
 use nix::libc;
 use protocol::{
-    DescriptionKind, Descriptor, Listener, ObjectRecord, PipeEnd, PipeRecord, SocketPairRecord, StreamKind,
-    WatchRecord,
+    DescriptionKind, Descriptor, LockRecord, MessageRecord, ObjectRecord, PipeEnd, PipeRecord, SocketRecord,
+    StreamKind,
 };
 use receiver::guardian::ExitStatus;
 use receiver::restorer::{RestoreError, Restorer};
@@ -21,6 +21,10 @@ pub(super) const CASES: &[Case] = &[
     ("files_keep_numbers_flags_offsets_and_shared_descriptions", files_keep),
     ("a_directory_can_be_entered_by_its_descriptor", directory_can_be_entered),
     ("pipes_and_socket_pairs_keep_their_bytes_in_flight", bytes_in_flight),
+    ("a_descriptor_in_flight_arrives", descriptors_in_flight),
+    ("a_timer_keeps_its_ticks_and_a_signalfd_its_mask", timers_and_signals),
+    ("locks_are_taken_when_the_program_resumes", locks_are_taken),
+    ("what_makes_no_sense_is_refused_by_name", what_makes_no_sense),
     ("an_epoll_tells_of_an_eventfd_that_was_signalled_before", epoll_tells),
     ("a_memfd_keeps_content_offset_and_mapping", memfd_keeps),
     ("a_standard_stream_becomes_the_receivers_own", stream_becomes_own),
@@ -55,10 +59,11 @@ fn files_keep() -> Outcome {
     }
     let mut image = image(looked_at(code));
     let file = image.file(content.path());
-    let kind = DescriptionKind::File { file, offset: 4 };
-    let shared = image.descriptor(0, libc::O_RDWR | libc::O_NOATIME, kind.clone());
+    let kind = DescriptionKind::File { file };
+    let at_four = "pos:\t4\nflags:\t0\n";
+    let shared = image.told_descriptor(0, libc::O_RDWR | libc::O_NOATIME, kind.clone(), at_four);
     report.attach(&mut image, 3);
-    image.descriptor(5, libc::O_RDONLY, kind);
+    image.told_descriptor(5, libc::O_RDONLY, kind, at_four);
     image.manifest.descriptors.push(Descriptor { fd: 12, close_on_exec: true, description: shared });
     let (mut running, uffd) = run(&image);
     serve(&mut running, &uffd, |pid| {
@@ -84,7 +89,7 @@ fn directory_can_be_entered() -> Outcome {
     code.call(libc::SYS_fchdir, &[0]).call(libc::SYS_getcwd, &[RESULT, 64]).write(3, RESULT, 9).exit(0);
     let mut image = image(code);
     let file = image.file(std::path::Path::new("/usr/bin"));
-    image.descriptor(0, libc::O_RDONLY | libc::O_DIRECTORY, DescriptionKind::File { file, offset: 0 });
+    image.descriptor(0, libc::O_RDONLY | libc::O_DIRECTORY, DescriptionKind::File { file });
     report.attach(&mut image, 3);
     let (mut running, uffd) = run(&image);
     assert_eq!(serve(&mut running, &uffd, |_| ()), ExitStatus::Code(0));
@@ -102,17 +107,138 @@ fn bytes_in_flight() -> Outcome {
     code.call(libc::SYS_read, &[9, RESULT, 4]).write(3, RESULT, 4).exit(0);
     let mut image = image(code);
     image.poke(DATA, b"xy");
-    image.manifest.pipes.push(PipeRecord { capacity: 8192, content: b"abc".to_vec() });
-    let content = [b"left".to_vec(), b"rght".to_vec()];
-    image.manifest.socket_pairs.push(SocketPairRecord { kind: 1, content });
+    let pipe = PipeRecord { path: vec![], capacity: 8192, content: b"abc".to_vec() };
+    image.manifest.pipes.push(pipe);
     image.descriptor(0, libc::O_RDONLY, DescriptionKind::Pipe { pipe: 0, end: PipeEnd::Read });
     report.attach(&mut image, 3);
     image.descriptor(7, libc::O_WRONLY, DescriptionKind::Pipe { pipe: 0, end: PipeEnd::Write });
-    image.descriptor(9, libc::O_RDWR, DescriptionKind::SocketPair { pair: 0, end: 0 });
-    image.descriptor(10, libc::O_RDWR, DescriptionKind::SocketPair { pair: 0, end: 1 });
+    image.descriptor(9, libc::O_RDWR, end_of_pair(1010, vec![message(b"left", vec![])]));
+    image.descriptor(10, libc::O_RDWR, end_of_pair(1009, vec![message(b"rght", vec![])]));
     let (mut running, uffd) = run(&image);
     assert_eq!(serve(&mut running, &uffd, |_| ()), ExitStatus::Code(0));
     assert_eq!(report.read(), b"abcxyrghtleft");
+    Ok(())
+}
+
+/// One end of a pair of stream sockets, connected to the one with inode `peer`.
+fn end_of_pair(peer: u64, messages: Vec<MessageRecord>) -> DescriptionKind {
+    DescriptionKind::Socket(SocketRecord {
+        domain: 1,
+        kind: 1,
+        peer,
+        peer_address: vec![1, 0],
+        messages,
+        ..SocketRecord::default()
+    })
+}
+
+fn message(content: &[u8], descriptions: Vec<u32>) -> MessageRecord {
+    MessageRecord { content: content.to_vec(), sender: vec![], descriptions }
+}
+
+fn descriptors_in_flight() -> Outcome {
+    privileged()?;
+    let report = Report::new("in-flight");
+    // struct msghdr, the vector, a byte for the message, and room for one descriptor behind its header of 16 bytes.
+    let (header, vector, byte, control) = (DATA, DATA + 64, DATA + 128, DATA + 192);
+    let mut code = Code::default();
+    code.call(libc::SYS_recvmsg, &[9, header, 0]).write(3, byte, 1);
+    // The lowest free number is 0: where the pipe's end lands.
+    code.call(libc::SYS_read, &[0, RESULT, 3]).write(3, RESULT, 3).exit(0);
+    let mut image = image(code);
+    for (at, word) in [
+        (header + 16, vector),
+        (header + 24, 1),
+        (header + 32, control),
+        (header + 40, 24),
+        (vector, byte),
+        (vector + 8, 1),
+    ] {
+        image.poke(at, &word.to_le_bytes());
+    }
+    let pipe = PipeRecord { path: vec![], capacity: 8192, content: b"abc".to_vec() };
+    image.manifest.pipes.push(pipe);
+    let reader = image.descriptor(5, libc::O_RDONLY, DescriptionKind::Pipe { pipe: 0, end: PipeEnd::Read });
+    // It is in flight only.
+    image.manifest.descriptors.clear();
+    report.attach(&mut image, 3);
+    image.descriptor(9, libc::O_RDWR, end_of_pair(1010, vec![message(b"!", vec![reader])]));
+    image.descriptor(10, libc::O_RDWR, end_of_pair(1009, vec![]));
+    let (mut running, uffd) = run(&image);
+    assert_eq!(serve(&mut running, &uffd, |_| ()), ExitStatus::Code(0));
+    assert_eq!(report.read(), b"!abc");
+    Ok(())
+}
+
+fn what_makes_no_sense() -> Outcome {
+    privileged()?;
+    let refusal = |kind, info: &str| {
+        let mut image = image(looked_at(Code::default()));
+        image.told_descriptor(4, libc::O_RDWR, kind, info);
+        Restorer::reserve(&image.manifest).err().map(|error| error.line()).unwrap_or_default()
+    };
+    let anonymous = |name: &[u8]| DescriptionKind::Anonymous { name: name.to_vec() };
+    assert!(refusal(anonymous(b"[timerfd]"), "clockid: 1\nticks: x\n").contains("which it does not have"));
+    assert!(refusal(anonymous(b"[timerfd]"), "pos:\t0\n").contains("not moved"));
+    assert!(refusal(anonymous(b"[perf_event]"), "pos:\t0\n").contains("not known"));
+    assert!(refusal(anonymous(b"[pidfd]"), "pos:\t0\nPid:\t1\n").contains("another process"));
+    let socket = |domain, options| {
+        DescriptionKind::Socket(SocketRecord { domain, kind: 1, options, ..SocketRecord::default() })
+    };
+    assert!(refusal(socket(9999, vec![]), "").contains("a socket"));
+    // SO_REUSEADDR, with a value of one byte.
+    assert!(refusal(socket(2, vec![0, 1, 7]), "").contains("option 2 of level 1"));
+    let fifo = PipeRecord { path: b"/no/such/fifo".to_vec(), capacity: 4096, content: vec![] };
+    let mut image = image(looked_at(Code::default()));
+    image.manifest.pipes.push(fifo);
+    let refused = Restorer::reserve(&image.manifest).err().map(|error| error.line());
+    assert!(refused.is_some_and(|line| line.contains("the FIFO /no/such/fifo is not here")), "named");
+    Ok(())
+}
+
+fn timers_and_signals() -> Outcome {
+    privileged()?;
+    let report = Report::new("timers");
+    let mut code = Code::default();
+    // Three times it went off already; a signalfd without a signal has nothing to say.
+    code.call(libc::SYS_read, &[4, RESULT, 8]).write(3, RESULT, 8);
+    code.call(libc::SYS_read, &[5, RESULT, 128]).store(RESULT).write(3, RESULT, 8).exit(0);
+    let mut image = image(code);
+    report.attach(&mut image, 3);
+    let timer = "pos:\t0\nflags:\t0\nclockid: 1\nticks: 3\nsettime flags: 00\nit_value: (0, 0)\nit_interval: (0, 0)\n";
+    image.told_descriptor(4, libc::O_RDWR, DescriptionKind::Anonymous { name: b"[timerfd]".to_vec() }, timer);
+    let signals = "pos:\t0\nflags:\t0\nsigmask:\t0000000000000200\n";
+    let kind = DescriptionKind::Anonymous { name: b"[signalfd]".to_vec() };
+    image.told_descriptor(5, libc::O_RDWR | libc::O_NONBLOCK, kind, signals);
+    let (mut running, uffd) = run(&image);
+    assert_eq!(serve(&mut running, &uffd, |_| ()), ExitStatus::Code(0));
+    let mut expected = 3_u64.to_le_bytes().to_vec();
+    expected.extend_from_slice(&i64::from(-libc::EAGAIN).to_le_bytes());
+    assert_eq!(report.read(), expected);
+    Ok(())
+}
+
+fn locks_are_taken() -> Outcome {
+    privileged()?;
+    let (report, content) = (Report::new("locks"), Report::new("locked"));
+    fs::write(content.path(), b"x").expect("a file");
+    let mut image = image(looked_at(Code::default()));
+    report.attach(&mut image, 3);
+    let file = image.file(content.path());
+    image.descriptor(4, libc::O_RDWR, DescriptionKind::File { file });
+    for line in
+        ["1: FLOCK  ADVISORY  WRITE 7 00:13:11691 0 EOF", "2: POSIX  ADVISORY  WRITE 7 00:13:11691 5 9"]
+    {
+        image.manifest.locks.push(LockRecord { fd: 4, line: line.as_bytes().to_vec() });
+    }
+    let (mut running, uffd) = run(&image);
+    assert_eq!(running.unlocked, []);
+    serve(&mut running, &uffd, |pid| {
+        let found = fs::read_to_string(format!("/proc/{pid}/fdinfo/4")).expect("fdinfo");
+        let found: Vec<&str> = found.lines().filter(|line| line.starts_with("lock:")).collect();
+        assert!(found.iter().any(|line| line.contains("FLOCK  ADVISORY  WRITE")), "{found:?}");
+        assert!(found.iter().any(|line| line.contains("POSIX") && line.ends_with(" 5 9")), "{found:?}");
+    });
     Ok(())
 }
 
@@ -124,10 +250,12 @@ fn epoll_tells() -> Outcome {
     code.write(3, RESULT, 12).call(libc::SYS_read, &[8, RESULT, 8]).write(3, RESULT, 8).exit(0);
     let mut image = image(code);
     let readable = libc::EPOLLIN.unsigned_abs();
-    let watches = vec![WatchRecord { fd: 8, events: readable, data: 0x1122_3344_5566_7788 }];
-    image.descriptor(1, libc::O_RDWR, DescriptionKind::Epoll { watches });
+    let watches = "pos:\t0\nflags:\t02\ntfd: 8 events: 1 data: 1122334455667788 pos:0 ino:3f0 sdev:f\n";
+    let anonymous = |name: &[u8]| DescriptionKind::Anonymous { name: name.to_vec() };
+    image.told_descriptor(1, libc::O_RDWR, anonymous(b"[eventpoll]"), watches);
     report.attach(&mut image, 3);
-    image.descriptor(8, libc::O_RDWR, DescriptionKind::Event { count: 5_000_000_000, semaphore: false });
+    let count = "pos:\t0\nflags:\t02\neventfd-count: 12a05f200\n";
+    image.told_descriptor(8, libc::O_RDWR, anonymous(b"[eventfd]"), count);
     let (mut running, uffd) = run(&image);
     assert_eq!(serve(&mut running, &uffd, |_| ()), ExitStatus::Code(0));
     let mut expected = vec![1];
@@ -148,16 +276,18 @@ fn memfd_keeps() -> Outcome {
     let mut image = image(code);
     let content = vec![(PAGE_SIZE, b"..memfd".to_vec())];
     image.manifest.objects.push(ObjectRecord {
-        name: b"mine".to_vec(),
+        name: b"/memfd:mine (deleted)".to_vec(),
         size: 2 * PAGE_SIZE,
+        mode: 0,
+        owner: (0, 0),
         seals: 0,
         ghost: None,
         content,
     });
     image.map_object(AT, 2, 0);
     report.attach(&mut image, 3);
-    let object = DescriptionKind::Object { object: 0, offset: PAGE_SIZE + 4 };
-    image.descriptor(4, libc::O_RDWR, object);
+    let info = format!("pos:\t{}\nflags:\t0\n", PAGE_SIZE + 4);
+    image.told_descriptor(4, libc::O_RDWR, DescriptionKind::Object { object: 0 }, &info);
     let (mut running, uffd) = run(&image);
     assert_eq!(serve(&mut running, &uffd, |_| ()), ExitStatus::Code(0));
     assert_eq!(report.read(), b"memmfd");
@@ -193,13 +323,13 @@ fn lost_connection_says() -> Outcome {
 }
 
 fn listener(address: Vec<u8>, domain: i32) -> DescriptionKind {
-    DescriptionKind::Listener(Listener {
+    DescriptionKind::Socket(SocketRecord {
         domain: domain.unsigned_abs(),
+        kind: 1,
         address,
-        backlog: 5,
-        reuse_address: false,
-        reuse_port: false,
-        v6_only: false,
+        backlog: Some(5),
+        name: Some((0o140_755, 0, 0)),
+        ..SocketRecord::default()
     })
 }
 

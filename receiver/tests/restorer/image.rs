@@ -153,8 +153,19 @@ impl Image {
 
     /// Adds a descriptor of its own description.
     pub(super) fn descriptor(&mut self, fd: u32, flags: i32, kind: DescriptionKind) -> u32 {
+        self.told_descriptor(fd, flags, kind, "pos:\t0\nflags:\t0\n")
+    }
+
+    /// Adds a descriptor of which the kernel tells `info`; its inode number is its own number and 1000.
+    pub(super) fn told_descriptor(&mut self, fd: u32, flags: i32, kind: DescriptionKind, info: &str) -> u32 {
         let description = u32::try_from(self.manifest.descriptions.len()).expect("few");
-        self.manifest.descriptions.push(Description { flags: flags.unsigned_abs(), kind });
+        self.manifest.descriptions.push(Description {
+            flags: flags.unsigned_abs(),
+            inode: 1000 + u64::from(fd),
+            mode: 0o100_600,
+            info: info.as_bytes().to_vec(),
+            kind,
+        });
         self.manifest.descriptors.push(Descriptor { fd, close_on_exec: false, description });
         description
     }
@@ -261,7 +272,6 @@ fn manifest() -> Manifest {
             anonymous(STACK - STACK_PAGES * PAGE_SIZE, STACK_PAGES, "rw", grows),
         ],
         pipes: vec![],
-        socket_pairs: vec![],
         ghosts: vec![],
         locks: vec![],
         descriptions: vec![],

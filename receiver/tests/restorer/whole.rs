@@ -38,7 +38,7 @@ impl Report {
 
     pub(super) fn attach(&self, image: &mut Image, fd: u32) -> u32 {
         let file = image.file(&self.path);
-        image.descriptor(fd, libc::O_WRONLY | libc::O_APPEND, DescriptionKind::File { file, offset: 0 })
+        image.descriptor(fd, libc::O_WRONLY | libc::O_APPEND, DescriptionKind::File { file })
     }
 
     pub(super) fn path(&self) -> &std::path::Path {

@@ -2,10 +2,10 @@
 
 use alloc::vec::Vec;
 
-use protocol::{DescriptionKind, LockRecord, StreamKind, WatchRecord};
+use protocol::{DescriptionKind, LockRecord, StreamKind};
+use sys::descriptor::pipe;
 use sys::number::words;
 use sys::path::KernelPath;
-use sys::proc::fdinfo::{self, FdInfo};
 use sys::status::{self, Device, FileType};
 use sys::{descriptor, file, thread};
 
@@ -17,15 +17,13 @@ use super::{pipes, sockets};
 /// Character devices that hold no state, with the name that every machine has them under.
 const STATELESS: [(u32, &[u8]); 5] =
     [(3, b"/dev/null"), (5, b"/dev/zero"), (7, b"/dev/full"), (8, b"/dev/random"), (9, b"/dev/urandom")];
-/// Anonymous inodes that do not move in this version.
-const IMMOVABLE: [(&[u8], DescriptorTrait); 7] = [
+/// Anonymous inodes whose text in `fdinfo` says everything.
+const TOLD: [&[u8]; 6] = [b"[eventfd]", b"[eventpoll]", b"[timerfd]", b"[signalfd]", b"inotify", b"[pidfd]"];
+/// Anonymous inodes that do not move in this version, with a name of their own.
+const IMMOVABLE: [(&[u8], DescriptorTrait); 3] = [
     (b"[io_uring]", DescriptorTrait::IoUring),
     (b"[userfaultfd]", DescriptorTrait::Userfaultfd),
-    (b"[timerfd]", DescriptorTrait::Timer),
-    (b"[signalfd]", DescriptorTrait::Signal),
-    (b"inotify", DescriptorTrait::Watcher),
     (b"[fanotify]", DescriptorTrait::Watcher),
-    (b"[pidfd]", DescriptorTrait::Process),
 ];
 /// The multiplexer that makes terminals: a terminal to isatty(3), but the wrong end of one.
 const PTMX: Device = Device { major: 5, minor: 2 };
@@ -34,12 +32,12 @@ const PTMX: Device = Device { major: 5, minor: 2 };
 pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
     match facts.status.file_type {
         FileType::Regular | FileType::Directory => path(facts, context),
-        FileType::Link if facts.flags & descriptor::PATH_ONLY != 0 => path(facts, context),
+        _ if facts.flags & descriptor::PATH_ONLY != 0 => path(facts, context),
         FileType::Character => device(facts, context),
         FileType::Pipe => pipes::kind(facts, context),
         FileType::Socket => sockets::kind(facts, context),
         FileType::Block => Err(facts.refuse(DescriptorTrait::Device)),
-        FileType::Link | FileType::Other => anonymous_inode(facts, context),
+        FileType::Link | FileType::Other => anonymous_inode(facts),
     }
 }
 
@@ -59,25 +57,26 @@ pub(crate) fn is_terminal(facts: &Facts) -> bool {
 
 fn path(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
     if facts.link.starts_with(b"anon_inode:") {
-        return anonymous_inode(facts, context);
+        return anonymous_inode(facts);
     }
-    let info = fdinfo::of_number(facts.fd)?;
-    for line in &info.locks {
+    let info = descriptor::info(facts.fd).map_err(Refusal::kernel(Doing::Descriptors))?;
+    for line in info.split(|byte| *byte == b'\n') {
+        let Some(line) = line.strip_prefix(b"lock:") else { continue };
         // Kinds as the kernel writes them (locks_show_fd): FLOCK, POSIX, OFDLCK, LEASE, DELEG.
         if words(line).nth(1).is_none_or(|kind| matches!(kind, b"LEASE" | b"DELEG")) {
             return Err(facts.refuse(DescriptorTrait::Leased));
         }
-        context.locks.push(LockRecord { fd: facts.fd, line: line.clone() });
+        context.locks.push(LockRecord { fd: facts.fd, line: line.to_vec() });
     }
     if is_reachable(facts) {
         let file = context.files.of_descriptor(&facts.link, &facts.status);
-        return Ok(DescriptionKind::File { file, offset: info.position });
+        return Ok(DescriptionKind::File { file });
     }
     if !facts.link.starts_with(b"/") {
         return own_namespace(facts, context);
     }
     if facts.status.file_type == FileType::Regular {
-        return object(facts, &info, context);
+        return object(facts, context);
     }
     let target = descriptor::target(facts.fd).unwrap_or_default();
     Ok(DescriptionKind::Ghost { ghost: context.ghosts.of(&facts.link, &facts.status, target) })
@@ -93,7 +92,7 @@ fn own_namespace(facts: &Facts, context: &mut Context<'_>) -> Result<Description
     if own.map_err(|_| refused())? != facts.link {
         return Err(refused());
     }
-    Ok(DescriptionKind::File { file: context.files.of_descriptor(&path, &facts.status), offset: 0 })
+    Ok(DescriptionKind::File { file: context.files.of_descriptor(&path, &facts.status) })
 }
 
 /// Whether the path that the kernel shows still leads to the file.
@@ -110,7 +109,7 @@ fn is_reachable(facts: &Facts) -> bool {
 }
 
 /// A memfd, or a file without a name, which is as good as one.
-fn object(facts: &Facts, info: &FdInfo, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
+fn object(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
     let size = facts.status.size;
     let name = facts.link.strip_suffix(DELETED).unwrap_or(&facts.link);
     let (limit, is_stopped) = (context.content_left(), context.is_stopped);
@@ -119,8 +118,11 @@ fn object(facts: &Facts, info: &FdInfo, context: &mut Context<'_>) -> Result<Des
         let extents = descriptor::content(facts.fd, size, limit).map_err(Refusal::kernel(Doing::Content))?;
         let bytes = extents.iter().map(|(_, bytes)| bytes.len()).sum();
         record.size = size;
-        record.seals = descriptor::seals(facts.fd).unwrap_or(0);
-        if !name.starts_with(b"/memfd:") {
+        record.mode = facts.status.mode;
+        record.owner = facts.status.owner;
+        if name.starts_with(b"/memfd:") {
+            record.seals = descriptor::seals(facts.fd).unwrap_or(0);
+        } else if name != b"/dev/zero" {
             record.ghost = Some(context.ghosts.of(&facts.link, &facts.status, Vec::new()));
         }
         if is_stopped {
@@ -128,7 +130,7 @@ fn object(facts: &Facts, info: &FdInfo, context: &mut Context<'_>) -> Result<Des
         }
         context.take(bytes)?;
     }
-    Ok(DescriptionKind::Object { object, offset: info.position })
+    Ok(DescriptionKind::Object { object })
 }
 
 fn device(facts: &Facts, context: &Context<'_>) -> Result<DescriptionKind, Refusal> {
@@ -148,34 +150,17 @@ fn device(facts: &Facts, context: &Context<'_>) -> Result<DescriptionKind, Refus
     Ok(DescriptionKind::Stream(stream_for(facts, context.all).unwrap_or(by_mode)))
 }
 
-fn anonymous_inode(facts: &Facts, context: &Context<'_>) -> Result<DescriptionKind, Refusal> {
+fn anonymous_inode(facts: &Facts) -> Result<DescriptionKind, Refusal> {
     let name = facts.link.strip_prefix(b"anon_inode:").unwrap_or(&facts.link);
-    match name {
-        b"[eventfd]" => event(facts),
-        b"[eventpoll]" => epoll(facts, context),
-        _ => {
-            let known = IMMOVABLE.iter().find(|(known, _)| *known == name);
-            Err(facts.refuse(known.map_or(DescriptorTrait::AnonymousInode, |(_, what)| *what)))
+    if TOLD.contains(&name) {
+        // A periodic timer that has gone off stands still until it is asked.
+        descriptor::ask_timer(facts.fd);
+        // Nobody can look at events without taking them out.
+        if name == b"inotify" && pipe::in_flight(facts.fd) != Ok(0) {
+            return Err(facts.refuse(DescriptorTrait::InFlight));
         }
+        return Ok(DescriptionKind::Anonymous { name: name.to_vec() });
     }
-}
-
-fn event(facts: &Facts) -> Result<DescriptionKind, Refusal> {
-    let info = fdinfo::of_number(facts.fd)?;
-    let count = info.event_count.ok_or_else(|| facts.refuse(DescriptorTrait::AnonymousInode))?;
-    Ok(DescriptionKind::Event { count, semaphore: info.event_semaphore })
-}
-
-/// The interest list, without entries whose number is closed or open on another file: those can no longer be
-/// reached under that number, and there is no other way to add them.
-fn epoll(facts: &Facts, context: &Context<'_>) -> Result<DescriptionKind, Refusal> {
-    let info = fdinfo::of_number(facts.fd)?;
-    let is_there = |watch: &&fdinfo::Watch| {
-        let watched = context.all.iter().find(|other| other.fd == watch.fd);
-        watched.is_some_and(|other| watch.inode.is_none_or(|inode| inode == other.status.inode))
-    };
-    let watches = info.watches.iter().filter(is_there);
-    let watches =
-        watches.map(|watch| WatchRecord { fd: watch.fd, events: watch.events, data: watch.data }).collect();
-    Ok(DescriptionKind::Epoll { watches })
+    let known = IMMOVABLE.iter().find(|(known, _)| *known == name);
+    Err(facts.refuse(known.map_or(DescriptorTrait::AnonymousInode, |(_, what)| *what)))
 }

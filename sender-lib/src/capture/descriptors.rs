@@ -6,7 +6,7 @@
 
 use alloc::vec::Vec;
 
-use protocol::{Description, Descriptor, LockRecord, PipeRecord, SocketPairRecord, StreamKind};
+use protocol::{Description, DescriptionKind, Descriptor, LockRecord, PipeRecord, StreamKind};
 use sys::Errno;
 use sys::descriptor::{self, Sameness};
 use sys::status::{self, FileStatus, FileType};
@@ -55,7 +55,6 @@ pub(crate) struct Table {
     pub(crate) descriptors: Vec<Descriptor>,
     pub(crate) descriptions: Vec<Description>,
     pub(crate) pipes: Vec<PipeRecord>,
-    pub(crate) socket_pairs: Vec<SocketPairRecord>,
     pub(crate) locks: Vec<LockRecord>,
 }
 
@@ -67,7 +66,7 @@ pub(crate) struct Context<'a> {
     pub(crate) locks: Vec<LockRecord>,
     pub(crate) all: &'a [Facts],
     pub(crate) pipes: pipes::Pipes,
-    pub(crate) pairs: sockets::Pairs,
+    pub(crate) queues: sockets::Queues,
     pub(crate) notes: Vec<Note>,
     /// Whether content is copied; while the process runs it is only counted.
     pub(crate) is_stopped: bool,
@@ -96,7 +95,10 @@ pub(crate) fn collect(
     ghosts: &mut Ghosts,
     is_stopped: bool,
 ) -> Result<(Table, Vec<Note>), Refusal> {
-    let all = facts(own)?;
+    let mut all = facts(own)?;
+    let in_table = all.len();
+    // While the program runs nobody may touch its queues, and nobody need.
+    let queues = if is_stopped { sockets::look_into(&mut all)? } else { sockets::Queues::default() };
     let mut context = Context {
         files,
         objects,
@@ -104,7 +106,7 @@ pub(crate) fn collect(
         locks: Vec::new(),
         all: &all,
         pipes: pipes::Pipes::default(),
-        pairs: sockets::Pairs::default(),
+        queues,
         notes: Vec::new(),
         is_stopped,
         content_left: CONTENT_LIMIT,
@@ -120,10 +122,23 @@ pub(crate) fn collect(
         };
         table.descriptors.push(Descriptor { fd: facts.fd, close_on_exec: facts.close_on_exec, description });
     }
+    name_descriptors_in_flight(&mut table);
+    table.descriptors.truncate(in_table);
     table.pipes = context.pipes.into_records();
-    table.socket_pairs = context.pairs.into_records();
     table.locks = context.locks;
     Ok((table, context.notes))
+}
+
+/// Turns the numbers that descriptors in flight have meanwhile into those of their descriptions.
+fn name_descriptors_in_flight(table: &mut Table) {
+    let Table { descriptors, descriptions, .. } = table;
+    for description in descriptions {
+        let DescriptionKind::Socket(socket) = &mut description.kind else { continue };
+        for number in socket.messages.iter_mut().flat_map(|message| &mut message.descriptions) {
+            let found = descriptors.iter().find(|known| known.fd == *number);
+            *number = found.map_or(u32::MAX, |found| found.description);
+        }
+    }
 }
 
 /// The index of the description of `facts`, which is a new one unless an `earlier` descriptor shares it.
@@ -138,7 +153,14 @@ fn describe(
         return Ok(known);
     }
     let kind = classify::kind(facts, context)?;
-    table.descriptions.push(Description { flags: facts.flags, kind });
+    let is_told = matches!(
+        kind,
+        DescriptionKind::File { .. } | DescriptionKind::Object { .. } | DescriptionKind::Anonymous { .. }
+    );
+    let info = if is_told { descriptor::info(facts.fd) } else { Ok(Vec::new()) };
+    let info = info.map_err(Refusal::kernel(Doing::Descriptors))?;
+    let (flags, inode, mode) = (facts.flags, facts.status.inode, facts.status.mode);
+    table.descriptions.push(Description { flags, inode, mode, info, kind });
     Ok(u32::try_from(table.descriptions.len() - 1).unwrap_or(u32::MAX))
 }
 
@@ -162,7 +184,7 @@ fn facts(own: &[u32]) -> Result<Vec<Facts>, Refusal> {
     Ok(all)
 }
 
-fn look(fd: u32) -> Result<Facts, Errno> {
+pub(crate) fn look(fd: u32) -> Result<Facts, Errno> {
     Ok(Facts {
         fd,
         close_on_exec: descriptor::close_on_exec(fd)?,

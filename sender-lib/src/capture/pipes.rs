@@ -33,7 +33,8 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
             facts.is_same_inode(other)
                 && (other.is_readable(), other.is_writable()) != (facts.is_readable(), facts.is_writable())
         });
-    if !is_inside {
+    // The other end of a FIFO is where its name is.
+    if !is_inside && !is_fifo(facts) {
         let readiness = descriptor::readiness(facts.fd).map_err(Refusal::kernel(Doing::Pipe))?;
         // A pipe whose writers have gone holds all that will ever come: it moves with its bytes.
         if !(end == PipeEnd::Read && readiness.hang_up) {
@@ -46,6 +47,10 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
         }
     }
     Ok(DescriptionKind::Pipe { pipe: record(facts, context)?, end })
+}
+
+fn is_fifo(facts: &Facts) -> bool {
+    facts.link.starts_with(b"/")
 }
 
 /// The index of the record of the pipe behind `facts`.
@@ -68,7 +73,8 @@ fn record(facts: &Facts, context: &mut Context<'_>) -> Result<u32, Refusal> {
         };
         context.take(bytes)?;
         let capacity = pipe::capacity(facts.fd).map_err(&failed)?;
-        context.pipes.records.push(PipeRecord { capacity, content });
+        let path = if is_fifo(facts) { facts.link.clone() } else { Vec::new() };
+        context.pipes.records.push(PipeRecord { path, capacity, content });
         context.pipes.inodes.push(inode);
         context.pipes.inodes.len() - 1
     };

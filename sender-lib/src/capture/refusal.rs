@@ -170,14 +170,8 @@ pub(crate) enum DescriptorTrait {
     IoUring,
     /// `userfaultfd`
     Userfaultfd,
-    /// `timerfd`
-    Timer,
-    /// `signalfd`
-    Signal,
-    /// `inotify` or `fanotify`
+    /// `fanotify`
     Watcher,
-    /// `pidfd`
-    Process,
     /// Any other anonymous inode: perf, BPF, KVM.
     AnonymousInode,
     /// What it shares with another descriptor cannot be told.
@@ -295,15 +289,12 @@ impl DescriptorTrait {
         Self::Leased => 1 "a file with a lease",
         Self::PacketPipe => 2 "a pipe in packet mode",
         Self::Socket(_) => 3 "a socket of domain",
-        Self::InFlight => 4 "a socket with messages or descriptors in flight",
+        Self::InFlight => 4 "a socket or an inotify with more in flight than can be looked at",
         Self::IoUring => 5 "an io_uring",
         Self::Userfaultfd => 6 "a userfaultfd",
-        Self::Timer => 7 "a timerfd",
-        Self::Signal => 8 "a signalfd",
-        Self::Watcher => 9 "an inotify or fanotify",
-        Self::Process => 10 "a pidfd",
-        Self::AnonymousInode => 11 "a kernel object of a kind that is not known",
-        Self::SharingUnknown(_) => 12 "perhaps the same open file as",
+        Self::Watcher => 7 "a fanotify",
+        Self::AnonymousInode => 8 "a kernel object of a kind that is not known",
+        Self::SharingUnknown(_) => 9 "perhaps the same open file as",
     }
 }
 

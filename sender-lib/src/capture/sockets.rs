@@ -1,136 +1,179 @@
-//! Sockets: what can be bound again, what is lost, and pairs inside the process.
+//! Sockets: what is known of each, what waits in it, and which of them have their other side outside.
 
 use alloc::vec::Vec;
 
-use protocol::{DescriptionKind, Listener, SocketPairRecord};
+use protocol::{DescriptionKind, MessageRecord, SocketRecord};
 use sys::descriptor::socket::{self, Kind, TcpState};
 use sys::descriptor::{self, pair, pipe};
-use sys::status::FileType;
+use sys::path::KernelPath;
+use sys::status::{self, FileType};
+use sys::{Errno, Fd};
 
-use super::descriptors::{Context, Facts, stream_for};
+use super::descriptors::{self, CONTENT_LIMIT, Context, Facts, stream_for};
 use super::refusal::{DescriptorTrait, Doing, Note, Refusal};
 
-/// `AF_NETLINK`
+const DATAGRAM: u32 = 2;
 const NETLINK: u32 = 16;
+/// Numbers of descriptors that were in flight: out of the way of the standard streams.
+const LOWEST_IN_FLIGHT: u32 = 900;
 
-/// The manifest's socket pairs.
+/// What waits in the sockets of a process that stands still, by inode.
 #[derive(Default)]
-pub(crate) struct Pairs {
-    records: Vec<SocketPairRecord>,
-    /// Inodes of the ends, as in `records`.
-    inodes: Vec<[u64; 2]>,
+pub(crate) struct Queues {
+    messages: Vec<(u64, Vec<MessageRecord>)>,
+    /// Duplicates of the descriptors in flight, open as long as they are looked at.
+    _in_flight: Vec<Fd>,
 }
 
-impl Pairs {
-    /// The finished table.
-    pub(crate) fn into_records(self) -> Vec<SocketPairRecord> {
-        self.records
+/// Looks into every socket; adds the descriptors that are in flight to `all`, and looks into those too.
+pub(crate) fn look_into(all: &mut Vec<Facts>) -> Result<Queues, Refusal> {
+    let failed = Refusal::kernel(Doing::Socket);
+    let mut queues = Queues::default();
+    let mut index = 0;
+    while let Some(facts) = all.get(index) {
+        index += 1;
+        let (fd, inode) = (facts.fd, facts.status.inode);
+        let is_known = queues.messages.iter().any(|(known, _)| *known == inode);
+        if facts.status.file_type != FileType::Socket || facts.flags & descriptor::PATH_ONLY != 0 || is_known
+        {
+            continue;
+        }
+        let kind = socket::kind(fd).map_err(&failed)?;
+        if kind.listening || kind.protocol == socket::TCP {
+            continue;
+        }
+        let found = pair::messages(fd, kind.kind != DATAGRAM, CONTENT_LIMIT);
+        let mut messages = Vec::new();
+        for found in found.map_err(|_| Refusal::descriptor(fd, DescriptorTrait::InFlight))? {
+            let mut descriptions = Vec::new();
+            for descriptor in found.descriptors {
+                let descriptor = descriptor.duplicate_from(LOWEST_IN_FLIGHT).map_err(&failed)?;
+                let number = descriptor.raw().cast_unsigned();
+                all.push(descriptors::look(number).map_err(&failed)?);
+                descriptions.push(number);
+                queues._in_flight.push(descriptor);
+            }
+            messages.push(MessageRecord { content: found.content, sender: found.sender, descriptions });
+        }
+        queues.messages.push((inode, messages));
     }
+    Ok(queues)
+}
 
-    /// The index of the pair that the socket with `inode` belongs to, and which end it is.
-    fn find(&self, inode: u64) -> Option<(usize, u8)> {
-        let index = self.inodes.iter().position(|ends| ends.contains(&inode))?;
-        let [first, _] = *self.inodes.get(index)?;
-        Some((index, u8::from(first != inode)))
+impl Queues {
+    fn take(&mut self, inode: u64) -> Vec<MessageRecord> {
+        let found = self.messages.iter_mut().find(|(known, _)| *known == inode);
+        found.map(|(_, messages)| core::mem::take(messages)).unwrap_or_default()
     }
 }
 
 /// The kind of the description behind `facts`, a socket.
 pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
     let failed = Refusal::kernel(Doing::Socket);
-    let kind = socket::kind(facts.fd).map_err(&failed)?;
-    if !matches!(kind.domain, socket::UNIX | socket::INET | socket::INET6 | NETLINK) {
-        return Err(facts.refuse(DescriptorTrait::Socket(kind.domain)));
+    let Kind { domain, kind, protocol, listening } = socket::kind(facts.fd).map_err(&failed)?;
+    if !matches!(domain, socket::UNIX | socket::INET | socket::INET6 | NETLINK) {
+        return Err(facts.refuse(DescriptorTrait::Socket(domain)));
     }
-    if kind.listening {
-        return listener(facts.fd, kind, context);
-    }
-    let is_connected = match kind.protocol {
-        socket::TCP => socket::tcp_state(facts.fd).map_err(&failed)? == TcpState::Connected,
-        _ => socket::is_connected(facts.fd).map_err(&failed)?,
+    let address = socket::own_address(facts.fd).map_err(&failed)?;
+    let mut record = SocketRecord {
+        domain,
+        kind,
+        protocol,
+        address: if is_bound(domain, &address) { address } else { Vec::new() },
+        peer_address: socket::peer_address(facts.fd).map_err(&failed)?.unwrap_or_default(),
+        options: socket::options(facts.fd),
+        filter: socket::filter(facts.fd),
+        messages: context.queues.take(facts.status.inode),
+        ..SocketRecord::default()
     };
-    if !is_connected {
-        let address = socket::own_address(facts.fd).map_err(&failed)?;
-        let Kind { domain, kind, protocol, .. } = kind;
-        let address = if is_bound(domain, &address) { address } else { Vec::new() };
-        return Ok(DescriptionKind::Socket { domain, kind, protocol, address });
+    let bytes = record.messages.iter().map(|message| message.content.len()).sum();
+    context.take(bytes)?;
+    if listening {
+        // The kernel tells a Unix socket's backlog to nobody: what it allows at most by default.
+        record.backlog = Some(4096);
     }
-    if kind.domain == socket::UNIX {
-        if let Some(end) = end_of_pair(facts, kind, context)? {
-            return Ok(end);
+    let is_outside = if domain == socket::UNIX {
+        look_at_unix(facts, context, &mut record)?
+    } else if protocol == socket::TCP {
+        look_at_tcp(facts.fd, &mut record).map_err(&failed)?
+    } else {
+        if kind == DATAGRAM && !record.peer_address.is_empty() {
+            record.diagnosis = pair::datagram_diagnosis(&record.address, &record.peer_address);
         }
-        if let Some(stream) = stream_for(facts, context.all) {
+        false
+    };
+    if listening {
+        let clients = pair::attribute(&record.diagnosis, pair::CLIENTS).unwrap_or_default();
+        if clients.chunks_exact(4).any(|inode| inode == [0; 4]) {
+            // Nor into one whose other side has closed.
+            return Err(facts.refuse(DescriptorTrait::InFlight));
+        }
+        if descriptor::readiness(facts.fd).map_err(&failed)?.input {
+            context.notes.push(Note::QueuedConnections(facts.fd));
+        }
+    } else if is_outside {
+        if domain == socket::UNIX
+            && let Some(stream) = stream_for(facts, context.all)
+        {
             return Ok(DescriptionKind::Stream(stream));
         }
-    }
-    // Where the other side has hung up, nothing is lost.
-    if !descriptor::readiness(facts.fd).map_err(&failed)?.hang_up {
-        context.notes.push(Note::LostConnection(facts.fd));
-    }
-    Ok(DescriptionKind::LostConnection { domain: kind.domain })
-}
-
-/// The end of a pair that `facts` is, if its other end is in the process too.
-fn end_of_pair(
-    facts: &Facts,
-    kind: Kind,
-    context: &mut Context<'_>,
-) -> Result<Option<DescriptionKind>, Refusal> {
-    let inode = facts.status.inode;
-    if context.pairs.find(inode).is_none() {
-        let Some(peer) = pair::peer_inode(inode) else { return Ok(None) };
-        let is_peer =
-            |other: &&Facts| other.status.file_type == FileType::Socket && other.status.inode == peer;
-        let Some(other) = context.all.iter().find(is_peer) else { return Ok(None) };
-        let content = [content(facts, kind, context)?, content(other, kind, context)?];
-        context.pairs.records.push(SocketPairRecord { kind: kind.kind, content });
-        context.pairs.inodes.push([inode, peer]);
-    }
-    let found = context.pairs.find(inode);
-    Ok(found.map(|(pair, end)| DescriptionKind::SocketPair {
-        pair: u32::try_from(pair).unwrap_or(u32::MAX),
-        end,
-    }))
-}
-
-/// What one end has received: only counted while the process runs. Messages keep their bounds in a record of bytes only
-/// if there are none.
-fn content(end: &Facts, kind: Kind, context: &mut Context<'_>) -> Result<Vec<u8>, Refusal> {
-    let failed = Refusal::kernel(Doing::Socket);
-    let bytes = pipe::in_flight(end.fd).map_err(&failed)? as usize;
-    context.take(bytes)?;
-    if bytes == 0 || !context.is_stopped {
-        return Ok(Vec::new());
-    }
-    if kind.kind != socket::STREAM {
-        return Err(end.refuse(DescriptorTrait::InFlight));
-    }
-    pair::peek(end.fd).map_err(|_| end.refuse(DescriptorTrait::InFlight))
-}
-
-fn listener(fd: u32, kind: Kind, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
-    let failed = Refusal::kernel(Doing::Socket);
-    let is_internet = kind.domain != socket::UNIX;
-    let backlog = if is_internet {
-        match socket::tcp_state(fd).map_err(&failed)? {
-            TcpState::Listening(backlog) => backlog,
-            TcpState::Closed | TcpState::Connected => 0,
+        // Where the other side has hung up, nothing is lost.
+        if !descriptor::readiness(facts.fd).map_err(&failed)?.hang_up {
+            context.notes.push(Note::LostConnection(facts.fd));
         }
-    } else {
-        // The kernel tells a Unix socket's backlog to nobody: what it allows at most by default.
-        4096
-    };
-    if descriptor::readiness(fd).map_err(&failed)?.input {
-        context.notes.push(Note::QueuedConnections(fd));
+        return Ok(DescriptionKind::LostConnection { domain });
     }
-    Ok(DescriptionKind::Listener(Listener {
-        domain: kind.domain,
-        address: socket::own_address(fd).map_err(&failed)?,
-        backlog,
-        reuse_address: is_internet && socket::reuses_address(fd).map_err(&failed)?,
-        reuse_port: is_internet && socket::reuses_port(fd).map_err(&failed)?,
-        v6_only: kind.domain == socket::INET6 && socket::is_v6_only(fd).map_err(&failed)?,
-    }))
+    Ok(DescriptionKind::Socket(record))
+}
+
+/// Completes the record of a Unix socket; whether it is connected to somebody outside.
+fn look_at_unix(facts: &Facts, context: &Context<'_>, record: &mut SocketRecord) -> Result<bool, Refusal> {
+    const PATH: usize = 2;
+    record.diagnosis = pair::diagnosis(facts.status.inode);
+    let path = record.address.get(PATH..).unwrap_or_default();
+    let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
+    let reached = KernelPath::new(path).and_then(|path| status::of_path(path.as_c_str()));
+    if let (Ok(found), Some(name)) = (reached, pair::attribute(&record.diagnosis, pair::VFS))
+        && name.starts_with(&found.inode.to_ne_bytes()[..4])
+    {
+        record.name = Some((found.mode, found.owner.0, found.owner.1));
+    }
+    if record.peer_address.is_empty() || record.backlog.is_some() {
+        return Ok(false);
+    }
+    let mut sockets = context.all.iter().filter(|other| other.status.file_type == FileType::Socket);
+    let Some(peer) = pair::peer_inode(&record.diagnosis) else {
+        let listener = sockets.find(|other| has_in_queue(other.status.inode, facts.status.inode));
+        record.peer = listener.map_or(0, |listener| listener.status.inode);
+        // Nobody can look into a connection that has not been accepted.
+        if record.peer != 0 && pipe::unread_at_peer(facts.fd) != Ok(0) {
+            return Err(facts.refuse(DescriptorTrait::InFlight));
+        }
+        // One that waits outside, or of which this kernel tells nothing, is not closed.
+        let is_open = !descriptor::readiness(facts.fd).map_err(Refusal::kernel(Doing::Socket))?.hang_up;
+        return Ok(record.peer == 0 && record.kind != DATAGRAM && is_open);
+    };
+    let is_inside = sockets.any(|other| other.status.inode == peer);
+    record.peer = if is_inside { peer } else { 0 };
+    // A datagram socket is connected by a name, and can be again.
+    Ok(!is_inside && (record.kind != DATAGRAM || record.peer_address.len() <= PATH))
+}
+
+/// Whether a connection of the socket with inode `client` waits to be accepted by the one with inode `listener`.
+fn has_in_queue(listener: u64, client: u64) -> bool {
+    let diagnosis = pair::diagnosis(listener);
+    let clients = pair::attribute(&diagnosis, pair::CLIENTS).unwrap_or_default();
+    clients.chunks_exact(4).any(|inode| client.to_ne_bytes().starts_with(inode))
+}
+
+/// Completes the record of a TCP socket; whether it has another side.
+fn look_at_tcp(fd: u32, record: &mut SocketRecord) -> Result<bool, Errno> {
+    match socket::tcp_state(fd)? {
+        TcpState::Closed => {}
+        TcpState::Listening(backlog) => record.backlog = Some(backlog),
+        TcpState::Connected => return Ok(true),
+    }
+    Ok(false)
 }
 
 /// Whether `address` says more than its family: a port, or a name.

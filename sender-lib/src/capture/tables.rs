@@ -141,7 +141,15 @@ impl Objects {
             return index;
         }
         let name = name.strip_prefix(b"/memfd:").unwrap_or(b"shared").to_vec();
-        self.records.push(ObjectRecord { name, size: 0, seals: 0, content: Vec::new(), ghost: None });
+        self.records.push(ObjectRecord {
+            name,
+            size: 0,
+            mode: 0,
+            owner: (0, 0),
+            seals: 0,
+            content: Vec::new(),
+            ghost: None,
+        });
         self.keys.push(key);
         self.readable.push(false);
         self.keys.len() - 1

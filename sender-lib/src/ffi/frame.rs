@@ -1,8 +1,9 @@
-//! What a signal frame says of itself (`arch/x86/include/uapi/asm/sigcontext.h`), and the one change to it.
+//! What a signal frame says of itself (`arch/x86/include/uapi/asm/sigcontext.h`), and the changes to it.
 
 use sys::own_memory::read_own;
 
-use crate::restart::{self, CODE_BYTES};
+use super::continuation;
+use crate::restart::{self, CODE_BYTES, Call};
 
 /// Offset of `uc_mcontext.fpstate` in `struct ucontext`: flags 8, link 8, stack 24, then 23 registers.
 const FPSTATE_POINTER: usize = 40 + 23 * 8;
@@ -47,28 +48,127 @@ pub(super) unsafe fn facts(context: *const u8) -> FrameFacts {
     FrameFacts { at, len: (fpstate.addr() as u64).saturating_sub(at).saturating_add(bytes), components }
 }
 
-/// Offsets of the saved registers in `struct ucontext`.
-const RAX: usize = 40 + 13 * 8;
-const RIP: usize = 40 + 16 * 8;
+/// Registers of the interrupted code, by their place in `uc_mcontext`.
+#[derive(Clone, Copy)]
+pub(super) enum Register {
+    Fifth = 0,
+    Fourth = 2,
+    First = 8,
+    Second = 9,
+    Third = 12,
+    Result = 13,
+    Stack = 15,
+    Instruction = 16,
+    /// Not in `uc_mcontext` but behind it: the signals that were blocked.
+    Mask = 32,
+}
 
-/// Lets an interrupted system call be made again, if it is one of those that would return `EINTR`.
+const fn slot(context: *mut u8, register: Register) -> *mut u64 {
+    const REGISTERS: usize = 40;
+    context.wrapping_add(REGISTERS + register as usize * 8).cast()
+}
+
+/// Reads a register.
+///
+/// # Safety
+/// As for [`repeat_interrupted_call`].
+pub(super) unsafe fn get(context: *mut u8, register: Register) -> u64 {
+    // SAFETY: the kernel wrote a whole struct ucontext there.
+    unsafe { slot(context, register).read() }
+}
+
+/// Changes a register.
+///
+/// # Safety
+/// As for [`repeat_interrupted_call`].
+pub(super) unsafe fn set(context: *mut u8, register: Register, value: u64) {
+    // SAFETY: a handler may change the context that it returns to.
+    unsafe { slot(context, register).write(value) };
+}
+
+/// What has to be put back into a context so that its call has returned `EINTR` after all.
+#[derive(Clone, Copy)]
+pub(crate) struct Interrupted {
+    pub(crate) instruction: u64,
+    pub(crate) stack: u64,
+    /// The kernel makes the call again where every handler wants that (`SA_RESTART`).
+    pub(crate) by_kernel: bool,
+}
+
+const EINTR: u64 = (-4_i64).cast_unsigned();
+
+/// Lets an interrupted system call be made again, if it is one of those that would return `EINTR`. `call` is what the
+/// thread was seen in.
 ///
 /// # Safety
 /// `context` is the third argument of a handler with `SA_SIGINFO` that has not returned yet.
-pub(super) unsafe fn repeat_interrupted_call(context: *mut u8) {
-    const EINTR: i64 = 4;
-    let (rax, rip) = (context.wrapping_add(RAX).cast::<i64>(), context.wrapping_add(RIP).cast::<u64>());
-    // SAFETY: the kernel wrote a whole struct ucontext there.
-    if unsafe { rax.read() } != -EINTR {
-        return;
+pub(super) unsafe fn repeat_interrupted_call(context: *mut u8, call: Option<Call>) -> Option<Interrupted> {
+    // SAFETY: handed on to the caller.
+    let read = |register| unsafe { get(context, register) };
+    // SAFETY: handed on to the caller.
+    let write = |register, value| unsafe { set(context, register, value) };
+    let (instruction, stack) = (read(Register::Instruction), read(Register::Stack));
+    let was = Interrupted { instruction, stack, by_kernel: false };
+    let (begin, end) = continuation::addresses();
+    let returned_eintr = read(Register::Result) == EINTR;
+    if (begin..end).contains(&instruction) || instruction == end && returned_eintr {
+        write(Register::Instruction, begin);
+        return Some(Interrupted { instruction: end, ..was });
     }
-    // SAFETY: as above.
-    let at = unsafe { rip.read() };
+    let call = call.filter(|call| call.behind == instruction || call.behind == instruction.wrapping_add(2));
+    if !returned_eintr {
+        let is_repeated = call.is_some_and(|call| call.behind != instruction);
+        let behind = instruction.wrapping_add(2);
+        return is_repeated.then_some(Interrupted { instruction: behind, by_kernel: true, ..was });
+    }
+    let (number, since) = match call {
+        Some(call) => (call.number, call.since),
+        None => (by_code(instruction)?, 0),
+    };
+    let place = restart::place(number)?;
+    let arguments =
+        [Register::First, Register::Second, Register::Third, Register::Fourth, Register::Fifth].map(read);
+    match restart::deadline(number, place, arguments, since) {
+        // SAFETY: handed on to the caller.
+        Some(deadline) => unsafe { continuation::wait_on(context, number, place, deadline) },
+        None => {
+            write(Register::Result, u64::from(number));
+            // The `syscall` instruction has two bytes.
+            write(Register::Instruction, instruction.wrapping_sub(2));
+        }
+    }
+    Some(was)
+}
+
+/// The call that the code before `instruction` made.
+fn by_code(instruction: u64) -> Option<u32> {
     let mut code = [0; CODE_BYTES];
-    let got = read_own(at.wrapping_sub(CODE_BYTES as u64), &mut code);
-    let Some(number) = restart::call_of(code).filter(|_| got == Ok(CODE_BYTES)) else { return };
-    // SAFETY: the handler may change the context that it returns to; the call's arguments are in it untouched.
-    unsafe { rax.write(i64::from(number)) };
-    // SAFETY: as above; two bytes back is the `syscall` instruction that was just read.
-    unsafe { rip.write(at.wrapping_sub(2)) };
+    let got = read_own(instruction.wrapping_sub(CODE_BYTES as u64), &mut code);
+    restart::call_of(code).filter(|_| got == Ok(CODE_BYTES))
+}
+
+/// The signals that were blocked where the frame at `at` was made.
+///
+/// # Safety
+/// A thread rests in the handler whose frame this is.
+pub(super) unsafe fn mask(at: u64) -> u64 {
+    // SAFETY: handed on to the caller.
+    unsafe { get(context_at(at), Register::Mask) }
+}
+
+/// Lets the call that was interrupted at the frame `at` have returned `EINTR`.
+///
+/// # Safety
+/// As for [`mask`].
+pub(super) unsafe fn interrupt(at: u64, was: Interrupted) {
+    for (register, value) in
+        [(Register::Instruction, was.instruction), (Register::Stack, was.stack), (Register::Result, EINTR)]
+    {
+        // SAFETY: handed on to the caller.
+        unsafe { set(context_at(at), register, value) };
+    }
+}
+
+fn context_at(at: u64) -> *mut u8 {
+    core::ptr::with_exposed_provenance_mut(usize::try_from(at).unwrap_or(0))
 }

@@ -55,7 +55,7 @@ type Handler = unsafe extern "C" fn(i32, *const SignalInfo, *mut u8);
 
 extern "C" fn on_trigger(_: i32, _: *const SignalInfo, context: *mut u8) {
     // SAFETY: this is the third argument of a handler with SA_SIGINFO.
-    unsafe { frame::repeat_interrupted_call(context) };
+    unsafe { frame::repeat_interrupted_call(context, None) };
     trigger::start();
 }
 
@@ -66,8 +66,8 @@ extern "C" fn on_park(signal: i32, info: *const SignalInfo, context: *mut u8) {
         // SAFETY: this is the third argument of a handler with SA_SIGINFO.
         let frame = unsafe { frame::facts(context) };
         // SAFETY: as above.
-        unsafe { frame::repeat_interrupted_call(context) };
-        quiesce::come_to_rest(facts.value, frame);
+        let repeat = |call| unsafe { frame::repeat_interrupted_call(context, call) };
+        quiesce::come_to_rest(facts.value, frame, repeat);
     } else {
         chain(signal, info, context);
     }

@@ -8,7 +8,8 @@ use protocol::{RseqRecord, ThreadRecord};
 use sys::thread;
 
 use crate::arena::Header;
-use crate::ffi::FrameFacts;
+use crate::ffi::{FrameFacts, Interrupted};
+use crate::restart::Call;
 use crate::rseq;
 
 /// Written by the thread that sits on it until it has entered, then read by the coordinator.
@@ -30,6 +31,10 @@ pub(crate) struct Seat {
     rseq_len: AtomicU32,
     name: [AtomicU64; 2],
     timer_slack_ns: AtomicU64,
+    /// The call that the thread was seen in before its signal: number plus one, address behind it, since when.
+    call: [AtomicU64; 3],
+    /// How that call is given up: instruction (0: it was none), stack, whether the kernel repeats it.
+    interrupted: [AtomicU64; 3],
 }
 
 impl Seat {
@@ -60,6 +65,36 @@ impl Seat {
             self.rseq_len.store(len, SeqCst);
         }
         Ok(())
+    }
+
+    /// Remembers what the thread was seen in.
+    pub(super) fn note_call(&self, call: Option<Call>) {
+        let words = call.map_or([0; 3], |call| [u64::from(call.number) + 1, call.behind, call.since]);
+        for (slot, word) in self.call.iter().zip(words) {
+            slot.store(word, SeqCst);
+        }
+    }
+
+    /// What the thread was seen in.
+    pub(super) fn call(&self) -> Option<Call> {
+        let [number, behind, since] = self.call.each_ref().map(|slot| slot.load(SeqCst));
+        let number = u32::try_from(number.checked_sub(1)?).ok()?;
+        Some(Call { number, behind, since })
+    }
+
+    /// Remembers how the call that will be made again could be given up.
+    pub(super) fn note_interrupted(&self, was: Option<Interrupted>) {
+        let words = was.map_or([0; 3], |was| [was.instruction, was.stack, u64::from(was.by_kernel)]);
+        for (slot, word) in self.interrupted.iter().zip(words) {
+            slot.store(word, SeqCst);
+        }
+    }
+
+    /// The frame of the thread and how its call could be given up, if it was in one.
+    pub(super) fn interrupted(&self) -> (u64, Option<Interrupted>) {
+        let [instruction, stack, by_kernel] = self.interrupted.each_ref().map(|slot| slot.load(SeqCst));
+        let was = Interrupted { instruction, stack, by_kernel: by_kernel != 0 };
+        (self.frame.load(SeqCst), (instruction != 0).then_some(was))
     }
 
     /// The seat is filled; counts one handled signal.

@@ -1,9 +1,10 @@
 //! `files_pipes`: descriptors of every sort that stays inside the process, used round after round without being
 //! opened again.
 //!
-//! Connections are made only at the end, when whatever was to happen to the process has happened: one that is open
+//! TCP connections are made only at the end, when whatever was to happen to the process has happened: one that is open
 //! during a move is reset by it.
 
+mod conversations;
 mod plumbing;
 mod regular;
 
@@ -13,6 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::progress::Progress;
+use crate::workloads::files_pipes::conversations::Conversations;
 use crate::workloads::files_pipes::plumbing::Plumbing;
 use crate::workloads::files_pipes::regular::Files;
 
@@ -22,16 +24,19 @@ pub(crate) fn run(progress: &mut Progress) -> Result<()> {
     let address = listener.local_addr().context("the listening socket's address")?;
     let mut files = Files::create()?;
     let mut plumbing = Plumbing::create()?;
+    let mut conversations = Conversations::create()?;
     let mut round = 0;
     while progress.goes_on() {
         files.round(round).context("regular files")?;
         plumbing.round(round).context("pipes and events")?;
+        conversations.round().context("sockets and timers")?;
         let at = listener.local_addr().context("the listening socket's address")?;
         ensure!(at == address, "the listening socket is at {at}, not at {address}");
         round += 1;
         progress.round_ok()?;
     }
     converse(&listener).context("the listening socket")?;
+    conversations.remove()?;
     files.remove()
 }
 

@@ -9,7 +9,8 @@ use std::os::unix::net::UnixStream;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use protocol::{DescriptionKind, FileProof, PipeEnd, StreamKind, WatchRecord};
+use protocol::{DescriptionKind, FileProof, PipeEnd, SocketRecord, StreamKind};
+use sys::proc::fdinfo::{self, Watch};
 
 use crate::parasite::capture::refusal::Note;
 use crate::{alone, description, refusal, running, stopped};
@@ -40,7 +41,8 @@ fn a_file_keeps_its_offset_and_a_duplicate_shares_it() {
         let (duplicate, other) = (one.try_clone().expect("room"), File::open(&path.0).expect("ours"));
         let manifest = running();
         let (found, index) = description(&manifest, &one);
-        let DescriptionKind::File { file, offset: 4 } = found.kind else { panic!("{found:?}") };
+        assert_eq!(fdinfo::parse(&found.info).expect("the kernel's").position, 4);
+        let DescriptionKind::File { file } = found.kind else { panic!("{found:?}") };
         assert_ne!(found.flags & OFlag::O_APPEND.bits().unsigned_abs(), 0);
         assert_eq!(manifest.files[file as usize].proof, FileProof::None);
         assert_eq!(description(&manifest, &duplicate).1, index);
@@ -56,7 +58,7 @@ fn a_deleted_file_travels_with_its_content() {
         drop(path);
         let manifest = stopped().manifest;
         let kind = description(&manifest, &file).0.kind;
-        let DescriptionKind::Object { object, offset: 0 } = kind else { panic!("{kind:?}") };
+        let DescriptionKind::Object { object } = kind else { panic!("{kind:?}") };
         let object = &manifest.objects[object as usize];
         assert_eq!((object.size, &object.content), (7, &vec![(0, b"content".to_vec())]));
         let ghost = &manifest.ghosts[object.ghost.expect("it had a name") as usize];
@@ -88,6 +90,24 @@ fn a_lock_is_told_in_the_words_of_the_kernel() {
         assert!(String::from_utf8_lossy(&locks[0].line).contains("FLOCK  ADVISORY  WRITE"));
         drop(lock);
         assert_eq!(running().locks, []);
+    });
+}
+
+#[test]
+fn a_fifo_is_told_by_its_path() {
+    alone("descriptors::a_fifo_is_told_by_its_path", || {
+        let path = std::env::temp_dir().join(format!("posthaste-fifo-{}", std::process::id()));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("room");
+        let mut both = File::options().read(true).write(true).open(&path).expect("ours");
+        both.write_all(b"in flight").expect("room");
+        let manifest = stopped().manifest;
+        let DescriptionKind::Pipe { pipe, .. } = description(&manifest, &both).0.kind else {
+            panic!("a pipe")
+        };
+        let pipe = &manifest.pipes[pipe as usize];
+        assert_eq!(pipe.path, path.as_os_str().as_encoded_bytes());
+        assert_eq!(pipe.content, b"in flight");
+        std::fs::remove_file(&path).expect("ours");
     });
 }
 
@@ -130,23 +150,48 @@ fn the_end_of_a_pipe_whose_writer_has_gone_moves_without_a_note() {
 fn a_socket_pair_inside_moves_with_its_bytes() {
     alone("descriptors::a_socket_pair_inside_moves_with_its_bytes", || {
         let (mut one, two) = UnixStream::pair().expect("a pair");
-        if sys::descriptor::pair::peer_inode(inode(&one)).is_none() {
+        if sys::descriptor::pair::diagnosis(inode(&one)).is_empty() {
             println!("skipped: this kernel does not tell peers (CONFIG_UNIX_DIAG)");
             return;
         }
         one.write_all(b"hello").expect("room");
         let manifest = stopped().manifest;
-        let end_of = |stream| match description(&manifest, stream).0.kind {
-            DescriptionKind::SocketPair { pair, end } => (pair, usize::from(end)),
-            other => panic!("{other:?}"),
+        let (first, second) = (socket(&manifest, &one), socket(&manifest, &two));
+        assert_eq!((first.peer, second.peer), (inode(&two), inode(&one)));
+        assert!(first.messages.is_empty());
+        let content = |message: &protocol::MessageRecord| message.content.clone();
+        assert_eq!(second.messages.iter().map(content).collect::<Vec<_>>(), [b"hello".to_vec()]);
+    });
+}
+
+fn socket(manifest: &protocol::Manifest, fd: &impl AsRawFd) -> SocketRecord {
+    match description(manifest, fd).0.kind {
+        DescriptionKind::Socket(record) => record,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_descriptor_in_flight_moves_and_leaves_no_number_behind() {
+    alone("descriptors::a_descriptor_in_flight_moves_and_leaves_no_number_behind", || {
+        use std::os::fd::AsFd;
+        let (one, two) = UnixStream::pair().expect("a pair");
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        sys::socket::send(one.as_fd(), b"!", &[], &[reader.as_fd()]).expect("room");
+        drop(reader);
+        let before = sys::descriptor::numbers().expect("readable");
+        let manifest = stopped().manifest;
+        assert_eq!(sys::descriptor::numbers().expect("readable"), before);
+        let message = &socket(&manifest, &two).messages[0];
+        let in_flight = &manifest.descriptions[message.descriptions[0] as usize];
+        let DescriptionKind::Pipe { pipe, end: PipeEnd::Read } = in_flight.kind else {
+            panic!("{in_flight:?}")
         };
-        let ((pair, first), (same, second)) = (end_of(&one), end_of(&two));
-        assert_eq!((pair, first), (same, 1 - second));
-        let record = &manifest.socket_pairs[pair as usize];
-        assert_eq!(
-            (record.content[second].as_slice(), record.content[first].as_slice()),
-            (&b"hello"[..], &b""[..])
-        );
+        let DescriptionKind::Pipe { pipe: same, .. } = description(&manifest, &writer).0.kind else {
+            panic!("a pipe")
+        };
+        assert_eq!(pipe, same);
+        assert_eq!(manifest.descriptors.len(), before.len());
     });
 }
 
@@ -165,15 +210,17 @@ fn an_eventfd_and_the_epoll_that_watches_it_move() {
         epoll.add(&gone, EpollEvent::new(EpollFlags::EPOLLIN, 1)).expect("added");
         drop(gone);
         let manifest = running();
-        let kind = description(&manifest, &event).0.kind;
-        assert_eq!(kind, DescriptionKind::Event { count: 5, semaphore: false });
-        let DescriptionKind::Epoll { watches } = description(&manifest, &epoll.0).0.kind else {
-            panic!("an epoll")
+        let info = |fd: &dyn AsRawFd| {
+            let found = description(&manifest, &fd.as_raw_fd()).0;
+            assert!(matches!(found.kind, DescriptionKind::Anonymous { .. }), "{found:?}");
+            fdinfo::parse(&found.info).expect("the kernel's")
         };
+        assert_eq!(info(&event).event_count, Some(5));
         // The kernel adds EPOLLERR and EPOLLHUP.
         let events = (edge | EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP).bits().cast_unsigned();
         let fd = event.as_raw_fd().unsigned_abs();
-        assert_eq!(watches, [WatchRecord { fd, events, data: u64::MAX }]);
+        let inode = Some(description(&manifest, &event).0.inode);
+        assert_eq!(info(&epoll.0).watches, [Watch { fd, events, data: u64::MAX, inode }]);
     });
 }
 
@@ -185,10 +232,10 @@ fn sockets_are_bound_again_or_lost_and_announced() {
         let datagrams = UdpSocket::bind(("127.0.0.1", 0)).expect("a free port");
         let captured = stopped();
         let kind = |fd: &dyn AsRawFd| description(&captured.manifest, &fd.as_raw_fd()).0.kind;
-        assert!(matches!(kind(&listener), DescriptionKind::Listener(found) if found.backlog == 128));
+        assert_eq!(socket(&captured.manifest, &listener).backlog, Some(128));
         assert_eq!(kind(&stream), DescriptionKind::LostConnection { domain: 2 });
-        let DescriptionKind::Socket { kind: 2, address, .. } = kind(&datagrams) else { panic!("bound") };
-        assert_eq!(address.len(), 16);
+        let datagrams = socket(&captured.manifest, &datagrams);
+        assert_eq!((datagrams.kind, datagrams.address.len(), datagrams.peer_address.len()), (2, 16, 0));
         let number = |fd: &dyn AsRawFd| fd.as_raw_fd().unsigned_abs();
         assert!(captured.notes.contains(&Note::LostConnection(number(&stream))));
         assert!(captured.notes.contains(&Note::QueuedConnections(number(&listener))));
@@ -210,19 +257,27 @@ fn a_terminal_is_a_stream_and_its_multiplexer_is_refused() {
 #[test]
 fn what_cannot_move_is_refused_by_name() {
     alone("descriptors::what_cannot_move_is_refused_by_name", || {
-        let timer = nix::sys::timerfd::TimerFd::new(
-            nix::sys::timerfd::ClockId::CLOCK_MONOTONIC,
-            nix::sys::timerfd::TimerFlags::empty(),
+        let watcher = nix::sys::fanotify::Fanotify::init(
+            nix::sys::fanotify::InitFlags::empty(),
+            nix::sys::fanotify::EventFFlags::O_RDONLY,
         );
-        let refused = refusal();
-        assert!(refused.contains("a timerfd") && refused.contains("close it first"), "{refused}");
-        drop(timer);
-        let signals = nix::sys::signalfd::SignalFd::new(&nix::sys::signal::SigSet::empty());
-        assert!(refusal().contains("a signalfd"));
-        drop(signals);
-        let watcher = nix::sys::inotify::Inotify::init(nix::sys::inotify::InitFlags::empty());
-        assert!(refusal().contains("an inotify"));
-        drop(watcher);
+        match watcher {
+            Ok(watcher) => {
+                let refused = refusal();
+                assert!(refused.contains("a fanotify") && refused.contains("close it first"), "{refused}");
+                drop(watcher);
+            }
+            Err(errno) => println!("skipped: no fanotify here: {errno}"),
+        }
+        let family = nix::sys::socket::AddressFamily::Packet;
+        let kind = nix::sys::socket::SockType::Datagram;
+        match nix::sys::socket::socket(family, kind, nix::sys::socket::SockFlag::empty(), None) {
+            Ok(socket) => {
+                assert!(refusal().contains("a socket of domain 17"));
+                drop(socket);
+            }
+            Err(errno) => println!("skipped: no packet socket here: {errno}"),
+        }
         running();
     });
 }

@@ -3,9 +3,9 @@
 use memory::{Addr, Backing, PAGE_SIZE, PageRange, Protection, Sharing, Vma, VmaFlags, VmaName};
 use protocol::{
     Credentials, Description, DescriptionKind, Descriptor, FileProof, FileRecord, GhostRecord, HostFacts,
-    Listener, LockRecord, Manifest, MmFields, ObjectRecord, PipeEnd, PipeRecord, ProcValue, ProcessRecord,
-    ResourceLimit, RseqRecord, SignalAction, SignalInfo, SocketPairRecord, StreamKind, ThreadRecord,
-    TimerRecord, TimerTimes, VdsoRecord, WatchRecord, XsaveLayout,
+    LockRecord, Manifest, MessageRecord, MmFields, ObjectRecord, PipeEnd, PipeRecord, ProcValue,
+    ProcessRecord, ResourceLimit, RseqRecord, SignalAction, SignalInfo, SocketRecord, StreamKind,
+    ThreadRecord, TimerRecord, TimerTimes, VdsoRecord, XsaveLayout,
 };
 
 /// `pages` pages from page number `start`.
@@ -30,13 +30,18 @@ pub(crate) fn manifest() -> Manifest {
         objects: vec![ObjectRecord {
             name: b"heap".to_vec(),
             size: 8192,
+            mode: 0o100_777,
+            owner: (1000, 100),
             seals: 1,
             content: vec![(4096, b"bytes".to_vec())],
             ghost: Some(0),
         }],
         vmas: vmas(),
-        pipes: vec![PipeRecord { capacity: 65_536, content: b"in flight".to_vec() }],
-        socket_pairs: vec![SocketPairRecord { kind: 1, content: [b"to 0".to_vec(), Vec::new()] }],
+        pipes: vec![PipeRecord {
+            path: b"/run/fifo".to_vec(),
+            capacity: 65_536,
+            content: b"in flight".to_vec(),
+        }],
         ghosts: vec![GhostRecord {
             path: b"/tmp/gone".to_vec(),
             identity: (5, 6),
@@ -151,27 +156,40 @@ fn vmas() -> Vec<Vma> {
 }
 
 fn descriptions() -> Vec<Description> {
-    let listener = Listener {
+    let listener = SocketRecord {
         domain: 2,
+        kind: 1,
+        protocol: 6,
+        backlog: Some(128),
         address: vec![2, 0, 0x1f, 0x90],
-        backlog: 128,
-        reuse_address: true,
-        reuse_port: false,
-        v6_only: false,
+        options: vec![0, 4, 1, 0, 0, 0],
+        filter: vec![6, 0, 0, 0, 0, 0, 4, 0],
+        ..SocketRecord::default()
+    };
+    let message = MessageRecord { content: b"hello".to_vec(), sender: vec![1, 0], descriptions: vec![0] };
+    let end = SocketRecord {
+        domain: 1,
+        kind: 2,
+        peer: 78,
+        peer_address: vec![1, 0, 0, b'x'],
+        diagnosis: vec![48, 0, 0, 0, 20, 0],
+        name: Some((0o140_755, 1000, 100)),
+        messages: vec![message],
+        ..SocketRecord::default()
     };
     let kinds = vec![
-        DescriptionKind::File { file: 2, offset: 12 },
+        DescriptionKind::File { file: 2 },
         DescriptionKind::Device { path: b"/dev/null".to_vec() },
         DescriptionKind::Stream(StreamKind::Output),
         DescriptionKind::Pipe { pipe: 0, end: PipeEnd::Write },
-        DescriptionKind::SocketPair { pair: 0, end: 1 },
-        DescriptionKind::Event { count: 3, semaphore: true },
-        DescriptionKind::Epoll { watches: vec![WatchRecord { fd: 3, events: 1, data: 3 }] },
-        DescriptionKind::Listener(listener),
-        DescriptionKind::Socket { domain: 2, kind: 2, protocol: 0, address: Vec::new() },
+        DescriptionKind::Anonymous { name: b"[eventfd]".to_vec() },
+        DescriptionKind::Socket(listener),
+        DescriptionKind::Socket(end),
         DescriptionKind::LostConnection { domain: 10 },
         DescriptionKind::Ghost { ghost: 0 },
-        DescriptionKind::Object { object: 0, offset: 7 },
+        DescriptionKind::Object { object: 0 },
     ];
-    kinds.into_iter().map(|kind| Description { flags: 2, kind }).collect()
+    let description =
+        |kind| Description { flags: 2, inode: 77, mode: 0o100_644, info: b"pos:\t12\n".to_vec(), kind };
+    kinds.into_iter().map(description).collect()
 }

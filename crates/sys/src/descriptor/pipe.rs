@@ -23,9 +23,22 @@ pub fn capacity(fd: u32) -> Result<u32, Errno> {
 /// Those of ioctl(2).
 pub fn in_flight(fd: u32) -> Result<u32, Errno> {
     const FIONREAD: usize = 0x541b;
+    count(fd, FIONREAD)
+}
+
+/// Bytes that a socket has sent and that nobody has read (`SIOCOUTQ`).
+///
+/// # Errors
+/// Those of ioctl(2).
+pub fn unread_at_peer(fd: u32) -> Result<u32, Errno> {
+    const SIOCOUTQ: usize = 0x5411;
+    count(fd, SIOCOUTQ)
+}
+
+fn count(fd: u32, request: usize) -> Result<u32, Errno> {
     let mut bytes = 0_u32;
     // SAFETY: the kernel writes one int through the pointer.
-    unsafe { syscall3(nr::IOCTL, fd as usize, FIONREAD, (&raw mut bytes).expose_provenance()) }?;
+    unsafe { syscall3(nr::IOCTL, fd as usize, request, (&raw mut bytes).expose_provenance()) }?;
     Ok(bytes)
 }
 

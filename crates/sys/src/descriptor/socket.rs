@@ -2,12 +2,13 @@
 
 use alloc::vec::Vec;
 
+use protocol::SOCKET_OPTIONS;
+
 use crate::Errno;
 use crate::raw::{nr, syscall, syscall3};
 
 const SOL_SOCKET: usize = 1;
 const IPPROTO_TCP: usize = 6;
-const IPPROTO_IPV6: usize = 41;
 /// `struct sockaddr_storage`
 const ADDRESS_BYTES: usize = 128;
 
@@ -53,29 +54,53 @@ pub fn kind(fd: u32) -> Result<Kind, Errno> {
     })
 }
 
-/// `SO_REUSEADDR`
-///
-/// # Errors
-/// Those of getsockopt(2).
-pub fn reuses_address(fd: u32) -> Result<bool, Errno> {
-    integer(fd, SOL_SOCKET, 2).map(|value| value != 0)
+/// Every option of [`SOCKET_OPTIONS`] that `fd` has: place in the table, length, value, one behind the other.
+#[must_use]
+pub fn options(fd: u32) -> Vec<u8> {
+    let mut found = Vec::new();
+    for (place, (level, name)) in (0_u8..).zip(SOCKET_OPTIONS) {
+        let mut value = [0; 64];
+        let len = option(fd, usize::from(*level), usize::from(*name), &mut value).unwrap_or(0);
+        if let (Some(value), Ok(short @ 1..)) = (value.get(..len), u8::try_from(len)) {
+            found.extend_from_slice(&[place, short]);
+            found.extend_from_slice(value);
+        }
+    }
+    found
 }
 
-/// `SO_REUSEPORT`
-///
-/// # Errors
-/// Those of getsockopt(2).
-pub fn reuses_port(fd: u32) -> Result<bool, Errno> {
-    integer(fd, SOL_SOCKET, 15).map(|value| value != 0)
+/// `SO_SNDTIMEO` or `SO_RCVTIMEO` in nanoseconds; `None` if there is no such time-out, or `fd` is no socket.
+#[must_use]
+pub fn timeout_ns(fd: u32, sending: bool) -> Option<u64> {
+    const SO_RCVTIMEO: usize = 20;
+    const SO_SNDTIMEO: usize = 21;
+    let mut value = [0; 16];
+    option(fd, SOL_SOCKET, if sending { SO_SNDTIMEO } else { SO_RCVTIMEO }, &mut value).ok()?;
+    // struct timeval: seconds and microseconds.
+    let (words, _) = value.as_chunks::<8>();
+    let [seconds, microseconds] = words else { return None };
+    let [seconds, microseconds] = [seconds, microseconds].map(|word| u64::from_ne_bytes(*word));
+    let total = seconds.saturating_mul(1_000_000_000).saturating_add(microseconds.saturating_mul(1000));
+    (total != 0).then_some(total)
 }
 
-/// `IPV6_V6ONLY`
-///
-/// # Errors
-/// Those of getsockopt(2).
-pub fn is_v6_only(fd: u32) -> Result<bool, Errno> {
-    const IPV6_V6ONLY: usize = 26;
-    integer(fd, IPPROTO_IPV6, IPV6_V6ONLY).map(|value| value != 0)
+/// `SO_GET_FILTER`: the instructions of the classic BPF program, 8 bytes each; empty without one.
+#[must_use]
+pub fn filter(fd: u32) -> Vec<u8> {
+    const SO_GET_FILTER: usize = 26;
+    /// `BPF_MAXINSNS`; the length is given and returned in instructions.
+    const MOST: usize = 4096;
+    const INSTRUCTION_BYTES: usize = 8;
+    let mut bytes = alloc::vec![0; MOST * INSTRUCTION_BYTES];
+    let mut len = MOST;
+    let pointers = (bytes.as_mut_ptr().expose_provenance(), (&raw mut len).expose_provenance());
+    let arguments = [fd as usize, SOL_SOCKET, SO_GET_FILTER, pointers.0, pointers.1, 0];
+    // SAFETY: the kernel writes at most `len` instructions of 8 bytes, and four bytes of length.
+    if unsafe { syscall(nr::GETSOCKOPT, arguments) }.is_err() {
+        len = 0;
+    }
+    bytes.truncate(len.saturating_mul(INSTRUCTION_BYTES));
+    bytes
 }
 
 /// The process at the other end of a connected Unix socket as it was at connect(2) or socketpair(2); 0 if it
@@ -129,14 +154,14 @@ pub fn own_address(fd: u32) -> Result<Vec<u8>, Errno> {
     address(nr::GETSOCKNAME, fd)
 }
 
-/// Whether getpeername(2) knows another side.
+/// getpeername(2), as the kernel writes it; `None` where there is no other side.
 ///
 /// # Errors
-/// Those of getpeername(2), `ENOTCONN` excepted.
-pub fn is_connected(fd: u32) -> Result<bool, Errno> {
+/// Those of getpeername(2), `ENOTCONN` and what says that this kind of socket never has one excepted.
+pub fn peer_address(fd: u32) -> Result<Option<Vec<u8>>, Errno> {
     match address(nr::GETPEERNAME, fd) {
-        Ok(_) => Ok(true),
-        Err(Errno::ENOTCONN) => Ok(false),
+        Ok(address) => Ok(Some(address)),
+        Err(Errno::ENOTCONN | Errno::EOPNOTSUPP) => Ok(None),
         Err(errno) => Err(errno),
     }
 }
@@ -157,11 +182,12 @@ fn integer(fd: u32, level: usize, name: usize) -> Result<u32, Errno> {
     Ok(u32::from_ne_bytes(value))
 }
 
-fn option(fd: u32, level: usize, name: usize, value: &mut [u8]) -> Result<(), Errno> {
+fn option(fd: u32, level: usize, name: usize, value: &mut [u8]) -> Result<usize, Errno> {
     let mut len = value.len();
     let pointers = (value.as_mut_ptr().expose_provenance(), (&raw mut len).expose_provenance());
     // SAFETY: the kernel writes at most `len` bytes of value, and four bytes of length.
-    unsafe { syscall(nr::GETSOCKOPT, [fd as usize, level, name, pointers.0, pointers.1, 0]) }.map(|_| ())
+    unsafe { syscall(nr::GETSOCKOPT, [fd as usize, level, name, pointers.0, pointers.1, 0]) }?;
+    Ok(len)
 }
 
 #[cfg(test)]
@@ -184,8 +210,11 @@ mod tests {
         let port = listener.local_addr().expect("bound").port().to_be_bytes();
         let address = own_address(fd).expect("bound");
         assert_eq!(address.get(2..8), Some([port[0], port[1], 127, 0, 0, 1].as_slice()));
-        assert_eq!(reuses_address(fd), Ok(true));
-        assert_eq!(is_connected(fd), Ok(false));
+        let reuses_address =
+            protocol::socket_options(&options(fd)).next().map(|(level, name, _)| (level, name));
+        assert_eq!(reuses_address, Some((1, 2)));
+        assert_eq!(peer_address(fd), Ok(None));
+        assert!(filter(fd).is_empty());
     }
 
     #[test]
@@ -193,13 +222,15 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let stream = TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
         assert_eq!(tcp_state(number(&stream)), Ok(TcpState::Connected));
-        assert_eq!(is_connected(number(&stream)), Ok(true));
+        let other = listener.local_addr().expect("bound").port().to_be_bytes();
+        let peer = peer_address(number(&stream)).expect("connected");
+        assert_eq!(peer.expect("connected").get(2..4), Some(other.as_slice()));
     }
 
     #[test]
     fn a_datagram_socket_is_not_connected() {
         let socket = UdpSocket::bind(("127.0.0.1", 0)).expect("a free port");
-        assert_eq!(is_connected(number(&socket)), Ok(false));
+        assert_eq!(peer_address(number(&socket)), Ok(None));
         assert!(!kind(number(&socket)).expect("a socket").listening);
     }
 

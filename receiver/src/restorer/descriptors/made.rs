@@ -1,6 +1,7 @@
 //! Descriptions that are made here and passed to the child: files, pipes, streams, connections.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,82 +9,169 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
-use nix::unistd::pipe2;
-use protocol::{Description, DescriptionKind, Manifest, PipeEnd, PipeRecord, SocketPairRecord, StreamKind};
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{setsockopt, sockopt};
+use protocol::{Description, DescriptionKind, Manifest, PipeEnd, StreamKind};
 
 use super::super::error::RestoreError;
 use super::super::files;
 use super::super::ghosts::{self, Ghosts};
-use super::Origin;
+use super::sockets::{self, Sockets};
+use super::{Origin, anonymous, fifos, interest};
 
-/// Makes descriptions one after another. Both ends of every pipe and pair live here until all are passed.
+/// Makes descriptions one after another. Both ends of every pipe and connection live here until all are passed.
 pub(super) struct Maker<'a> {
     manifest: &'a Manifest,
     objects: &'a [OwnedFd],
     ghosts: &'a Ghosts,
     pipes: Vec<(OwnedFd, OwnedFd)>,
-    pairs: Vec<[OwnedFd; 2]>,
+    sockets: Sockets,
+    /// Descriptions that travel in a message too, so that they are made before their turn.
+    in_flight: BTreeMap<u32, OwnedFd>,
     /// Pipe ends (pipe, is it the writing one) and objects that were passed once already.
     passed_ends: BTreeSet<(u32, bool)>,
     passed_objects: BTreeSet<u32>,
+    /// Descriptors of processes that have ended: those of one process have one inode.
+    dead: BTreeMap<u64, Vec<OwnedFd>>,
+    inotifies: Vec<OwnedFd>,
 }
 
 impl<'a> Maker<'a> {
-    /// A maker with every pipe made and filled. `objects` are the shared-memory objects, by index.
+    /// A maker with every pipe and socket made and filled. `objects` are the shared-memory objects, by index.
     pub(super) fn new(
         manifest: &'a Manifest,
         objects: &'a [OwnedFd],
         ghosts: &'a Ghosts,
+        same_kernel: bool,
     ) -> Result<Self, RestoreError> {
-        let pipes =
-            (0..).zip(&manifest.pipes).map(|(index, record)| pipe(record).map_err(broken_pipe(index)));
-        let pairs = (0..).zip(&manifest.socket_pairs);
-        let pairs =
-            pairs.map(|(index, record)| pair(record).map_err(|source| RestoreError::Pair { index, source }));
-        Ok(Self {
-            pairs: pairs.collect::<Result<_, _>>()?,
+        let pipes = (0..)
+            .zip(&manifest.pipes)
+            .map(|(index, record)| fifos::make(record, same_kernel).map_err(broken_pipe(index)));
+        let mut maker = Self {
+            pipes: pipes.collect::<Result<_, _>>()?,
+            sockets: sockets::make_all(manifest)?,
             manifest,
             objects,
             ghosts,
-            pipes: pipes.collect::<Result<_, _>>()?,
+            in_flight: BTreeMap::new(),
             passed_ends: BTreeSet::new(),
             passed_objects: BTreeSet::new(),
-        })
+            dead: anonymous::dead(manifest)?,
+            inotifies: Vec::new(),
+        };
+        maker.make_what_is_in_flight()?;
+        let Self { sockets, in_flight, .. } = &mut maker;
+        sockets.fill(manifest, |sockets, index| {
+            let found = sockets.get(index).or_else(|| in_flight.get(&index));
+            let found = found.ok_or(RestoreError::Dangling { what: "descriptor in flight", index })?;
+            found.try_clone().map_err(|source| RestoreError::Descriptor {
+                fd: index,
+                what: "in flight",
+                source,
+            })
+        })?;
+        Ok(maker)
     }
 
-    /// How the description behind descriptor `fd` comes into the child.
-    pub(super) fn origin(&mut self, fd: u32, description: &Description) -> Result<Origin, RestoreError> {
+    /// Makes every description but sockets that a message brings.
+    fn make_what_is_in_flight(&mut self) -> Result<(), RestoreError> {
+        let messages = sockets::records(self.manifest).flat_map(|(_, _, record)| &record.messages);
+        let wanted: BTreeSet<u32> = messages.flat_map(|message| &message.descriptions).copied().collect();
+        for index in wanted {
+            if let Some(socket) = self.sockets.get(index) {
+                self.set_flags(index, socket)?;
+                continue;
+            }
+            let made = match self.origin(index, index)? {
+                Origin::Passed(made) => made,
+                Origin::Inside { path, .. } => {
+                    let opened = File::open(Path::new(OsStr::from_bytes(&path)));
+                    opened
+                        .map_err(|source| RestoreError::Descriptor { fd: index, what: "in flight", source })?
+                        .into()
+                }
+                Origin::Epoll => {
+                    let made = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map(|epoll| epoll.0);
+                    made.map_err(|errno| failed(index, errno))?
+                }
+                Origin::Event { count, flags } if count <= u64::from(u32::MAX) => {
+                    let semaphore = if flags == 0 { EfdFlags::empty() } else { EfdFlags::EFD_SEMAPHORE };
+                    let made = EventFd::from_flags(semaphore | EfdFlags::EFD_CLOEXEC);
+                    let made = made.map_err(|errno| failed(index, errno))?;
+                    made.write(count).map_err(|errno| failed(index, errno))?;
+                    made.as_fd().try_clone_to_owned().map_err(|source| failed(index, source))?
+                }
+                Origin::Event { .. } | Origin::Timer(_) | Origin::Signals(_) | Origin::Itself { .. } => {
+                    return Err(RestoreError::NotMoved {
+                        fd: index,
+                        what: "in flight, and an object of the kernel",
+                    });
+                }
+            };
+            self.set_flags(index, &made)?;
+            self.in_flight.insert(index, made);
+        }
+        Ok(())
+    }
+
+    /// Sets the flags of a description that no number in the child leads to.
+    fn set_flags(&self, index: u32, made: &OwnedFd) -> Result<(), RestoreError> {
+        let flags = super::description(self.manifest, index)?.flags;
+        if flags & libc::O_PATH.unsigned_abs() == 0 {
+            let flags = OFlag::from_bits_retain((flags & super::SETTABLE).cast_signed());
+            fcntl(made, FcntlArg::F_SETFL(flags)).map_err(|errno| failed(index, errno))?;
+        }
+        Ok(())
+    }
+
+    /// Epolls that a message brings, by description.
+    pub(super) fn epolls_in_flight(&self) -> Result<Vec<(u32, OwnedFd)>, RestoreError> {
+        let mut epolls = Vec::new();
+        for (index, made) in &self.in_flight {
+            if interest::is_epoll(&super::description(self.manifest, *index)?.kind) {
+                epolls.push((*index, made.try_clone().map_err(|source| failed(*index, source))?));
+            }
+        }
+        Ok(epolls)
+    }
+
+    /// The sockets and the inotifies, which are still needed when everything has been passed.
+    pub(super) fn into_kept(self) -> (Sockets, Vec<OwnedFd>) {
+        (self.sockets, self.inotifies)
+    }
+
+    /// How description `index`, which is behind descriptor `fd`, comes into the child.
+    pub(super) fn origin(&mut self, fd: u32, index: u32) -> Result<Origin, RestoreError> {
         let made = |what, result: io::Result<OwnedFd>| {
             result.map(Origin::Passed).map_err(|source| RestoreError::Descriptor { fd, what, source })
         };
+        if let Some(known) = self.in_flight.get(&index) {
+            return made("in flight", known.try_clone());
+        }
+        let description = super::description(self.manifest, index)?;
         match &description.kind {
-            DescriptionKind::File { file, offset } => self.file(fd, *file, *offset, description.flags),
+            DescriptionKind::File { file } => self.file(fd, *file, description),
             DescriptionKind::Device { path } => {
                 files::open_device(path, description.flags).map(Origin::Passed)
             }
             DescriptionKind::Stream(kind) => made("a standard stream", stream(*kind)),
-            DescriptionKind::Pipe { pipe, end } => self.pipe_end(fd, *pipe, *end),
-            DescriptionKind::SocketPair { pair, end } => {
-                let found = self.pairs.get(*pair as usize).and_then(|ends| ends.get(usize::from(*end)));
-                let found = found.ok_or(RestoreError::Dangling { what: "socket pair", index: *pair })?;
-                made("a socket pair", found.try_clone())
+            DescriptionKind::Pipe { pipe, end } => self.pipe_end(fd, *pipe, *end, description.flags),
+            DescriptionKind::Anonymous { name } => {
+                let dead = self.dead.get_mut(&description.inode).and_then(Vec::pop);
+                let origin = anonymous::origin(fd, name, description, dead)?;
+                if let (b"inotify", Origin::Passed(inotify)) = (name.as_slice(), &origin) {
+                    self.inotifies.push(inotify.try_clone().map_err(|source| failed(fd, source))?);
+                }
+                Ok(origin)
             }
-            DescriptionKind::Event { count, semaphore } => {
-                let flags = if *semaphore { libc::EFD_SEMAPHORE.unsigned_abs() } else { 0 };
-                Ok(Origin::Event { count: *count, flags: u64::from(flags) })
-            }
-            DescriptionKind::Epoll { .. } => Ok(Origin::Epoll),
-            DescriptionKind::Listener(listener) => Ok(Origin::Socket {
-                domain: listener.domain,
-                kind: libc::SOCK_STREAM.unsigned_abs(),
-                protocol: 0,
-            }),
-            DescriptionKind::Socket { domain, kind, protocol, .. } => {
-                Ok(Origin::Socket { domain: *domain, kind: *kind, protocol: *protocol })
+            DescriptionKind::Socket(_) => {
+                let found = self.sockets.get(index);
+                made("a socket", found.ok_or(RestoreError::Dangling { what: "socket", index })?.try_clone())
             }
             DescriptionKind::LostConnection { domain } => made("a lost connection", lost_connection(*domain)),
             DescriptionKind::Ghost { ghost } => {
@@ -94,19 +182,18 @@ impl<'a> Maker<'a> {
                 }
                 made("a deleted link", ghosts::open_link(path))
             }
-            DescriptionKind::Object { object, offset } => {
-                self.object(fd, *object, *offset, description.flags)
-            }
+            DescriptionKind::Object { object } => self.object(fd, *object, description),
         }
     }
 
-    fn file(&self, fd: u32, file: u32, offset: u64, flags: u32) -> Result<Origin, RestoreError> {
+    fn file(&self, fd: u32, file: u32, description: &Description) -> Result<Origin, RestoreError> {
         let record = files::record(self.manifest, file)?;
+        let (flags, offset) = (description.flags, super::info(fd, description)?.position);
+        let failed = |source| RestoreError::Descriptor { fd, what: "a file", source };
         if files::is_of_process(&record.path, self.manifest.process.pid) {
             return Ok(Origin::Inside { path: record.path.clone(), flags, offset });
         }
         let opened = File::from(files::open_again(self.manifest, file, flags)?);
-        let failed = |source| RestoreError::Descriptor { fd, what: "a file", source };
         if opened.metadata().map_err(failed)?.is_dir() {
             let path = record.path.clone();
             return Ok(Origin::Inside { path, flags: flags | libc::O_DIRECTORY.unsigned_abs(), offset });
@@ -118,20 +205,25 @@ impl<'a> Maker<'a> {
         Ok(Origin::Passed(opened.into()))
     }
 
-    fn pipe_end(&mut self, fd: u32, index: u32, end: PipeEnd) -> Result<Origin, RestoreError> {
+    fn pipe_end(&mut self, fd: u32, index: u32, end: PipeEnd, flags: u32) -> Result<Origin, RestoreError> {
         let found = self.pipes.get(index as usize);
         let (reader, writer) = found.ok_or(RestoreError::Dangling { what: "pipe", index })?;
         let writes = end == PipeEnd::Write;
         let original = if writes { writer } else { reader };
-        let result = if self.passed_ends.insert((index, writes)) {
+        let is_fifo = self.manifest.pipes.get(index as usize).is_some_and(|record| !record.path.is_empty());
+        let access = flags.cast_signed() & libc::O_ACCMODE;
+        let result = if is_fifo {
+            reopen(original, access)
+        } else if access != libc::O_RDWR && self.passed_ends.insert((index, writes)) {
             original.try_clone()
         } else {
-            reopen(original, if writes { libc::O_WRONLY } else { libc::O_RDONLY })
+            reopen(original, access)
         };
         result.map(Origin::Passed).map_err(|source| RestoreError::Descriptor { fd, what: "a pipe", source })
     }
 
-    fn object(&mut self, fd: u32, index: u32, offset: u64, flags: u32) -> Result<Origin, RestoreError> {
+    fn object(&mut self, fd: u32, index: u32, description: &Description) -> Result<Origin, RestoreError> {
+        let (flags, offset) = (description.flags, super::info(fd, description)?.position);
         let missing = RestoreError::Dangling { what: "shared-memory object", index };
         let original = self.objects.get(index as usize).ok_or(missing)?;
         let access = flags.cast_signed() & libc::O_ACCMODE;
@@ -147,36 +239,12 @@ impl<'a> Maker<'a> {
     }
 }
 
+fn failed(index: u32, source: impl Into<io::Error>) -> RestoreError {
+    RestoreError::Descriptor { fd: index, what: "in flight", source: source.into() }
+}
+
 fn broken_pipe(index: u32) -> impl Fn(io::Error) -> RestoreError {
     move |source| RestoreError::Pipe { index, source }
-}
-
-/// A pipe with the recorded capacity and content; both ends non-blocking.
-fn pipe(record: &PipeRecord) -> io::Result<(OwnedFd, OwnedFd)> {
-    let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    let capacity = i32::try_from(record.capacity).map_err(io::Error::other)?;
-    fcntl(&writer, FcntlArg::F_SETPIPE_SZ(capacity))?;
-    File::from(writer.try_clone()?).write_all(&record.content)?;
-    Ok((reader, writer))
-}
-
-/// Two connected sockets, each with what it has received; both non-blocking.
-fn pair(record: &SocketPairRecord) -> io::Result<[OwnedFd; 2]> {
-    let kind = match record.kind.cast_signed() {
-        libc::SOCK_STREAM => SockType::Stream,
-        libc::SOCK_DGRAM => SockType::Datagram,
-        libc::SOCK_SEQPACKET => SockType::SeqPacket,
-        other => return Err(io::Error::other(format!("socket type {other}"))),
-    };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let (first, second) = socketpair(AddressFamily::Unix, kind, None, flags)?;
-    let [for_first, for_second] = &record.content;
-    for (sender, content) in [(&second, for_first), (&first, for_second)] {
-        if !content.is_empty() {
-            File::from(sender.try_clone()?).write_all(content)?;
-        }
-    }
-    Ok([first, second])
 }
 
 /// A second description of what `fd` is open on.
@@ -228,6 +296,8 @@ fn reset_by(address: &str) -> io::Result<OwnedFd> {
 mod tests {
     use std::io::{ErrorKind, Read};
 
+    use protocol::PipeRecord;
+
     use super::*;
 
     #[test]
@@ -241,8 +311,8 @@ mod tests {
 
     #[test]
     fn a_pipe_has_its_capacity_and_its_content() {
-        let record = PipeRecord { capacity: 1 << 17, content: vec![7; 100_000] };
-        let (reader, writer) = pipe(&record).expect("a pipe");
+        let record = PipeRecord { path: vec![], capacity: 1 << 17, content: vec![7; 100_000] };
+        let (reader, writer) = fifos::make(&record, true).expect("a pipe");
         assert_eq!(fcntl(&reader, FcntlArg::F_GETPIPE_SZ).expect("a size"), 1 << 17);
         let again = reopen(&reader, libc::O_RDONLY).expect("a second description");
         drop((reader, writer));

@@ -1,97 +1,256 @@
-//! Addresses of sockets: proven while the source runs, bound once it has let go of them.
+//! Sockets, made here: with their options, connected to each other where both ends are in the process, and with what
+//! waited in them. Addresses in the outside world come later ([`super::finish`]).
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
+mod options;
+mod private_name;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use memory::Addr;
 use nix::libc;
-use protocol::{DescriptionKind, Listener, Manifest};
-use sys::Errno;
+use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
+use protocol::{DescriptionKind, Manifest, SocketRecord};
+use sys::descriptor::pair;
+use sys::{Errno, socket};
 
-use super::super::{BlankChild, Program, RestoreError, Step};
+use super::super::error::RestoreError;
+pub(super) use options::set_free_bind;
+pub(super) use private_name::path_of;
 
-/// How long the source, on this very machine, may take to let go of its addresses.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How long to wait between two attempts: the kernel has no event for an address that becomes free.
-const PAUSE: Duration = Duration::from_millis(1);
+const UNIX: u32 = libc::AF_UNIX.unsigned_abs();
+const DATAGRAM: u32 = libc::SOCK_DGRAM.unsigned_abs();
 
-/// An address that a socket of the child shall be bound to.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(in super::super) struct Bind {
-    /// The socket's descriptor in the child.
-    fd: u32,
-    /// As getsockname(2) wrote it.
-    address: Vec<u8>,
-    /// For listening sockets.
-    backlog: Option<u32>,
+/// The sockets of a process, by their index among the descriptions.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    made: BTreeMap<u32, OwnedFd>,
+    /// The other ends of those whose peer has closed.
+    closed_peers: BTreeMap<u32, OwnedFd>,
+    /// Those that have their name, and those that are connected, already.
+    named: BTreeSet<u32>,
+    connected: BTreeSet<u32>,
 }
 
-/// The addresses of `manifest`, with the first descriptor of each socket.
-pub(super) fn binds(manifest: &Manifest, first: &BTreeMap<u32, u32>) -> Vec<Bind> {
-    let bind = |(index, description): (u32, &protocol::Description)| {
-        let &fd = first.get(&index)?;
-        let (address, backlog) = address_of(&description.kind)?;
-        Some(Bind { fd, address: address.to_vec(), backlog })
+/// Refuses what cannot be made here; tries it out where that harms nobody.
+pub(super) fn prove(fd: u32, record: &SocketRecord) -> Result<(), RestoreError> {
+    if options::is_corked(record) {
+        return Err(RestoreError::NotMoved { fd, what: "a corked UDP socket" });
+    }
+    make(record).map(|_| ()).map_err(failed(fd))
+}
+
+/// Makes every socket of `manifest`.
+pub(super) fn make_all(manifest: &Manifest) -> Result<Sockets, RestoreError> {
+    let mut sockets = Sockets {
+        made: BTreeMap::new(),
+        closed_peers: BTreeMap::new(),
+        named: BTreeSet::new(),
+        connected: BTreeSet::new(),
     };
-    (0..).zip(&manifest.descriptions).filter_map(bind).collect()
+    for (index, inode, record) in records(manifest) {
+        if sockets.made.contains_key(&index) {
+            continue;
+        }
+        let failed = failed(index);
+        if let Some((mate, other)) = mate(manifest, inode, record) {
+            let (one, two) = connected(record).map_err(&failed)?;
+            for (end, record) in [(&one, record), (&two, other)] {
+                options::set(end.as_fd(), record).map_err(&failed)?;
+            }
+            sockets.made.insert(index, one);
+            sockets.made.insert(mate, two);
+        } else if has_lost_its_peer(record) {
+            let (one, two) = connected(record).map_err(&failed)?;
+            options::set(one.as_fd(), record).map_err(&failed)?;
+            sockets.made.insert(index, one);
+            sockets.closed_peers.insert(index, two);
+        } else {
+            sockets.made.insert(index, make(record).map_err(&failed)?);
+        }
+    }
+    sockets.give_private_names(manifest);
+    Ok(sockets)
 }
 
-/// The address that a socket is bound to, and the backlog if it listens.
-fn address_of(kind: &DescriptionKind) -> Option<(&[u8], Option<u32>)> {
-    match kind {
-        DescriptionKind::Listener(listener) => Some((&listener.address, Some(listener.backlog))),
-        DescriptionKind::Socket { address, .. } if !address.is_empty() => Some((address, None)),
-        DescriptionKind::Socket { .. }
-        | DescriptionKind::File { .. }
-        | DescriptionKind::Device { .. }
-        | DescriptionKind::Stream(_)
-        | DescriptionKind::Pipe { .. }
-        | DescriptionKind::SocketPair { .. }
-        | DescriptionKind::Event { .. }
-        | DescriptionKind::Epoll { .. }
-        | DescriptionKind::LostConnection { .. }
-        | DescriptionKind::Ghost { .. }
-        | DescriptionKind::Object { .. } => None,
+/// (index, inode, record) of every socket.
+pub(super) fn records(manifest: &Manifest) -> impl Iterator<Item = (u32, u64, &SocketRecord)> {
+    (0..).zip(&manifest.descriptions).filter_map(|(index, description)| match &description.kind {
+        DescriptionKind::Socket(record) => Some((index, description.inode, record)),
+        _ => None,
+    })
+}
+
+/// The socket that is connected to the one with `inode`, which is connected to it.
+fn mate<'a>(manifest: &'a Manifest, inode: u64, record: &SocketRecord) -> Option<(u32, &'a SocketRecord)> {
+    let is_mate = |other: u64, found: &SocketRecord| {
+        record.domain == UNIX
+            && record.peer == other
+            && found.peer == inode
+            && other != inode
+            && (found.domain, found.kind) == (record.domain, record.kind)
+            && found.backlog.is_none()
+    };
+    records(manifest).find(|(_, other, found)| is_mate(*other, found)).map(|(index, _, found)| (index, found))
+}
+
+/// Whether the socket was connected to one that is gone.
+fn has_lost_its_peer(record: &SocketRecord) -> bool {
+    let is_connected = !record.peer_address.is_empty();
+    record.domain == UNIX
+        && record.backlog.is_none()
+        && record.peer == 0
+        && is_connected
+        && pair::peer_inode(&record.diagnosis).is_none()
+}
+
+/// Whether the record is of a connected Unix socket that hears from its peer only: its name leads nobody to it.
+pub(super) fn is_connected_stream(record: &SocketRecord) -> bool {
+    record.domain == UNIX
+        && record.kind != DATAGRAM
+        && record.backlog.is_none()
+        && !record.peer_address.is_empty()
+}
+
+fn make(record: &SocketRecord) -> io::Result<OwnedFd> {
+    let made = socket::make(record.domain, record.kind, record.protocol)?;
+    options::set(made.as_fd(), record)?;
+    Ok(made)
+}
+
+fn connected(record: &SocketRecord) -> io::Result<(OwnedFd, OwnedFd)> {
+    let kind = match record.kind.cast_signed() {
+        libc::SOCK_STREAM => SockType::Stream,
+        libc::SOCK_DGRAM => SockType::Datagram,
+        libc::SOCK_SEQPACKET => SockType::SeqPacket,
+        other => return Err(io::Error::other(format!("socket type {other}"))),
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(socketpair(AddressFamily::Unix, kind, None, flags)?)
+}
+
+impl Sockets {
+    /// The socket of description `index`.
+    pub(super) fn get(&self, index: u32) -> Option<&OwnedFd> {
+        self.made.get(&index)
+    }
+
+    /// Whether the socket of description `index` has its name already.
+    pub(super) fn has_name(&self, index: u32) -> bool {
+        self.named.contains(&index)
+    }
+
+    /// Whether the socket of description `index` is connected already.
+    pub(super) fn is_connected(&self, index: u32) -> bool {
+        self.connected.contains(&index) || self.closed_peers.contains_key(&index)
+    }
+
+    /// Gives names to which no path leads: those of connected stream sockets, and of all whose path was deleted; the
+    /// latter can be connected to at that moment only.
+    fn give_private_names(&mut self, manifest: &Manifest) {
+        for (index, inode, record) in records(manifest) {
+            let is_deleted = record.name.is_none();
+            let (Some(path), Some(made)) = (path_of(&record.address), self.made.get(&index)) else {
+                continue;
+            };
+            if !is_deleted && !is_connected_stream(record) {
+                continue;
+            }
+            let is_client = |other: u64, found: &SocketRecord| {
+                is_deleted && found.peer == inode && (other == inode || record.peer != other)
+            };
+            let clients: Vec<u32> = records(manifest)
+                .filter(|(_, other, found)| is_client(*other, found))
+                .map(|(client, ..)| client)
+                .collect();
+            let fds: Vec<BorrowedFd<'_>> =
+                clients.iter().filter_map(|client| self.made.get(client)).map(AsFd::as_fd).collect();
+            match private_name::give(made, record, path, &fds) {
+                Ok(()) => {
+                    self.named.insert(index);
+                    self.connected.extend(clients);
+                }
+                Err(error) => tracing::debug!(%error, "a socket has no name that nobody can find"),
+            }
+        }
+    }
+
+    /// Puts into connected sockets what waited in them, and closes or shuts down what was. `descriptor` is asked for the
+    /// descriptors that were in flight, by description.
+    pub(super) fn fill(
+        &mut self,
+        manifest: &Manifest,
+        mut descriptor: impl FnMut(&Self, u32) -> Result<OwnedFd, RestoreError>,
+    ) -> Result<(), RestoreError> {
+        for (index, inode, record) in records(manifest) {
+            let mate = mate(manifest, inode, record).map(|(mate, _)| mate);
+            let sender = mate.and_then(|mate| self.made.get(&mate)).or(self.closed_peers.get(&index));
+            let Some(sender) = sender else { continue };
+            let with_room = options::Room::make(sender.as_fd(), record);
+            for message in &record.messages {
+                let rights: Vec<OwnedFd> = message
+                    .descriptions
+                    .iter()
+                    .map(|index| descriptor(self, *index))
+                    .collect::<Result<_, _>>()?;
+                let rights: Vec<BorrowedFd<'_>> = rights.iter().map(AsFd::as_fd).collect();
+                let sent = socket::send(sender.as_fd(), &message.content, &[], &rights);
+                sent.map_err(|errno| failed(index)(errno.into()))?;
+            }
+            with_room.give_back();
+        }
+        let lost: Vec<u32> = core::mem::take(&mut self.closed_peers).into_keys().collect();
+        self.connected.extend(lost);
+        for (index, _, record) in records(manifest) {
+            let Some(made) = self.made.get(&index) else { continue };
+            if record.domain == UNIX
+                && record.peer != 0
+                && let Some(how) = how_it_is_shut_down(record)
+            {
+                shutdown(made.as_raw_fd(), how).map_err(|errno| failed(index)(errno.into()))?;
+            }
+        }
+        self.made.iter().try_for_each(|(index, made)| {
+            let found = records(manifest).find(|(known, ..)| known == index);
+            found.map_or(Ok(()), |(_, _, record)| {
+                options::set_filter(made.as_fd(), record).map_err(failed(*index))
+            })
+        })
     }
 }
 
-/// Sets a listening socket's options.
-pub(super) fn set_options(program: &mut Program, fd: u32, listener: &Listener) {
-    let mut set = |level: i32, option: i32, on: bool| {
-        if on {
-            let value = program.data(&1_u32.to_le_bytes());
-            let arguments =
-                [u64::from(fd), u64::from(level.unsigned_abs()), u64::from(option.unsigned_abs())];
-            let [fd, level, option] = arguments;
-            program.call(libc::SYS_setsockopt, [fd, level, option, value.0, 4]);
-        }
+/// Which directions of a socket are closed.
+pub(super) fn how_it_is_shut_down(record: &SocketRecord) -> Option<Shutdown> {
+    const UNIX_DIAG_SHUTDOWN: u16 = 6;
+    const INET_DIAG_SHUTDOWN: u16 = 8;
+    let found = match record.domain {
+        UNIX => pair::attribute(&record.diagnosis, UNIX_DIAG_SHUTDOWN),
+        _ => pair::datagram_attribute(&record.diagnosis, INET_DIAG_SHUTDOWN),
     };
-    set(libc::SOL_SOCKET, libc::SO_REUSEADDR, listener.reuse_address);
-    set(libc::SOL_SOCKET, libc::SO_REUSEPORT, listener.reuse_port);
-    set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, listener.v6_only);
+    match found?.first()? {
+        1 => Some(Shutdown::Read),
+        2 => Some(Shutdown::Write),
+        3 => Some(Shutdown::Both),
+        _ => None,
+    }
 }
 
-/// Proves, in a child without descriptors, that every address could be bound; one in use is as good if it is
-/// the source itself, on this machine, that uses it.
-pub(in super::super) fn check_addresses(
-    child: &BlankChild,
-    manifest: &Manifest,
-    same_kernel: bool,
-) -> Result<(), RestoreError> {
-    for (index, description) in (0..).zip(&manifest.descriptions) {
-        let Some((address, _)) = address_of(&description.kind) else { continue };
-        let first = manifest.descriptors.iter().find(|descriptor| descriptor.description == index);
-        let Some(fd) = first.map(|descriptor| descriptor.fd) else { continue };
-        if unix_path(address).is_some() {
+/// Proves that every address of the outside world could be bound; one in use is as good if it is the source itself, on
+/// this machine, that uses it.
+pub(in super::super) fn check_addresses(manifest: &Manifest, same_kernel: bool) -> Result<(), RestoreError> {
+    for (index, _, record) in records(manifest) {
+        let is_internet = matches!(record.domain.cast_signed(), libc::AF_INET | libc::AF_INET6);
+        if record.address.is_empty() || !is_internet {
             continue;
         }
-        if let Err(errno) = probe(child, &description.kind, address, fd)?
+        let first = manifest.descriptors.iter().find(|descriptor| descriptor.description == index);
+        let fd = first.map_or(0, |descriptor| descriptor.fd);
+        let probe = make(record).map_err(failed(fd))?;
+        // On this machine it may be an address that has gone since it was bound.
+        if same_kernel {
+            options::set_free_bind(probe.as_fd(), record, true);
+        }
+        if let Err(errno) = socket::bind(probe.as_fd(), &record.address)
             && !(same_kernel && is_in_use(errno))
         {
             return Err(RestoreError::Address { fd, errno });
@@ -100,109 +259,11 @@ pub(in super::super) fn check_addresses(
     Ok(())
 }
 
-/// Binds a socket of the same kind for a moment.
-fn probe(
-    child: &BlankChild,
-    kind: &DescriptionKind,
-    address: &[u8],
-    fd: u32,
-) -> Result<Result<u64, Errno>, RestoreError> {
-    const NUMBER: u32 = 0;
-    let mut program = child.program();
-    program.step(Step::Bind(fd));
-    let (domain, socket_kind, protocol) = match kind {
-        DescriptionKind::Socket { domain, kind, protocol, .. } => (*domain, *kind, *protocol),
-        DescriptionKind::Listener(listener) => (listener.domain, libc::SOCK_STREAM.unsigned_abs(), 0),
-        _ => return Ok(Ok(0)),
-    };
-    program.call(libc::SYS_socket, [u64::from(domain), u64::from(socket_kind), u64::from(protocol)]);
-    if let DescriptionKind::Listener(listener) = kind {
-        set_options(&mut program, NUMBER, listener);
-    }
-    let place = program.data(address);
-    let bound = program.attempt(libc::SYS_bind, bind_arguments(NUMBER, place, address));
-    program.close(NUMBER);
-    Ok(child.run(program, &[])?.of(bound))
-}
-
-/// Binds what can be bound, waiting a bounded time for addresses in use, and makes listeners listen. Returns
-/// the descriptors whose address could not be had.
-pub(in super::super) fn bind_all(
-    child: &BlankChild,
-    binds: &[Bind],
-) -> Result<Vec<(u32, Errno)>, RestoreError> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut left: Vec<&Bind> = binds.iter().collect();
-    let mut refused = Vec::new();
-    while !left.is_empty() {
-        let mut in_use = Vec::new();
-        for bind in left {
-            match attempt(child, bind)? {
-                Ok(_) => {}
-                Err(errno) if is_in_use(errno) && Instant::now() < deadline => in_use.push(bind),
-                Err(errno) => refused.push((bind.fd, errno)),
-            }
-        }
-        left = in_use;
-        if !left.is_empty() {
-            child.wait_for_its_end(PAUSE)?;
-        }
-    }
-    Ok(refused)
-}
-
-fn attempt(child: &BlankChild, bind: &Bind) -> Result<Result<u64, Errno>, RestoreError> {
-    if let Some(path) = unix_path(&bind.address) {
-        remove_stale(&path);
-    }
-    let mut program = child.program();
-    program.step(Step::Bind(bind.fd));
-    let place = program.data(&bind.address);
-    let bound = program.attempt(libc::SYS_bind, bind_arguments(bind.fd, place, &bind.address));
-    let bound = child.run(program, &[])?.of(bound);
-    let (Ok(_), Some(backlog)) = (bound, bind.backlog) else { return Ok(bound) };
-    // A program of its own: listening without an address would choose one.
-    let mut program = child.program();
-    program.step(Step::Bind(bind.fd));
-    let listening = program.attempt(libc::SYS_listen, [u64::from(bind.fd), u64::from(backlog)]);
-    Ok(child.run(program, &[])?.of(listening))
-}
-
-fn bind_arguments(fd: u32, place: Addr, address: &[u8]) -> [u64; 3] {
-    [u64::from(fd), place.0, address.len() as u64]
-}
-
-fn is_in_use(errno: Errno) -> bool {
+/// Whether somebody else has the address.
+pub(super) fn is_in_use(errno: Errno) -> bool {
     io::Error::from(errno).kind() == ErrorKind::AddrInUse
 }
 
-/// The path of a local socket's address, if it has one in the file system.
-fn unix_path(address: &[u8]) -> Option<PathBuf> {
-    const FAMILY_BYTES: usize = 2;
-    let (family, path) = address.split_at_checked(FAMILY_BYTES)?;
-    let path = path.split(|byte| *byte == 0).next()?;
-    let local = u16::from_ne_bytes(family.try_into().ok()?) == u16::try_from(libc::AF_UNIX).ok()?;
-    (local && !path.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(path)))
-}
-
-/// Removes a socket that nobody listens at: the source's own, left behind when it let go of it.
-fn remove_stale(path: &Path) {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    let refused = |error: io::Error| error.kind() == ErrorKind::ConnectionRefused;
-    if is_socket && UnixStream::connect(path).is_err_and(refused) {
-        let _ = std::fs::remove_file(path);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_named_local_addresses_have_a_path() {
-        let address = |path: &[u8]| [&1_u16.to_ne_bytes()[..], path].concat();
-        assert_eq!(unix_path(&address(b"/run/x.sock\0")), Some(PathBuf::from("/run/x.sock")));
-        assert_eq!(unix_path(&address(b"\0abstract")), None);
-        assert_eq!(unix_path(&[2, 0, 0x1f, 0x90, 127, 0, 0, 1]), None);
-    }
+fn failed(fd: u32) -> impl Fn(io::Error) -> RestoreError {
+    move |source| RestoreError::Descriptor { fd, what: "a socket", source }
 }

@@ -1,0 +1,333 @@
+//! What exists once only: addresses, and connections that are made by name. Taken when the source has let go of them,
+//! so what cannot be had any more is told, not refused.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use memory::Addr;
+use nix::libc;
+use nix::sys::socket::{Shutdown, shutdown};
+use protocol::{Manifest, SocketRecord};
+use sys::{Errno, socket};
+
+use super::super::{BlankChild, RestoreError, Step};
+use super::anonymous;
+use super::sockets::{self, Sockets};
+
+/// How long the source, on this very machine, may take to let go of what it has.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait between two attempts: the kernel has no event for an address that becomes free.
+const PAUSE: Duration = Duration::from_millis(1);
+
+const UNIX: u32 = libc::AF_UNIX.unsigned_abs();
+const DATAGRAM: u32 = libc::SOCK_DGRAM.unsigned_abs();
+
+/// What is left to do.
+#[derive(Debug)]
+pub(in super::super) struct Finish {
+    binds: Vec<Bind>,
+    connections: Vec<Connection>,
+    /// Messages to sockets that nobody was connected to: descriptor, where to, and what.
+    letters: Vec<Letter>,
+    sockets: Sockets,
+    inotifies: Vec<OwnedFd>,
+}
+
+/// An address that a socket of the child shall be bound to.
+#[derive(Debug)]
+struct Bind {
+    /// The socket's descriptor in the child.
+    fd: u32,
+    /// Its description.
+    index: u32,
+    record: SocketRecord,
+}
+
+/// A connection that is made by name.
+#[derive(Debug)]
+struct Connection {
+    fd: u32,
+    index: u32,
+    to: Vec<u8>,
+    shut_down: Option<Shutdown>,
+}
+
+#[derive(Debug)]
+struct Letter {
+    /// Who sent it, if that is in the process: a description.
+    sender: Option<u32>,
+    domain: u32,
+    to: Vec<u8>,
+    content: Vec<u8>,
+}
+
+impl Finish {
+    /// What is left to do for the descriptors of `manifest`; `first` has the first number of each description.
+    pub(super) fn new(
+        manifest: &Manifest,
+        (sockets, inotifies): (Sockets, Vec<OwnedFd>),
+        first: &BTreeMap<u32, u32>,
+    ) -> Self {
+        let mut binds = Vec::new();
+        let mut letters = Vec::new();
+        for (index, _, record) in sockets::records(manifest) {
+            let Some(&fd) = first.get(&index) else { continue };
+            if !sockets.has_name(index) && is_bound_at_last(manifest, index, record) {
+                binds.push(Bind { fd, index, record: record.clone() });
+            }
+            letters.extend(letters_to(manifest, record));
+        }
+        // A path that was deleted is bound, and deleted again, before another socket takes it.
+        binds.sort_by_key(|bind| bind.record.name.is_some());
+        Self { connections: connections(manifest, &sockets, first), binds, letters, sockets, inotifies }
+    }
+}
+
+/// Whether the socket is bound where the outside world may look for it. An accepted one has the name of the one that
+/// listens.
+fn is_bound_at_last(manifest: &Manifest, index: u32, record: &SocketRecord) -> bool {
+    let is_same =
+        |(other, _, found): (u32, u64, &SocketRecord)| other != index && found.address == record.address;
+    let is_accepted = sockets::is_connected_stream(record)
+        && (path_of(&record.address).is_some() || sockets::records(manifest).any(is_same));
+    !record.address.is_empty() && !is_accepted
+}
+
+/// Connections that are made by name, those that wait to be accepted in their order.
+fn connections(manifest: &Manifest, made: &Sockets, first: &BTreeMap<u32, u32>) -> Vec<Connection> {
+    const UNIX_DIAG_ICONS: u16 = 3;
+    let mut connections = Vec::new();
+    for (_, _, listener) in sockets::records(manifest).filter(|(_, _, record)| record.backlog.is_some()) {
+        let waiting =
+            sys::descriptor::pair::attribute(&listener.diagnosis, UNIX_DIAG_ICONS).unwrap_or_default();
+        for inode in waiting.chunks_exact(4) {
+            let is_it = |other: u64| other.to_ne_bytes().starts_with(inode);
+            let client = sockets::records(manifest).find(|(_, other, _)| is_it(*other));
+            let Some((index, ..)) = client.filter(|(index, ..)| !made.is_connected(*index)) else { continue };
+            if let Some(&fd) = first.get(&index) {
+                connections.push(Connection { fd, index, to: listener.address.clone(), shut_down: None });
+            }
+        }
+    }
+    for (index, inode, record) in sockets::records(manifest) {
+        let Some(&fd) = first.get(&index) else { continue };
+        let is_mutual = sockets::records(manifest)
+            .any(|(_, other, found)| other == record.peer && found.peer == inode && other != inode);
+        let by_name = match record.domain {
+            UNIX => record.kind == DATAGRAM && !is_mutual,
+            // A netlink socket that is connected to nobody says so with zeros.
+            _ => record.peer_address.iter().skip(2).any(|byte| *byte != 0),
+        };
+        let is_tcp = record.protocol == libc::IPPROTO_TCP.unsigned_abs();
+        if by_name
+            && !is_tcp
+            && record.backlog.is_none()
+            && record.peer_address.len() > 2
+            && !made.is_connected(index)
+        {
+            let shut_down = sockets::how_it_is_shut_down(record).filter(|_| record.domain != UNIX);
+            connections.push(Connection { fd, index, to: record.peer_address.clone(), shut_down });
+        }
+    }
+    connections
+}
+
+/// Messages in a datagram socket that has no mate of its own.
+fn letters_to(manifest: &Manifest, record: &SocketRecord) -> Vec<Letter> {
+    let by_mate = record.domain == UNIX && (record.kind != DATAGRAM || record.peer != 0);
+    if by_mate || record.address.is_empty() {
+        return Vec::new();
+    }
+    let letter = |message: &protocol::MessageRecord| {
+        let mut senders = sockets::records(manifest);
+        let is_sender = |(_, _, found): &(u32, u64, &SocketRecord)| {
+            !message.sender.is_empty() && found.address == message.sender
+        };
+        Letter {
+            sender: senders.find(is_sender).map(|(index, ..)| index),
+            domain: record.domain,
+            to: record.address.clone(),
+            content: message.content.clone(),
+        }
+    };
+    record.messages.iter().map(letter).collect()
+}
+
+/// Takes everything, waiting a bounded time for what the source still has. Returns the descriptors that did not get what
+/// they had.
+pub(in super::super) fn finish(child: &BlankChild, work: &Finish) -> Result<Vec<(u32, Errno)>, RestoreError> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut refused = Vec::new();
+    until(child, deadline, &work.binds, &mut refused, |bind| {
+        Ok((bind.fd, attempt_bind(child, &work.sockets, bind)?))
+    })?;
+    // A connected socket hears from nobody else: what came from outside comes before.
+    deliver_all(child, work, false);
+    for connection in &work.connections {
+        match (call(child, libc::SYS_connect, connection.fd, &connection.to)?, connection.shut_down) {
+            (Err(errno), _) => refused.push((connection.fd, errno)),
+            (Ok(_), Some(how)) => {
+                let done = work.sockets.get(connection.index).map(|made| shutdown(made.as_raw_fd(), how));
+                tracing::debug!(?done, "a connection by name is closed in one direction");
+            }
+            (Ok(_), None) => {}
+        }
+    }
+    deliver_all(child, work, true);
+    anonymous::forget_events(&work.inotifies);
+    Ok(refused)
+}
+
+/// Attempts each of `all` until it works, is refused, or time is up.
+fn until<T>(
+    child: &BlankChild,
+    deadline: Instant,
+    all: &[T],
+    refused: &mut Vec<(u32, Errno)>,
+    mut attempt: impl FnMut(&T) -> Result<(u32, Result<u64, Errno>), RestoreError>,
+) -> Result<(), RestoreError> {
+    let mut left: Vec<&T> = all.iter().collect();
+    while !left.is_empty() {
+        let mut again = Vec::new();
+        for one in left {
+            match attempt(one)? {
+                (_, Ok(_)) => {}
+                (_, Err(errno)) if is_taken(errno) && Instant::now() < deadline => again.push(one),
+                (fd, Err(errno)) => refused.push((fd, errno)),
+            }
+        }
+        left = again;
+        if !left.is_empty() {
+            child.wait_for_its_end(PAUSE)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether somebody else has an address.
+fn is_taken(errno: Errno) -> bool {
+    sockets::is_in_use(errno) || io::Error::from(errno).kind() == ErrorKind::WouldBlock
+}
+
+fn attempt_bind(
+    child: &BlankChild,
+    sockets: &Sockets,
+    bind: &Bind,
+) -> Result<Result<u64, Errno>, RestoreError> {
+    let Bind { fd, index, record } = bind;
+    let path = path_of(&record.address).map(|path| seen_from_here(child, path));
+    if let Some(path) = &path {
+        remove_stale(path);
+    }
+    let mut bound = call(child, libc::SYS_bind, *fd, &record.address)?;
+    let is_elsewhere = bound.is_err_and(|errno| io::Error::from(errno).kind() == ErrorKind::AddrNotAvailable);
+    if let Some(made) = sockets.get(*index).filter(|_| is_elsewhere) {
+        sockets::set_free_bind(made.as_fd(), record, true);
+        bound = call(child, libc::SYS_bind, *fd, &record.address)?;
+        sockets::set_free_bind(made.as_fd(), record, false);
+    }
+    if bound.is_ok()
+        && let Some(path) = &path
+    {
+        set_name(path, record.name);
+    }
+    let (Ok(_), Some(backlog)) = (bound, record.backlog) else { return Ok(bound) };
+    // A program of its own: listening without an address would choose one.
+    let mut program = child.program();
+    program.step(Step::Bind(*fd));
+    let listening = program.attempt(libc::SYS_listen, [u64::from(*fd), u64::from(backlog)]);
+    Ok(child.run(program, &[])?.of(listening))
+}
+
+/// Gives the name in the file system its mode and owner, or deletes it.
+fn set_name(path: &Path, name: Option<(u32, u32, u32)>) {
+    const PERMISSIONS: u32 = 0o7777;
+    let done = match name {
+        Some((mode, user, group)) => chown(path, Some(user), Some(group))
+            .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode & PERMISSIONS))),
+        None => fs::remove_file(path),
+    };
+    if let Err(error) = done {
+        tracing::warn!(%error, "the name of a socket is not as it was");
+    }
+}
+
+/// Lets the child call bind(2) or connect(2).
+fn call(
+    child: &BlankChild,
+    number: libc::c_long,
+    fd: u32,
+    address: &[u8],
+) -> Result<Result<u64, Errno>, RestoreError> {
+    let mut program = child.program();
+    program.step(Step::Bind(fd));
+    let place: Addr = program.data(address);
+    let done = program.attempt(number, [u64::from(fd), place.0, address.len() as u64]);
+    Ok(child.run(program, &[])?.of(done))
+}
+
+/// Sends the messages that waited whose senders are, or are not, in the process.
+fn deliver_all(child: &BlankChild, work: &Finish, from_inside: bool) {
+    for letter in work.letters.iter().filter(|letter| letter.sender.is_some() == from_inside) {
+        if let Err(errno) = deliver(child, work, letter) {
+            tracing::warn!(%errno, "a datagram that waited is lost");
+        }
+    }
+}
+
+/// Sends a message that waited, from the socket that had sent it or from a nameless one.
+fn deliver(child: &BlankChild, work: &Finish, letter: &Letter) -> Result<(), Errno> {
+    let to = match path_of(&letter.to) {
+        Some(path) => {
+            let path = seen_from_here(child, path);
+            [&letter.to[..2], path.as_os_str().as_bytes(), b"\0"].concat()
+        }
+        None => letter.to.clone(),
+    };
+    let nameless;
+    let sender: &OwnedFd = if let Some(sender) = letter.sender.and_then(|index| work.sockets.get(index)) {
+        sender
+    } else {
+        nameless = socket::make(letter.domain, DATAGRAM, 0)?;
+        &nameless
+    };
+    socket::send(sender.as_fd(), &letter.content, &to, &[])
+}
+
+fn path_of(address: &[u8]) -> Option<&Path> {
+    sockets::path_of(address)
+}
+
+/// A path of the child, whose working directory may be another.
+fn seen_from_here(child: &BlankChild, path: &Path) -> PathBuf {
+    if path.is_absolute() {
+        path.to_owned()
+    } else {
+        PathBuf::from(format!("/proc/{}/cwd", child.pid())).join(path)
+    }
+}
+
+/// Removes a socket that nobody listens at: the source's own, left behind when it let go of it.
+fn remove_stale(path: &Path) {
+    let is_socket =
+        fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket() && found.nlink() > 0);
+    let is_refused = |error: io::Error| {
+        // A datagram socket is of another type, and refuses only once it has been closed.
+        error.kind() == ErrorKind::ConnectionRefused || nobody_reads(path)
+    };
+    if is_socket && UnixStream::connect(path).is_err_and(is_refused) {
+        let _ = fs::remove_file(path);
+    }
+}
+
+fn nobody_reads(path: &Path) -> bool {
+    let probe = std::os::unix::net::UnixDatagram::unbound().and_then(|probe| probe.connect(path));
+    probe.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}

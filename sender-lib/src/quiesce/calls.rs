@@ -1,0 +1,94 @@
+//! Which system call each thread is in and since when, looked up before it is interrupted; and which of these calls the
+//! program itself interrupts.
+//!
+//! A thread that sleeps has last run when its call began. `/proc` tells when that was, by the clock of the processor that
+//! it ran on; how that clock stands to `CLOCK_MONOTONIC` is found by running on that processor.
+
+use alloc::vec::Vec;
+
+use protocol::{SignalInfo, ThreadRecord};
+use sys::number::{decimal, hexadecimal, words};
+use sys::path::KernelPath;
+use sys::{clock, file, signal, thread};
+
+use crate::arena::Header;
+use crate::ffi;
+use crate::restart::{self, Call, Place};
+
+/// How the processors' clocks stand to `CLOCK_MONOTONIC`, as far as that was asked.
+#[derive(Default)]
+pub(super) struct Clocks(Vec<(u32, u64)>);
+
+impl Clocks {
+    /// The call that thread `tid` sleeps in.
+    pub(super) fn call_of(&mut self, tid: u32) -> Option<Call> {
+        let line = read(tid, "/syscall");
+        let line = line.trim_ascii_end();
+        let number = u32::try_from(decimal(words(line).next()?)?).ok()?;
+        let behind = hexadecimal(words(line).last()?.strip_prefix(b"0x")?)?;
+        let is_timed = restart::place(number).is_some_and(|place| place != Place::Nowhere);
+        let since = if is_timed { self.asleep_since(tid) } else { None };
+        Some(Call { number, behind, since: since.unwrap_or(0) })
+    }
+
+    fn asleep_since(&mut self, tid: u32) -> Option<u64> {
+        /// Fields of proc(5)'s `stat` between the name and `processor`.
+        const BEFORE: usize = 36;
+        let stat = read(tid, "/stat");
+        let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+        let processor = words(stat.get(name_end + 1..)?).nth(BEFORE)?;
+        let processor = u32::try_from(decimal(processor)?).ok()?;
+        let known = self.0.iter().find(|(of, _)| *of == processor).map(|(_, ahead)| *ahead);
+        let ahead = match known {
+            Some(ahead) => ahead,
+            None => {
+                let ahead = thread::on_processor(processor, || {
+                    Some(clock::monotonic_ns().wrapping_sub(last_run(thread::thread_id())?))
+                })?;
+                self.0.push((processor, ahead));
+                ahead
+            }
+        };
+        Some(last_run(tid)?.wrapping_add(ahead))
+    }
+}
+
+/// When thread `tid` has last run, in nanoseconds of its processor's clock.
+fn last_run(tid: u32) -> Option<u64> {
+    let text = read(tid, "/sched");
+    let line = text.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"se.exec_start "))?;
+    // Milliseconds with six decimals.
+    let digits: Vec<u8> = words(line).last()?.iter().copied().filter(|byte| *byte != b'.').collect();
+    decimal(&digits)
+}
+
+fn read(tid: u32, what: &str) -> Vec<u8> {
+    const LIMIT: usize = 16 << 10;
+    file::read_file(KernelPath::numbered("/proc/self/task/", tid, what).as_c_str(), LIMIT).unwrap_or_default()
+}
+
+/// Gives up the calls that the program's own signals interrupt: those that came while the threads came to rest wait for
+/// them, and a call that is made again would not see them.
+pub(super) fn interrupt(header: &Header, threads: &[ThreadRecord], shared: &[SignalInfo]) {
+    const SA_RESTART: u64 = 0x1000_0000;
+    let mut shared = shared;
+    for (_, seat) in header.seats_in_use() {
+        let (frame, was) = seat.interrupted();
+        let blocked = ffi::blocked_at(frame);
+        let handler = |info: &SignalInfo| {
+            let number = u32::try_from(info.number()).ok()?;
+            let is_blocked = blocked >> (number - 1) & 1 != 0;
+            signal::action(number).ok().filter(|action| !is_blocked && action.handler > 1)
+        };
+        let own = threads.iter().filter(|record| record.tid == seat.tid()).flat_map(|record| &record.pending);
+        let is_shared = shared.iter().any(|info| handler(info).is_some());
+        let Some(action) = own.chain(shared).find_map(handler) else { continue };
+        if is_shared {
+            // One thread takes them.
+            shared = &[];
+        }
+        if let Some(was) = was.filter(|was| !was.by_kernel || action.flags & SA_RESTART == 0) {
+            ffi::interrupt(frame, was);
+        }
+    }
+}
