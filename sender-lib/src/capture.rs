@@ -60,14 +60,14 @@ pub(crate) fn running(around: &Surroundings<'_>) -> Result<Box<Captured>, Refusa
     build(around, thread::listed(&tids), None)
 }
 
-/// Whether the destination's verdicts allow the move.
+/// Whether the destination's verdicts allow the move. It looks itself at files that have no verdict yet.
 ///
 /// # Errors
 /// A shared mapping of a file that is not the same there.
 pub(crate) fn accept(manifest: &Manifest, verdicts: &[FileVerdict]) -> Result<(), Refusal> {
     for vma in manifest.vmas.iter().filter(|vma| vma.sharing == Sharing::Shared) {
         let Backing::File { file, .. } = vma.backing else { continue };
-        if verdicts.get(file as usize) != Some(&FileVerdict::Same) {
+        if verdicts.get(file as usize) == Some(&FileVerdict::Travels) {
             return Err(Refusal::mapping(vma.range.start(), MappingTrait::SharedFileDiffers));
         }
     }
@@ -111,7 +111,15 @@ fn build(
     let process = process::record(around.park_action, &mut files, &mut ghosts)?;
     let (mut eager, mut lazy) = match before {
         Some((_, verdicts)) => (
-            pages::eager(&vmas, &threads, &process.mm, verdicts, around.leaving_gate, around.state)?,
+            pages::eager(
+                &vmas,
+                &objects,
+                &threads,
+                &process.mm,
+                verdicts,
+                around.leaving_gate,
+                around.state,
+            )?,
             pages::lazy(&vmas, &objects, verdicts, around.state),
         ),
         // Nothing is known of the files yet; what counts in a reservation are the mappings.

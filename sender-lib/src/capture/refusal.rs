@@ -272,7 +272,7 @@ impl MappingTrait {
     texts! {
         Self::Device => 0 "is a device's memory",
         Self::HugePages => 1 "has huge TLB pages",
-        Self::Userfaultfd => 2 "is registered with a userfaultfd",
+        Self::Userfaultfd => 2 "waits for pages, of an earlier move or of a userfaultfd of its own",
         Self::SystemV => 3 "is System V shared memory",
         Self::Aio => 4 "belongs to asynchronous I/O",
         Self::AnonymousInode => 5 "belongs to io_uring, perf or the like",

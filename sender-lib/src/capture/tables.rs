@@ -7,7 +7,7 @@ use sys::identity;
 use sys::proc::maps::Mapping;
 use sys::status::{Device, FileStatus};
 
-/// A proof that no file satisfies: nothing can be said of the content, so its pages travel.
+/// A proof that no other file satisfies: nothing can be said of the content.
 const NEVER: FileProof = FileProof::Content([0; 16]);
 
 /// Files, each once. Those of the manifest of the running process keep their indices in that of the stopped one,
@@ -35,8 +35,9 @@ impl Files {
         self.records
     }
 
-    /// The index of the file behind `mapping`. A file that cannot be reached by its path any more, and one that was
-    /// first mapped after the destination gave its verdicts, gets a record that no file satisfies.
+    /// The index of the file behind `mapping`. A file that cannot be reached by its path any more gets a record that no
+    /// file satisfies; one that was first mapped after the destination gave its verdicts, a record that only the very
+    /// file satisfies, under the same kernel.
     pub(crate) fn of_mapping(&mut self, mapping: &Mapping) -> u32 {
         let is_it = |record: &FileRecord| {
             record.identity.1 == mapping.inode
@@ -48,8 +49,8 @@ impl Files {
             _ => self.records.iter().position(is_it),
         };
         let index = found.unwrap_or_else(|| {
-            let proven = if self.is_stopped { None } else { prove(mapping) };
-            self.append(proven.unwrap_or_else(|| unproven(mapping)))
+            let found = record(mapping, !self.is_stopped);
+            self.append(found.unwrap_or_else(|| nameless(mapping)))
         });
         self.latest = index;
         narrow(index)
@@ -68,17 +69,21 @@ impl Files {
     }
 }
 
-/// The record of a mapped file with its proof; `None` if its path leads to another file or to none.
-fn prove(mapping: &Mapping) -> Option<FileRecord> {
+/// The record of a mapped file, with a proof if there is `time` to look into it; `None` if its path leads to another
+/// file or to none.
+fn record(mapping: &Mapping, time: bool) -> Option<FileRecord> {
     if mapping.is_deleted() {
         return None;
     }
-    let record = identity::file_record(&mapping.name, true).ok()?;
+    let mut record = identity::file_record(&mapping.name, time).ok()?;
+    if !time {
+        record.proof = NEVER;
+    }
     // The device is not compared: some file systems show one number here and another there.
     (record.identity.1 == mapping.inode).then_some(record)
 }
 
-fn unproven(mapping: &Mapping) -> FileRecord {
+fn nameless(mapping: &Mapping) -> FileRecord {
     FileRecord {
         path: mapping.name.clone(),
         size: 0,
