@@ -22,11 +22,14 @@ use alloc::vec::Vec;
 
 use memory::{Addr, Backing, PageRange, Sharing};
 use protocol::{FileVerdict, Manifest, SignalAction, ThreadRecord};
-use sys::proc::maps;
+use sys::clock;
 
 use descriptors::Table;
 use refusal::{Doing, MappingTrait, Note, ProcessTrait, Refusal};
 use tables::{Files, Ghosts, Objects};
+
+/// A look at the flags of all mappings that takes less than this is repeated while the program stands still.
+const QUICK_LOOK_NS: u64 = 1_000_000;
 
 /// What is in the process but is not the program's: capture leaves it out.
 #[derive(Clone, Copy)]
@@ -93,17 +96,33 @@ pub(crate) fn stopped(
     Ok(captured)
 }
 
+/// Looks at the mappings of the running process once more, right before the stop. If that is quick, it is done again at
+/// the stop; otherwise what the program does with madvise(2) from here on is seen only where it makes or splits a mapping.
+///
+/// # Errors
+/// What cannot be moved.
+pub(crate) fn look_again(own: &[PageRange], before: &mut Manifest) -> Result<(), Refusal> {
+    let mut files = Files::new(Some(before));
+    let began = clock::monotonic_ns();
+    let (_, vmas) = mappings::collect(own, None, &mut files, &mut Objects::default())?;
+    before.guards = pages::guards(&vmas, Some(before))?;
+    before.vmas = vmas;
+    if clock::monotonic_ns() - began < QUICK_LOOK_NS {
+        before.vmas.clear();
+    }
+    Ok(())
+}
+
 fn build(
     around: &Surroundings<'_>,
     threads: Vec<ThreadRecord>,
     before: Option<(&Manifest, &[FileVerdict])>,
 ) -> Result<Box<Captured>, Refusal> {
-    let mappings = maps::own_mappings()?;
     let mut files = Files::new(before.map(|(manifest, _)| manifest));
     let mut objects = Objects::default();
     let mut ghosts = Ghosts::default();
-    let old = before.map(|(manifest, _)| manifest.vmas.as_slice());
-    let mut vmas = mappings::collect(&mappings, around.ranges, old, &mut files, &mut objects)?;
+    let old = before.map(|(manifest, _)| manifest.vmas.as_slice()).filter(|old| !old.is_empty());
+    let (mappings, mut vmas) = mappings::collect(around.ranges, old, &mut files, &mut objects)?;
     let (table, notes) =
         descriptors::collect(around.descriptors, &mut files, &mut objects, &mut ghosts, before.is_some())?;
     mappings::settle_deleted(&mappings, &mut vmas, &objects)?;
@@ -111,15 +130,7 @@ fn build(
     let process = process::record(around.park_action, &mut files, &mut ghosts)?;
     let (mut eager, mut lazy) = match before {
         Some((_, verdicts)) => (
-            pages::eager(
-                &vmas,
-                &objects,
-                &threads,
-                &process.mm,
-                verdicts,
-                around.leaving_gate,
-                around.state,
-            )?,
+            pages::eager(&vmas, &threads, &process.mm, verdicts, around.leaving_gate, around.state)?,
             pages::lazy(&vmas, &objects, verdicts, around.state),
         ),
         // Nothing is known of the files yet; what counts in a reservation are the mappings.

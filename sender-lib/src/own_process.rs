@@ -94,6 +94,7 @@ impl SourceProcess for OwnProcess {
 
     fn park(&mut self) -> Result<(), Failure> {
         capture::accept(&self.running, &self.verdicts)
+            .and_then(|()| capture::look_again(&own_ranges(), Arc::make_mut(&mut self.running)))
             .map_err(|refusal| Failure::Local(refusal.in_words()))?;
         self.parked = quiesce::park().map_err(Failure::Local)?;
         Ok(())
@@ -142,13 +143,18 @@ impl SourceProcess for OwnProcess {
     fn note(&mut self, _line: &'static str) {}
 }
 
+/// Memory that is the parasite's.
+fn own_ranges() -> Vec<PageRange> {
+    arena::range().into_iter().collect()
+}
+
 /// Captures the running process, or the `stopped` one of which the threads, the earlier manifest and the verdicts on it
 /// are known. Leaves out all that is the parasite's, takes back what it changed, says what will be lost.
 fn capture(
     memory: &OwnMemory,
     stopped: Option<(Vec<ThreadRecord>, &Manifest, &[FileVerdict])>,
 ) -> Result<Manifest, String> {
-    let ranges: Vec<PageRange> = arena::range().into_iter().collect();
+    let ranges = own_ranges();
     let mut descriptors = memory.descriptors().to_vec();
     descriptors.extend(ffi::header().into_iter().flat_map(arena::Header::remembered));
     let around = Surroundings {

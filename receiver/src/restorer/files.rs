@@ -42,7 +42,7 @@ fn is_same(record: &FileRecord, same_kernel: bool) -> Result<bool, Errno> {
         return Ok(true);
     }
     match &record.proof {
-        FileProof::None => Ok(true),
+        FileProof::None => Ok(false),
         // A build id says nothing of a file that is shorter: its last pages would be gone.
         FileProof::BuildId(_) if found.size != record.size => Ok(false),
         proof @ (FileProof::BuildId(_) | FileProof::Content(_)) => Ok(identity::file_proof(&fd)? == *proof),

@@ -1,11 +1,11 @@
-//! From `/proc/self/maps` to the manifest's mappings.
+//! From `/proc/self/maps` and `smaps` to the manifest's mappings.
 
 use alloc::vec::Vec;
 
-use memory::{Backing, PageRange, RangeSet, Sharing, Vma, VmaFlags, VmaName};
+use memory::{Backing, PageRange, RangeSet, Sharing, Vma, VmaName};
 use sys::identity::is_vdso;
 use sys::number::index_of;
-use sys::proc::maps::Mapping;
+use sys::proc::maps::{self, Mapping};
 use sys::proc::smaps::{self, Attributes};
 
 use super::refusal::{MappingTrait, Refusal};
@@ -21,27 +21,53 @@ enum Origin {
     Object,
 }
 
-/// The manifest's mappings: all of `mappings` but vDSO and `own`, ascending.
+/// The process's mappings, and those of the manifest: all but vDSO and `own`, ascending.
 ///
 /// Of the stopped process, `before` are the mappings of the running one: their flags are taken over where a mapping
 /// is still there, so that `smaps` need not be read in the time in which the program stands still.
 pub(crate) fn collect(
-    mappings: &[Mapping],
     own: &[PageRange],
     before: Option<&[Vma]>,
     files: &mut Files,
     objects: &mut Objects,
+) -> Result<(Vec<Mapping>, Vec<Vma>), Refusal> {
+    if let Some(before) = before {
+        let mappings = maps::own_mappings()?;
+        let mut vmas = describe(&mappings, &[], own, files, objects)?;
+        if inherit_flags(&mut vmas, before) {
+            return Ok((mappings, vmas));
+        }
+    }
+    let (mappings, attributes) = smaps::own_mappings()?;
+    let vmas = describe(&mappings, &attributes, own, files, objects)?;
+    Ok((mappings, vmas))
+}
+
+/// Refuses what cannot be moved, also by what only the `attributes` tell, if they are known.
+fn describe(
+    mappings: &[Mapping],
+    attributes: &[Attributes],
+    own: &[PageRange],
+    files: &mut Files,
+    objects: &mut Objects,
 ) -> Result<Vec<Vma>, Refusal> {
     let mut vmas = Vec::with_capacity(mappings.len());
-    for mapping in mappings.iter().filter(|mapping| !is_vdso(mapping)) {
+    for (index, mapping) in mappings.iter().enumerate() {
+        if is_vdso(mapping) {
+            continue;
+        }
         let origin = origin(mapping)?;
+        let attributes = attributes.get(index).copied().unwrap_or_default();
+        if let Some(what) = immovable(&attributes) {
+            return Err(Refusal::mapping(mapping.range.start(), what));
+        }
         for range in without(mapping.range, own).runs() {
             let offset = mapping.offset + (range.start().0 - mapping.range.start().0);
             vmas.push(Vma {
                 range,
                 protection: mapping.protection,
                 sharing: mapping.sharing,
-                flags: VmaFlags::default(),
+                flags: attributes.flags,
                 name: name(mapping),
                 backing: match origin {
                     Origin::Anonymous => Backing::Anonymous,
@@ -50,10 +76,6 @@ pub(crate) fn collect(
                 },
             });
         }
-    }
-    match before {
-        Some(before) if inherit_flags(&mut vmas, before) => {}
-        _ => read_flags(&mut vmas)?,
     }
     Ok(vmas)
 }
@@ -146,7 +168,8 @@ fn without(range: PageRange, own: &[PageRange]) -> RangeSet {
 }
 
 /// Gives every mapping the flags of the old mapping that it overlaps, if that is of the same kind; whether each one
-/// found such a mapping. A grown heap or stack, and one changed by mprotect(2), inherit; a new one does not.
+/// found such a mapping. A grown heap or stack, and one changed by mprotect(2), inherit; a new one does not, and one
+/// that may be new does not inherit what decides over the memory of forked children.
 fn inherit_flags(vmas: &mut [Vma], before: &[Vma]) -> bool {
     let mut old = before.iter().peekable();
     vmas.iter_mut().all(|vma| {
@@ -154,6 +177,7 @@ fn inherit_flags(vmas: &mut [Vma], before: &[Vma]) -> bool {
         let same = old.peek().filter(|old| {
             old.range.intersection(vma.range).is_some()
                 && (old.sharing, old.name) == (vma.sharing, vma.name)
+                && (old.range == vma.range || !(old.flags.dont_fork || old.flags.wipe_on_fork))
                 && is_same_origin(&old.backing, &vma.backing)
         });
         same.is_some_and(|old| {
@@ -170,25 +194,6 @@ const fn is_same_origin(one: &Backing, other: &Backing) -> bool {
             | (Backing::File { .. }, Backing::File { .. })
             | (Backing::Object { .. }, Backing::Object { .. })
     )
-}
-
-/// Reads the flags of all mappings, and refuses what only the flags tell.
-fn read_flags(vmas: &mut [Vma]) -> Result<(), Refusal> {
-    let attributes = smaps::own_attributes()?;
-    let mut known = attributes.iter().peekable();
-    for vma in vmas {
-        while known.next_if(|(range, _)| range.end() <= vma.range.start()).is_some() {}
-        // A mapping that has gone or changed since `maps` was read is seen as it is by the next capture.
-        let Some((_, found)) = known.peek().filter(|(range, _)| range.intersection(vma.range).is_some())
-        else {
-            continue;
-        };
-        if let Some(what) = immovable(found) {
-            return Err(Refusal::mapping(vma.range.start(), what));
-        }
-        vma.flags = found.flags;
-    }
-    Ok(())
 }
 
 const fn immovable(attributes: &Attributes) -> Option<MappingTrait> {

@@ -39,9 +39,11 @@ impl Files {
     /// file satisfies; one that was first mapped after the destination gave its verdicts, a record that only the very
     /// file satisfies, under the same kernel.
     pub(crate) fn of_mapping(&mut self, mapping: &Mapping) -> u32 {
+        // At the stop a file that was only open will do: the destination has said whether it is the very file.
+        let is_stopped = self.is_stopped;
         let is_it = |record: &FileRecord| {
             record.identity.1 == mapping.inode
-                && record.proof != FileProof::None
+                && (is_stopped || record.proof != FileProof::None)
                 && record.path == mapping.name
         };
         let found = match self.records.get(self.latest) {

@@ -97,8 +97,7 @@ fn a_shared_file_that_differs_is_refused() {
         backing: Backing::File { file: 0, offset: 0 },
     }];
     assert!(capture::accept(&manifest, &[FileVerdict::Same]).is_ok());
-    for verdicts in [[FileVerdict::Travels].as_slice(), &[]] {
-        let refusal = capture::accept(&manifest, verdicts).expect_err("refused").in_words();
-        assert!(refusal.contains("0x1000"), "{refusal}");
-    }
+    assert!(capture::accept(&manifest, &[]).is_ok(), "the destination looks at it itself");
+    let refusal = capture::accept(&manifest, &[FileVerdict::Travels]).expect_err("refused").in_words();
+    assert!(refusal.contains("0x1000"), "{refusal}");
 }

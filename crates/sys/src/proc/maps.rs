@@ -64,7 +64,7 @@ pub fn own_mappings() -> Result<Vec<Mapping>, ProcError> {
 }
 
 /// A mapping that has grown while the file was read appears a second time, over its neighbours of before.
-fn append(mappings: &mut Vec<Mapping>, mapping: Mapping) {
+pub(super) fn append(mappings: &mut Vec<Mapping>, mapping: Mapping) {
     while mappings.pop_if(|before| before.range.end() > mapping.range.start()).is_some() {}
     mappings.push(mapping);
 }

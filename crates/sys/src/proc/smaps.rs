@@ -5,9 +5,10 @@
 
 use alloc::vec::Vec;
 
-use memory::{PageRange, VmaFlags};
+use memory::VmaFlags;
 
-use super::{ProcError, ProcFile, maps};
+use super::maps::{self, Mapping};
+use super::{ProcError, ProcFile};
 use crate::number::words;
 
 const FILE: ProcFile = ProcFile::Smaps;
@@ -30,11 +31,12 @@ pub struct Attributes {
     pub sealed: bool,
 }
 
-/// The attributes of every user mapping of the calling process, ascending.
+/// The user mappings of the calling process, ascending, and the attributes of each: as one mapping was at one moment,
+/// while the process goes on and changes the next.
 ///
 /// # Errors
 /// The file cannot be read or is not what the kernel writes.
-pub fn own_attributes() -> Result<Vec<(PageRange, Attributes)>, ProcError> {
+pub fn own_mappings() -> Result<(Vec<Mapping>, Vec<Attributes>), ProcError> {
     let mut parser = Parser::default();
     super::for_each_line(c"/proc/thread-self/smaps", FILE, &mut |line| parser.line(line))?;
     parser.finish()
@@ -43,29 +45,29 @@ pub fn own_attributes() -> Result<Vec<(PageRange, Attributes)>, ProcError> {
 /// Takes a `smaps` file line by line.
 #[derive(Default)]
 struct Parser {
-    done: Vec<(PageRange, Attributes)>,
-    /// Between the first and the last line of a mapping: its range, unless it lies beyond user space.
-    current: Option<Option<PageRange>>,
+    mappings: Vec<Mapping>,
+    attributes: Vec<Attributes>,
+    /// Between the first and the last line of a mapping: what it is, unless it lies beyond user space.
+    current: Option<Option<Mapping>>,
 }
 
 impl Parser {
     fn line(&mut self, line: &[u8]) -> Result<(), ProcError> {
-        let Some(range) = self.current else {
-            self.current = Some(maps::parse_line(line)?.map(|mapping| mapping.range));
-            return Ok(());
-        };
-        if let Some(codes) = line.strip_prefix(b"VmFlags:") {
-            if let Some(range) = range {
-                self.done.push((range, attributes(codes)));
-            }
-            self.current = None;
+        if self.current.is_none() {
+            self.current = Some(maps::parse_line(line)?);
+        } else if let Some(codes) = line.strip_prefix(b"VmFlags:")
+            && let Some(mapping) = self.current.take().flatten()
+        {
+            maps::append(&mut self.mappings, mapping);
+            self.attributes.truncate(self.mappings.len() - 1);
+            self.attributes.push(attributes(codes));
         }
         Ok(())
     }
 
-    fn finish(self) -> Result<Vec<(PageRange, Attributes)>, ProcError> {
+    fn finish(self) -> Result<(Vec<Mapping>, Vec<Attributes>), ProcError> {
         match self.current {
-            None => Ok(self.done),
+            None => Ok((self.mappings, self.attributes)),
             Some(_) => Err(ProcError::Malformed { file: FILE }),
         }
     }
@@ -115,7 +117,7 @@ VmFlags: rd wr sh mr mw me ms dc dd lo zz \n\
 ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]
 VmFlags: ex \n";
 
-    fn parse(bytes: &[u8]) -> Result<Vec<(PageRange, Attributes)>, ProcError> {
+    fn parse(bytes: &[u8]) -> Result<(Vec<Mapping>, Vec<Attributes>), ProcError> {
         let mut parser = Parser::default();
         let mut lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         lines.try_for_each(|line| parser.line(line))?;
@@ -124,12 +126,20 @@ VmFlags: ex \n";
 
     #[test]
     fn every_user_mapping_has_its_flags() {
-        let all = parse(REAL).expect("what a kernel wrote");
+        let (mappings, found) = parse(REAL).expect("what a kernel wrote");
+        assert_eq!(mappings.len(), found.len());
         let stack = VmaFlags { grows_down: true, ..VmaFlags::default() };
         let shared = VmaFlags { dont_fork: true, dont_dump: true, locked: true, ..VmaFlags::default() };
-        let flags: Vec<Attributes> = all.iter().map(|(_, attributes)| *attributes).collect();
         let plain = |flags| Attributes { flags, ..Attributes::default() };
-        assert_eq!(flags, [plain(stack), plain(shared)]);
+        assert_eq!(found, [plain(stack), plain(shared)]);
+    }
+
+    #[test]
+    fn a_mapping_that_has_grown_meanwhile_replaces_what_it_was() {
+        let grown = b"1000-2000 rw-p 0 00:00 0\nVmFlags: dc\n1000-3000 rw-p 0 00:00 0\nVmFlags: wf\n";
+        let (mappings, found) = parse(grown).expect("what a kernel wrote");
+        assert_eq!((mappings.len(), found.len()), (1, 1));
+        assert!(found.iter().all(|attributes| attributes.flags.wipe_on_fork && !attributes.flags.dont_fork));
     }
 
     #[test]
@@ -140,7 +150,7 @@ VmFlags: ex \n";
 
     #[test]
     fn this_process_has_a_stack_that_grows_down() {
-        let all = own_attributes().expect("readable");
-        assert!(all.iter().any(|(_, attributes)| attributes.flags.grows_down));
+        let (_, all) = own_mappings().expect("readable");
+        assert!(all.iter().any(|attributes| attributes.flags.grows_down));
     }
 }
