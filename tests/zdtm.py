@@ -58,6 +58,12 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+def is_registered(pid: int) -> bool:
+    """Whether a userfaultfd is still on any of its mappings."""
+    lines = Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8", errors="replace").splitlines()
+    return any(line.startswith("VmFlags:") and " um" in line for line in lines)
+
+
 class Test:
     """One test in a laboratory of its own."""
 
@@ -98,6 +104,7 @@ class Test:
         until(lambda: self.receiver.find("complete", before), "every page to arrive", 30)
         until(lambda: is_gone(self.pid), "the source to end", 5)
         self.pid = found["pid"]
+        until(lambda: not is_registered(self.pid), "the userfaultfd to be closed", 5)
         return ""
 
     def left(self) -> list:

@@ -11,6 +11,7 @@
 
 mod batch;
 mod blank;
+mod clocks;
 mod credentials;
 mod descriptors;
 mod error;

@@ -56,10 +56,10 @@ pub use codec::{DecodeError, decode, encode};
 pub use frame::{Channel, FRAME_HEADER_LEN, Frame, FrameError, Header, Kind};
 pub use ghost::{GhostRecord, LockRecord, PROC_VALUES, ProcValue};
 pub use manifest::{
-    Credentials, Description, DescriptionKind, Descriptor, FileProof, FileRecord, HostFacts, Manifest,
-    MessageRecord, MmFields, ObjectRecord, PipeEnd, PipeRecord, ProcessRecord, ResourceLimit, RseqRecord,
-    SignalAction, SignalInfo, SocketRecord, StreamKind, ThreadRecord, TimerRecord, TimerTimes, VdsoRecord,
-    XsaveLayout,
+    ClockRecord, Credentials, Description, DescriptionKind, Descriptor, FileProof, FileRecord, HostFacts,
+    Manifest, MessageRecord, MmFields, ObjectRecord, PipeEnd, PipeRecord, ProcessRecord, ResourceLimit,
+    RseqRecord, SignalAction, SignalInfo, SocketRecord, StreamKind, ThreadRecord, TimerRecord, TimerTimes,
+    VdsoRecord, XsaveLayout,
 };
 pub use messages::{
     FileVerdict, Hello, MAX_PAGES_PER_FRAME, MAX_PAGES_PER_LIST, MigrationId, NotAVerdict, PROTOCOL_VERSION,

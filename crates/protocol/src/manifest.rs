@@ -58,6 +58,19 @@ pub struct HostFacts {
     pub xsave: XsaveLayout,
     /// The kernel's code page.
     pub vdso: VdsoRecord,
+    /// What its clocks showed.
+    pub clocks: ClockRecord,
+}
+
+/// Clocks that begin with the machine, as the process sees them.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ClockRecord {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub monotonic_ns: u64,
+    /// `CLOCK_BOOTTIME`, nanoseconds.
+    pub boottime_ns: u64,
+    /// `/proc/self/timens_offsets`: how far they are ahead of the machine's; empty where there is no such file.
+    pub offsets: Vec<u8>,
 }
 
 /// CPUID leaf 0xd, as far as signal frames depend on it.

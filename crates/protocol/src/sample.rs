@@ -16,6 +16,7 @@ pub fn manifest() -> Manifest {
         host: HostFacts {
             boot_id: [0; 16],
             xsave: XsaveLayout { components: 3, size: 576, features: [0; 5] },
+            clocks: Default::default(),
             vdso: VdsoRecord { range: nothing, code: Addr(0), build_id: Vec::new() },
         },
         process: process(),

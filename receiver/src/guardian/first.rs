@@ -22,6 +22,8 @@ use crate::restorer::trampoline;
 pub struct Blank<'a> {
     /// Whether its namespaces belong to a user namespace of its own: who is not root gets no others.
     pub own_user_namespace: bool,
+    /// What its clocks are ahead by, if they shall not be the machine's.
+    pub clocks: Option<&'a str>,
     /// The id that it shall have.
     pub pid: u32,
     /// The memory of the hole: interpreter and first program are in it.
@@ -75,6 +77,10 @@ fn serve(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids) -> Result<(), Word> {
         map_ids(ids).map_err(|error| Word::NoChild(error.raw_os_error().unwrap_or(0)))?;
     }
     mount_proc().map_err(|errno| Word::NoProc(errno as i32))?;
+    if let Some(offsets) = blank.clocks {
+        // Without the right to do so the clocks stay those of this machine, which the session sees and says.
+        let _ = birth::new_time_namespace(offsets);
+    }
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     children.thread_block().map_err(no_child)?;

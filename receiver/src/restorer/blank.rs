@@ -112,6 +112,7 @@ impl BlankChild {
         hole: Hole,
         control_number: u32,
         own_user_namespace: bool,
+        clocks: Option<&str>,
     ) -> Result<Self, ChildError> {
         let layout = Layout::new(hole);
         let memory = File::from(
@@ -128,6 +129,7 @@ impl BlankChild {
         let first = finished(first, layout)?;
         install(&memory, layout, &first).map_err(ChildError::Memory)?;
         let (guardian, child) = Guardian::start(&Blank {
+            clocks,
             own_user_namespace,
             pid,
             memory: memory.as_fd(),

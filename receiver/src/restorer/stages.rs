@@ -12,6 +12,7 @@ use sys::proc::maps;
 use sys::uffd::{self, Permission, Uffd};
 
 use super::batch::Batch;
+use super::clocks::Offsets;
 use super::descriptors::{self, Finish};
 use super::ghosts::Ghosts;
 use super::mappings::{self, Mappings};
@@ -103,8 +104,12 @@ impl Restorer<Reserved> {
         let verdicts = files::verdicts(manifest, here.boot_id);
         let wanted = mappings::ahead(manifest, &verdicts)?;
         let hole = find_hole(manifest, &here)?;
-        let child =
-            BlankChild::start(manifest.process.pid, hole, control_number, here.needs_user_namespace())?;
+        let clocks = Offsets::of(manifest, here.is_home_of(manifest));
+        let shifted = clocks.to_write();
+        let own_user_namespace = here.needs_user_namespace();
+        let pid = manifest.process.pid;
+        let child = BlankChild::start(pid, hole, control_number, own_user_namespace, shifted.as_deref())?;
+        clocks.report(child.pid());
         map_vdso(&child, manifest)?;
         let uffd = create_uffd(&child, &permission)?;
         mappings::change(&child, &Mappings::new(), &wanted, &[])?;

@@ -35,7 +35,7 @@ fn own_mappings() -> Vec<PageRange> {
 
 fn start() -> BlankChild {
     let hole = Hole::find(&own_mappings(), 4).expect("there is a gap");
-    BlankChild::start(PID, hole, CONTROL, false).expect("a blank child")
+    BlankChild::start(PID, hole, CONTROL, false, None).expect("a blank child")
 }
 
 fn a_blank_child_is_blank() -> Outcome {

@@ -257,6 +257,7 @@ fn manifest() -> Manifest {
     Manifest {
         host: HostFacts {
             boot_id: identity::boot_id().expect("a boot id"),
+            clocks: Default::default(),
             xsave: identity::xsave_layout(),
             vdso: identity::vdso_record(&own).expect("a vDSO"),
         },

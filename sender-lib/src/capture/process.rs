@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use protocol::{
-    Credentials, HostFacts, MmFields, PROC_VALUES, ProcValue, ProcessRecord, ResourceLimit, SignalAction,
-    TimerRecord, TimerTimes,
+    ClockRecord, Credentials, HostFacts, MmFields, PROC_VALUES, ProcValue, ProcessRecord, ResourceLimit,
+    SignalAction, TimerRecord, TimerTimes,
 };
 use sys::path::KernelPath;
 use sys::proc::maps::Mapping;
@@ -13,13 +13,15 @@ use sys::proc::status::{self, Status};
 use sys::proc::timers;
 use sys::process::{self, Flag};
 use sys::status::FileStatus;
-use sys::{file, identity, signal, thread};
+use sys::{clock, file, identity, signal, thread};
 
 use super::refusal::{Doing, ProcessTrait, Refusal};
 use super::tables::{DELETED, Files, Ghosts};
 
 /// Signals that exist.
 const SIGNALS: core::ops::RangeInclusive<u32> = 1..=64;
+/// Bytes of `timens_offsets`, amply.
+const OFFSETS_LIMIT: usize = 512;
 /// Bytes of an auxiliary vector.
 const AUXV_LIMIT: usize = 64 << 10;
 
@@ -29,6 +31,11 @@ pub(crate) fn host(mappings: &[Mapping]) -> Result<HostFacts, Refusal> {
         boot_id: identity::boot_id().map_err(Refusal::kernel(Doing::BootId))?,
         xsave: identity::xsave_layout(),
         vdso: identity::vdso_record(mappings).ok_or(ProcessTrait::Vdso)?,
+        clocks: ClockRecord {
+            offsets: file::read_file(c"/proc/self/timens_offsets", OFFSETS_LIMIT).unwrap_or_default(),
+            monotonic_ns: clock::monotonic_ns(),
+            boottime_ns: clock::boottime_ns(),
+        },
     })
 }
 

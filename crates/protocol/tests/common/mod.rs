@@ -18,6 +18,7 @@ pub(crate) fn manifest() -> Manifest {
         host: HostFacts {
             boot_id: [7; 16],
             xsave: XsaveLayout { components: 0xe7, size: 2696, features: [1, 2, 3, 4, u32::MAX] },
+            clocks: protocol::ClockRecord { monotonic_ns: 3, boottime_ns: 4, offsets: vec![b'x'] },
             vdso: VdsoRecord {
                 range: range(0x7_0000_0000, 6),
                 code: Addr(0x7000_0000_4000),
