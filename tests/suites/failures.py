@@ -171,6 +171,7 @@ class Inner:
         self.pid = pid
         self.name, self.aim, self.left, self.wait_lines = wrapper.name, wrapper.aim, wrapper.left, wrapper.wait_lines
         self.text, self.ended, self.last_words = wrapper.text, wrapper.ended, wrapper.last_words
+        self.directory, self.errors, self.trigger_signal = wrapper.directory, wrapper.errors, wrapper.trigger_signal
 
     def trigger(self) -> None:
         os.kill(self.pid, signal.SIGUSR2)

@@ -3,16 +3,19 @@
 import re
 import signal
 import subprocess
+import sys
 from functools import partial
 
 from tests.harness import machine
 from tests.harness.results import Check
 from tests.harness.waiting import differences, expect, until
+from tests.suites.failures import Inner
 
 RING = 3
 MOVES_IN_RING = 10
 COUNTER_MOVES = 100
 
+_CLOCK = "import time\nwhile True:\n    print(time.monotonic())\n    time.sleep(0.01)"
 _QUICK = ("--interval-ms", "2")
 _ARGUMENTS = {"counter": (*_QUICK, "--resident-mib", "8"), "ticks": (*_QUICK, "--resident-mib", "8")}
 
@@ -158,6 +161,24 @@ def side_by_side(lab) -> None:
     expect("FAIL" not in receiver.text(), "a workload found something wrong")
 
 
+def clocks_go_on(lab) -> None:
+    """The clocks of a program that are ahead of the machine's are so after each of two moves, and never go back."""
+    machine.need_command("unshare")
+    receiver = lab.receiver()
+    command = ["unshare", "--time", "--monotonic", "100000", "--fork", sys.executable, "-u", "-c", _CLOCK]
+    wrapper = lab.program("clock", command, through_pipe=False)
+    wrapper.wait_lines(3)
+    process = Inner(wrapper, machine.children(wrapper.pid)[0])
+    for _ in range(2):
+        process = lab.move(process, receiver)
+        process.wait_complete()
+        lines = wrapper.text().count("\n") + 5
+        until(lambda lines=lines: wrapper.text().count("\n") >= lines, "the clock to go on")
+    times = [float(line) for line in wrapper.text().split("\n")[:-1]]
+    expect(times == sorted(times), "the clock went back")
+    expect(times[-1] - times[0] < 30, f"the clock jumped from {times[0]} to {times[-1]}")
+
+
 def _checks() -> list:
     checks = [Check("counter goes on at exactly last + 1", counter_continues)]
     for name in names():
@@ -173,6 +194,7 @@ def _checks() -> list:
     for name in names():
         checks.append(Check(f"{name} survives {MOVES_IN_RING} moves in a ring of {RING} receivers",
                             partial(ring, name)))
+    checks.append(Check("clocks go on where they were", clocks_go_on))
     checks.append(Check("four programs move side by side", side_by_side))
     checks.append(Check(f"counter moves {COUNTER_MOVES} times without a failure", counter_hundred_times))
     return checks
