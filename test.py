@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 
-from tests.harness import machine
+from tests.harness import machine, scale
 from tests.harness.results import Results
 
 SKIPPED = 77
@@ -25,6 +25,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--list", action="store_true", help="print the workloads and the suites' checks")
     parser.add_argument("--suite", metavar="NAME", help="run a suite, or all of them")
+    parser.add_argument("--full", action="store_true", help="what depends on chance: a thousand times, not ten")
     parser.add_argument("--only", default="", metavar="TEXT", help="of a suite, the checks whose name holds TEXT")
     return parser.parse_args()
 
@@ -56,6 +57,7 @@ def print_list() -> int:
 
 def main() -> int:
     options = parse()
+    scale.FULL = options.full
     try:
         machine.need_everything()
         if options.list:

@@ -52,7 +52,10 @@ impl Announcer {
                 self.bars.update(migration, *done_bytes, *total_bytes, now);
                 return;
             }
-            SessionEvent::Committed => return,
+            SessionEvent::Committed | SessionEvent::StandsBy { .. } => return,
+            SessionEvent::Succeeded { reason } => {
+                self.note(format_args!("{label}what served its memory has died ({reason}); another one goes on"));
+            }
             SessionEvent::Paused { reason } => self.note(format_args!(
                 "{label}paused: {reason}; the process waits where memory is missing until its source connects again"
             )),

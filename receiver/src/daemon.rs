@@ -317,9 +317,23 @@ impl Daemon {
             let status = self.sessions.get_mut(&token).map(Session::try_wait);
             if let Some(Ok(Some(status))) = status {
                 self.hear(token, now);
+                if self.shutdown.is_none() && self.is_succeeded(token, status, now) {
+                    continue;
+                }
                 self.conclude(token, status, now);
             }
         }
+    }
+
+    /// Whether a copy of the session goes on in its place.
+    fn is_succeeded(&mut self, token: Token, status: ExitStatus, now: Instant) -> bool {
+        let Some(session) = self.sessions.get_mut(&token) else { return false };
+        if status.success() || !session.is_succeeded() {
+            return false;
+        }
+        let reason = status.to_string();
+        self.announcer.session(session.migration, &SessionEvent::Succeeded { reason }, now);
+        true
     }
 
     /// Says what its session did not live to say, and forgets it.

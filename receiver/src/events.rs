@@ -5,6 +5,7 @@
 //! connected  migration, peer                      the three channels of a migration are open
 //! refused    reason, peer?, migration?            nothing was stopped; the program goes on at the source
 //! resumed    pid, source_pid, downtime_us         the process runs here
+//! succeeded  reason                               what served its memory was killed; something else goes on
 //! paused     reason                               the link is lost; the source may connect again
 //! recovered                                       it has
 //! complete   report                               it has all its memory; source and receiver may go away
@@ -20,8 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::Report;
 
-/// What a session tells the daemon; all but [`SessionEvent::Progress`] and [`SessionEvent::Committed`] are passed on to
-/// `--events`.
+/// What a session tells the daemon; all but [`SessionEvent::Progress`], [`SessionEvent::Committed`] and
+/// [`SessionEvent::StandsBy`] are passed on to `--events`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum SessionEvent {
@@ -32,6 +33,18 @@ pub enum SessionEvent {
     },
     /// The source has said to run the process: from here on it never goes on there.
     Committed,
+    /// A copy of the session waits for its death, to go on in its place.
+    StandsBy {
+        /// Its process id.
+        pid: u32,
+        /// That of the session.
+        of: u32,
+    },
+    /// The session was killed and another one goes on.
+    Succeeded {
+        /// How the one before ended.
+        reason: String,
+    },
     /// The link to the source is lost. The process goes on as far as its memory reaches.
     Paused {
         /// One line for the user.

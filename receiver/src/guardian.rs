@@ -180,6 +180,12 @@ impl Guardian {
         self.socket.as_ref().map(AsFd::as_fd)
     }
 
+    /// Its descriptors here.
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.readiness().into_iter().chain([self.process.as_fd()]).collect()
+    }
+
     fn order(&self, order: Order, fds: &[i32]) -> Result<(), GuardianError> {
         let socket = self.socket.as_ref().ok_or(GuardianError::Silent)?;
         let byte = [order.byte()];

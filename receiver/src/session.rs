@@ -13,6 +13,7 @@ mod answer;
 mod construction;
 mod migrant;
 mod report;
+mod standby;
 mod teller;
 
 use std::net::TcpStream;

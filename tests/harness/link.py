@@ -8,6 +8,8 @@ import time
 from tests.harness.waiting import until
 
 _CHUNK = 65536
+# The frame that lets the destination run the process: no body, kind 20, no count, epoch 1.
+_RUN = bytes([0, 0, 0, 0, 20, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0])
 
 
 class Link:
@@ -15,14 +17,17 @@ class Link:
 
     `bytes_per_second` bounds what goes from the source to the receiver. After `cut_after` bytes in that direction
     every connection is closed and `when_cut` is called first; with `comes_back` new connections are taken then.
+    `cut_in_run` closes them when so many bytes of the word to run have passed.
     """
 
-    def __init__(self, port: int, bytes_per_second: int = 0, cut_after: int = -1, when_cut=None, comes_back=False):
+    def __init__(self, port: int, bytes_per_second: int = 0, cut_after: int = -1, when_cut=None, comes_back=False,
+                 cut_in_run: int = -1):
         self.destination = port
         self.rate = bytes_per_second
         self.cut_after = cut_after
         self.when_cut = when_cut
         self.comes_back = comes_back
+        self.cut_in_run = cut_in_run
         self.cuts = 0
         self.forwarded = 0
         self.selector = selectors.DefaultSelector()
@@ -103,6 +108,11 @@ class Link:
     def _forward(self, from_socket, to_socket, outward: bool) -> bool:
         try:
             data = from_socket.recv(_CHUNK)
+            at = data.find(_RUN) if outward and self.cut_in_run >= 0 else -1
+            if at >= 0:
+                to_socket.sendall(data[: at + self.cut_in_run])
+                self.cut_in_run = -1
+                return False
             if outward and 0 <= self.cut_after <= self.forwarded + len(data):
                 to_socket.sendall(data[: self.cut_after - self.forwarded])
                 if self.when_cut:

@@ -72,17 +72,24 @@ def lost_and_waiting(lab) -> None:
     raise Failure(f"it did not wait: {receiver.events()[-1]}")
 
 
+def _victims(whom: str, receiver) -> list:
+    """Whom to kill, in this order: copies first, so that nobody goes on in another's place."""
+    sessions = list(reversed(machine.children(receiver.pid)))
+    guardians = [child for session in sessions for child in machine.children(session)]
+    return {"daemon": [receiver.pid], "sessions": sessions, "daemon, sessions and guardian":
+            [receiver.pid, *sessions, *guardians]}[whom]
+
+
 def receiver_killed(whom: str, workload: str, lab) -> None:
     """Who serves the missing pages dies: the process dies with it, before it can read a zero."""
     receiver, _, program, moved = _half_moved(lab, workload)
     printed = program.text()
-    session = machine.children(receiver.pid)[0]
-    victim = {"daemon": receiver.pid, "session": session}[whom]
-    os.kill(victim, signal.SIGKILL)
+    for victim in _victims(whom, receiver):
+        os.kill(victim, signal.SIGKILL)
     until(lambda: _is_gone(moved.pid), "the process to die with its receiver", 15)
     _never_wrong(moved, workload)
     expect(program.ended() or program.text() == printed, "the source has gone on too")
-    if whom == "session":
+    if not receiver.ended():
         program.process.kill()
         workloads.one_move("counter", (), lab)
 
@@ -153,7 +160,7 @@ def _checks() -> list:
                                 partial(source_lost, how, workload)))
     checks.append(Check("source killed with --on-loss kill: hash_chain is killed", lost_and_killed))
     checks.append(Check("source killed with --on-loss wait: hash_chain waits", lost_and_waiting))
-    for whom in ("daemon", "session"):
+    for whom in ("daemon", "sessions", "daemon, sessions and guardian"):
         for workload in ("counter", "heap_churn"):
             checks.append(Check(f"receiver's {whom} killed in post-copy: {workload} dies with it",
                                 partial(receiver_killed, whom, workload)))

@@ -4,6 +4,11 @@ use std::time::Duration;
 
 /// Messages that one read(2) of a userfaultfd may return.
 pub(crate) const EVENTS_PER_READ: usize = 128;
+/// Messages and notes that are kept for whoever goes on if the loop dies; three quarters of them, and the loop is copied
+/// anew. 32 bytes each.
+pub(crate) const LOG_SLOTS: usize = 1 << 20;
+/// How often another loop may go on in the place of one that has died: more than that is no accident.
+pub(crate) const MAX_SUCCESSIONS: u64 = 1000;
 /// Messages of one userfaultfd that are handed in before anything else gets its turn; what is left is read
 /// in the next turn.
 pub(crate) const EVENTS_PER_TURN: usize = 4096;

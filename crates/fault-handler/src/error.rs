@@ -23,6 +23,9 @@ pub enum HandlerError {
         /// How many can be.
         limit: usize,
     },
+    /// Another loop died in the one moment in which it cannot be succeeded.
+    #[error("the session was killed while it let the process go")]
+    Torn,
     /// Whoever watches over the migration has given it up.
     #[error("{0}")]
     Abandoned(Failure),

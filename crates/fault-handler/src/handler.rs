@@ -100,7 +100,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             process,
             engine: Destination::new(config, Instant::default()),
             channels,
-            spaces: Spaces::new(),
+            spaces: Spaces::new()?,
             poll,
             inputs: VecDeque::new(),
             manifest: None,
@@ -154,6 +154,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
                 self.take_frame();
             }
             self.settle()?;
+            self.keep_log_short()?;
             self.tell_pauses();
             self.tell_progress();
         }
@@ -275,7 +276,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     }
 
     /// Time as the engine counts it.
-    fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         Instant(u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
@@ -335,6 +336,11 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             line.deafen();
             self.inputs.push_back(DestinationInput::Broken(Failure::Protocol(nonsense(error))));
         }
+    }
+
+    /// Nothing is watched yet by a new poll.
+    pub(crate) fn forget_watches(&mut self) {
+        (self.watched, self.notified, self.lost) = (0, true, None);
     }
 
     /// Has new descriptors of the process watched.

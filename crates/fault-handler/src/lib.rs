@@ -25,8 +25,9 @@ mod perform;
 mod process;
 mod receive;
 mod spaces;
+mod succession;
 
 pub use channels::Channels;
 pub use error::HandlerError;
 pub use handler::{Ended, FaultHandler, Outcome, Traffic};
-pub use process::{DestinationProcess, Measurement, Notification};
+pub use process::{DestinationProcess, Measurement, Notification, Role};

@@ -3,7 +3,7 @@
 use engine::{Content, DestinationAction, DestinationInput, Failure, InstallOutcome, SpaceId};
 use memory::{Addr, PAGE_SIZE, PageRange};
 use protocol::{Channel, Header, Kind, Reason, encode_bits};
-use sys::uffd::UffdError;
+use sys::uffd::{Note, UffdError};
 
 use crate::channels::Channels;
 use crate::fill::{Filling, fill, part};
@@ -20,7 +20,10 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
             DestinationAction::Reserve => self.reserve()?,
             DestinationAction::SendReserved => self.send_reserved(),
             DestinationAction::Map => self.map()?,
-            DestinationAction::SendReady => self.signal(Kind::Ready, 0),
+            DestinationAction::SendReady => {
+                self.signal(Kind::Ready, 0);
+                self.stand_by()?;
+            }
             DestinationAction::Resume => self.resume()?,
             DestinationAction::SendRunning { patience_s } => self.send_running(patience_s),
             DestinationAction::Disconnect => self.channels.hang_up(self.poll.registry()),
@@ -84,8 +87,10 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
 
     fn resume(&mut self) -> Result<(), HandlerError> {
         self.traffic.before_resume = self.channels.bytes_received();
+        self.spaces.log().note(Note::Committed);
         match self.process.resume() {
             Ok(pid) => {
+                self.spaces.log().note(Note::Resumed);
                 self.running = Some(pid);
                 self.inputs.push_back(DestinationInput::Resumed);
             }
@@ -114,12 +119,28 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
                 Content::Lost => Filling::Poison,
             };
             let pieces = fill_space(&self.spaces, space, run, filling);
+            self.note_installed(space, &pieces, |piece| source_of(piece, run, source));
             self.hand_in(space, pieces, |piece, outcome| {
                 let pages = source_of(piece, run, source);
                 DestinationInput::Installed { space, pages, outcome }
             })?;
         }
         Ok(())
+    }
+
+    /// Writes down what is in place, for whoever goes on if this loop dies.
+    fn note_installed(
+        &mut self,
+        space: SpaceId,
+        pieces: &Result<Pieces, UffdError>,
+        source_of: impl Fn(PageRange) -> PageRange,
+    ) {
+        for (piece, outcome) in pieces.iter().flatten() {
+            if *outcome == InstallOutcome::Installed {
+                let pages = source_of(*piece);
+                self.spaces.log().note(Note::Installed { space: space.0, pages });
+            }
+        }
     }
 
     /// Zeros or poison for pages that are missing; whoever waits there is woken, whatever comes of it.

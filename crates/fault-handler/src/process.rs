@@ -33,6 +33,18 @@ pub enum Measurement {
     Progress(Progress),
 }
 
+/// Who returns from [`DestinationProcess::stand_by`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// The caller, which goes on; a copy of it waits for its death.
+    Server,
+    /// The copy: the caller has died, and this one goes on in its place. It shares the caller's descriptors as they were
+    /// at its death.
+    Successor,
+    /// The caller, which goes on alone.
+    Alone,
+}
+
 /// The process at the destination, from the first reservation to its last missing page.
 ///
 /// The loop calls [`reserve`](Self::reserve), [`map`](Self::map) and [`resume`](Self::resume) once each, in this
@@ -62,6 +74,25 @@ pub trait DestinationProcess {
     /// # Errors
     /// What did not work; [`discard`](Self::discard) follows.
     fn resume(&mut self) -> Result<u32, Failure>;
+
+    /// Makes a copy of this process, which shares its descriptors and waits for its death. The copy ends instead of
+    /// returning unless `is_next` says that it is the one to go on.
+    fn stand_by(&mut self, is_next: &dyn Fn() -> bool) -> Role {
+        let _ = is_next;
+        Role::Alone
+    }
+
+    /// The copy that was made last is the valid one: earlier ones may end.
+    fn stood_by(&mut self) {}
+
+    /// Called on a copy that goes on in the place of its original, which has died after the process was let go. Returns
+    /// the process id here and the descriptors that are still of use; all others are closed.
+    ///
+    /// # Errors
+    /// There is no process to go on with.
+    fn succeed(&mut self) -> Result<(u32, Vec<BorrowedFd<'_>>), Failure> {
+        Err(Failure::Local("there is nobody to succeed".into()))
+    }
 
     /// The process forked: whoever holds a duplicate of its userfaultfd needs one of its child's as well, so that
     /// no page of the child reads as zero when the loop ends early.

@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use engine::{DestinationInput, SpaceId};
+use engine::{DestinationInput, InstallOutcome, SpaceId};
 use memory::PageRange;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use protocol::Manifest;
-use sys::uffd::{EventBuffer, Uffd, UffdEvent};
+use sys::uffd::{EventLog, Note, Record, Uffd, UffdEvent};
 
 use crate::HandlerError;
-use crate::config::{EVENTS_PER_READ, EVENTS_PER_TURN, MAX_SPACES};
+use crate::config::{EVENTS_PER_READ, EVENTS_PER_TURN, LOG_SLOTS, MAX_SPACES};
 
 /// Tokens from here on are address spaces.
 const FIRST_TOKEN: usize = 16;
@@ -24,7 +24,8 @@ pub(crate) struct Spaces {
     /// Spaces whose userfaultfd may have something to read.
     ready: BTreeSet<SpaceId>,
     next: u32,
-    buffer: EventBuffer,
+    /// What was read, and what was done about it.
+    log: EventLog,
     /// What `madvise(2)` keeps from children: as if unmapped there (`MADV_DONTFORK`), as if dropped
     /// (`MADV_WIPEONFORK`).
     kept_from_children: Vec<PageRange>,
@@ -40,15 +41,16 @@ pub(crate) struct News {
 }
 
 impl Spaces {
-    pub(crate) fn new() -> Self {
-        Self {
+    pub(crate) fn new() -> io::Result<Self> {
+        let log = EventLog::new(LOG_SLOTS).map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
+        Ok(Self {
             uffds: BTreeMap::new(),
             ready: BTreeSet::new(),
             next: SpaceId::MAIN.0,
-            buffer: EventBuffer::new(EVENTS_PER_READ),
+            log,
             kept_from_children: Vec::new(),
             wiped_in_children: Vec::new(),
-        }
+        })
     }
 
     /// Remembers what children of the process will not inherit.
@@ -79,6 +81,9 @@ impl Spaces {
 
     /// Serves the space no longer: it has ended.
     pub(crate) fn forget(&mut self, space: SpaceId) {
+        if self.uffds.contains_key(&space) {
+            self.log.note(Note::Gone(space.0));
+        }
         self.uffds.remove(&space);
         self.ready.remove(&space);
     }
@@ -124,7 +129,7 @@ impl Spaces {
         let mut read = 0;
         while read < EVENTS_PER_TURN {
             let Some(uffd) = self.uffds.get(&space) else { return Ok(()) };
-            let events = uffd.read_events(&mut self.buffer).map_err(HandlerError::Events)?;
+            let events = self.log.read(space.0, uffd, EVENTS_PER_READ).map_err(HandlerError::Events)?;
             if events.is_empty() {
                 return Ok(());
             }
@@ -145,23 +150,122 @@ impl Spaces {
         news: &mut News,
     ) -> Result<(), HandlerError> {
         match event {
-            UffdEvent::Fault { addr, thread, write: _ } => {
-                news.faults.push(DestinationInput::Fault { space, addr, thread });
-            }
-            UffdEvent::Remap { from, to } => news.events.push(DestinationInput::Remapped { space, from, to }),
-            UffdEvent::Remove(pages) => news.events.push(DestinationInput::Removed { space, pages }),
-            UffdEvent::Unmap(pages) => news.events.push(DestinationInput::Unmapped { space, pages }),
             UffdEvent::Fork(uffd) => {
                 let child = self.add(uffd, registry)?;
                 news.children.push(child);
-                news.events.push(DestinationInput::Forked { parent: space, child });
-                let unmapped = |&pages| DestinationInput::Unmapped { space: child, pages };
-                news.events.extend(self.kept_from_children.iter().map(unmapped));
-                let removed = |&pages| DestinationInput::Removed { space: child, pages };
-                news.events.extend(self.wiped_in_children.iter().map(removed));
+                self.tell_fork(space, child, &mut news.events);
+            }
+            UffdEvent::Fault { .. }
+            | UffdEvent::Remap { .. }
+            | UffdEvent::Remove(_)
+            | UffdEvent::Unmap(_) => {
+                tell_change(space, &event, news);
             }
         }
         Ok(())
+    }
+}
+
+impl Spaces {
+    /// What is written down for whoever goes on if this loop dies.
+    pub(crate) const fn log(&mut self) -> &mut EventLog {
+        &mut self.log
+    }
+
+    /// Takes what another loop was serving when it died: this is a copy of it from before `records`. Returns what has
+    /// happened since. Descriptors that it has closed since are not touched.
+    pub(crate) fn take_over(&mut self, records: &[Record]) -> Result<Vec<DestinationInput>, HandlerError> {
+        let gone: BTreeSet<SpaceId> = records.iter().filter_map(gone_space).collect();
+        for space in &gone {
+            // Its number may stand for something else by now.
+            if let Some(uffd) = self.uffds.remove(space) {
+                std::mem::forget(uffd);
+            }
+        }
+        let mut inputs = Vec::new();
+        for record in records {
+            match *record {
+                Record::Message { space, words } => {
+                    self.take_message(SpaceId(space), words, &gone, &mut inputs)?;
+                }
+                Record::Note(Note::Installed { space, pages }) => {
+                    let (space, outcome) = (SpaceId(space), InstallOutcome::Installed);
+                    inputs.push(DestinationInput::Installed { space, pages, outcome });
+                }
+                Record::Note(Note::Gone(space)) => inputs.push(DestinationInput::SpaceGone(SpaceId(space))),
+                Record::Note(Note::Committed | Note::Resumed) => {}
+            }
+        }
+        self.ready = self.uffds.keys().copied().collect();
+        Ok(inputs)
+    }
+
+    /// Every descriptor in use.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.uffds.values().map(AsFd::as_fd)
+    }
+
+    /// Watches every space by another poll, and has whoever waits tell so again.
+    pub(crate) fn begin_anew(&mut self, registry: &Registry) -> Result<(), HandlerError> {
+        for (space, uffd) in &self.uffds {
+            watch(registry, uffd, *space).map_err(HandlerError::Wait)?;
+            uffd.wake_all().map_err(HandlerError::Memory)?;
+        }
+        Ok(())
+    }
+
+    fn take_message(
+        &mut self,
+        space: SpaceId,
+        words: [u64; 4],
+        gone: &BTreeSet<SpaceId>,
+        inputs: &mut Vec<DestinationInput>,
+    ) -> Result<(), HandlerError> {
+        if EventLog::forked(words).is_some() {
+            let child = SpaceId(self.next);
+            self.next += 1;
+            if !gone.contains(&child)
+                && let UffdEvent::Fork(uffd) = EventLog::message(words).map_err(HandlerError::Events)?
+            {
+                self.uffds.insert(child, uffd);
+            }
+            self.tell_fork(space, child, inputs);
+            return Ok(());
+        }
+        let mut news = News::default();
+        let event = EventLog::message(words).map_err(HandlerError::Events)?;
+        tell_change(space, &event, &mut news);
+        inputs.extend(news.events);
+        Ok(())
+    }
+
+    /// The child's memory is its parent's, but for what `madvise(2)` keeps from it.
+    fn tell_fork(&self, parent: SpaceId, child: SpaceId, inputs: &mut Vec<DestinationInput>) {
+        inputs.push(DestinationInput::Forked { parent, child });
+        let unmapped = |&pages| DestinationInput::Unmapped { space: child, pages };
+        inputs.extend(self.kept_from_children.iter().map(unmapped));
+        let removed = |&pages| DestinationInput::Removed { space: child, pages };
+        inputs.extend(self.wiped_in_children.iter().map(removed));
+    }
+}
+
+fn gone_space(record: &Record) -> Option<SpaceId> {
+    match record {
+        Record::Note(Note::Gone(space)) => Some(SpaceId(*space)),
+        Record::Note(_) | Record::Message { .. } => None,
+    }
+}
+
+/// An event other than a fork.
+fn tell_change(space: SpaceId, event: &UffdEvent, news: &mut News) {
+    match *event {
+        UffdEvent::Fault { addr, thread, write: _ } => {
+            news.faults.push(DestinationInput::Fault { space, addr, thread });
+        }
+        UffdEvent::Remap { from, to } => news.events.push(DestinationInput::Remapped { space, from, to }),
+        UffdEvent::Remove(pages) => news.events.push(DestinationInput::Removed { space, pages }),
+        UffdEvent::Unmap(pages) => news.events.push(DestinationInput::Unmapped { space, pages }),
+        UffdEvent::Fork(_) => {}
     }
 }
 

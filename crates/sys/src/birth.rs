@@ -49,6 +49,8 @@ pub enum Kind {
     FirstOfOwnNamespaces,
     /// A process with this id in the caller's PID namespace (Linux 5.5, `CAP_CHECKPOINT_RESTORE`).
     WithId(u32),
+    /// A sibling of the caller: a child of its parent, which shares the caller's descriptors from here on.
+    Sibling,
 }
 
 /// Puts the children that the caller makes from now on into a time namespace of their own (Linux 5.6), with clocks that
@@ -82,13 +84,16 @@ struct CloneArgs {
 
 const _: () = assert!(size_of::<CloneArgs>() == 80, "CLONE_ARGS_SIZE_VER1");
 
-/// Makes a child process. The child's end is signalled to the caller by SIGCHLD.
+/// Makes a child process. The child's end is signalled to the caller by SIGCHLD; a sibling's to their parent, as the
+/// caller's own will be.
 ///
 /// # Errors
 /// See [`BirthError`]; `EPERM` without `CAP_SYS_ADMIN` or `CAP_CHECKPOINT_RESTORE`, `EEXIST` when the id is
 /// taken.
 pub fn birth(kind: Kind) -> Result<Birth, BirthError> {
+    const CLONE_FILES: u64 = 0x400;
     const CLONE_PIDFD: u64 = 0x1000;
+    const CLONE_PARENT: u64 = 0x8000;
     const CLONE_NEWNS: u64 = 0x2_0000;
     const CLONE_NEWUSER: u64 = 0x1000_0000;
     const CLONE_NEWPID: u64 = 0x2000_0000;
@@ -113,6 +118,10 @@ pub fn birth(kind: Kind) -> Result<Birth, BirthError> {
             id = wanted;
             arguments.set_tid = (&raw const id).expose_provenance() as u64;
             arguments.set_tid_size = 1;
+        }
+        Kind::Sibling => {
+            arguments.flags |= CLONE_FILES | CLONE_PARENT;
+            arguments.exit_signal = 0;
         }
     }
     let address = (&raw const arguments).expose_provenance();

@@ -9,6 +9,7 @@
 
 mod error;
 mod event;
+mod log;
 mod open;
 
 use std::ffi::c_void;
@@ -19,7 +20,8 @@ use memory::{Addr, PAGE_SIZE, PageRange};
 
 pub use self::error::UffdError;
 use self::error::errno_of;
-pub use self::event::{EventBuffer, UffdEvent};
+pub use self::event::UffdEvent;
+pub use self::log::{EventLog, Note, Record};
 #[cfg(feature = "test-child")]
 pub(crate) use self::open::open_in_this_process;
 pub use self::open::{FLAGS, Permission, USERFAULTFD_IOC_NEW, check_permission};
@@ -114,6 +116,16 @@ impl Uffd {
     pub fn wake(&self, range: PageRange) -> Result<(), UffdError> {
         let result = self.0.wake(pointer(range.start()), length(range));
         result.map_err(|error| UffdError::request("wake", range, &error))
+    }
+
+    /// Wakes whoever waits, wherever it is; who finds its page still missing is reported again.
+    ///
+    /// # Errors
+    /// [`UffdError::Request`].
+    pub fn wake_all(&self) -> Result<(), UffdError> {
+        const LOWEST: Addr = Addr(1 << 20);
+        let everything = PageRange::new(LOWEST, Addr(memory::USER_END - PAGE_SIZE));
+        everything.map_or(Ok(()), |everything| self.wake(everything))
     }
 
     /// Whether the program is in the middle of a change of its mappings: an event waits to be read, or the

@@ -4,7 +4,7 @@ use std::io;
 
 use memory::{Addr, PAGE_SIZE, PageRange};
 use sys::test_child::{Command, TestChild};
-use sys::uffd::{CopyOutcome, EventBuffer, Uffd, UffdEvent, check_permission};
+use sys::uffd::{CopyOutcome, EventLog, Uffd, UffdEvent, check_permission};
 
 const BASE: u64 = 0x2000_0000_0000;
 const ELSEWHERE: u64 = 0x2100_0000_0000;
@@ -45,7 +45,7 @@ fn child() -> Option<(TestChild, Uffd)> {
 /// Waits for at least one event.
 fn events(uffd: &Uffd) -> Vec<UffdEvent> {
     assert!(uffd.wait_readable(10_000).expect("polls"), "an event within ten seconds");
-    uffd.read_events(&mut EventBuffer::new(16)).expect("reads")
+    EventLog::new(32).expect("memory").read(0, uffd, 16).expect("reads")
 }
 
 #[test]
@@ -163,5 +163,5 @@ fn a_userfaultfd_of_this_process_serves_its_own_threads() {
     }
     let uffd = Uffd::open().expect("opens");
     assert!(!uffd.wait_readable(0).expect("polls"));
-    assert!(uffd.read_events(&mut EventBuffer::new(4)).expect("reads").is_empty());
+    assert!(EventLog::new(32).expect("memory").read(0, &uffd, 4).expect("reads").is_empty());
 }

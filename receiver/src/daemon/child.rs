@@ -2,12 +2,13 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 
 use mio::unix::pipe::Receiver;
 use mio::{Interest, Registry, Token};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use protocol::{Hello, MigrationId};
 
@@ -28,6 +29,10 @@ pub(super) struct Session {
     /// The moved process. It is no child of the daemon's, so that its number alone does not name it for sure.
     program: Option<OwnedFd>,
     child: Child,
+    /// Who goes on in its place, once it has died.
+    successor: Option<u32>,
+    /// Copies that have not been reaped, the latest last, each with whose copy it is.
+    standbys: Vec<(u32, u32)>,
     pipe: Receiver,
     text: Vec<u8>,
     /// Proves that a source that connects again is the same.
@@ -68,7 +73,8 @@ impl Session {
         registry.register(&mut pipe, token, Interest::READABLE)?;
         let course = Course::default();
         let (token, attempt, text, line) = (hello.token, hello.attempt, Vec::new(), ours);
-        Ok(Self { migration, course, program: None, child, pipe, text, token, attempt, line })
+        let (successor, standbys, program) = (None, Vec::new(), None);
+        Ok(Self { migration, course, program, child, successor, standbys, pipe, text, token, attempt, line })
     }
 
     /// Whether this source, which connects again, is the one of this session; or why not.
@@ -125,6 +131,9 @@ impl Session {
 
     /// Takes note of an event; whether it is news.
     pub(super) fn advance(&mut self, event: &SessionEvent) -> bool {
+        if let SessionEvent::StandsBy { pid, of } = event {
+            self.standbys.push((*pid, *of));
+        }
         if let SessionEvent::Resumed { pid, .. } = event {
             self.program = sys::pidfd::open(*pid).ok();
         }
@@ -144,7 +153,20 @@ impl Session {
     /// # Errors
     /// `waitpid`.
     pub(super) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.child.try_wait()
+        // First: a copy that was dismissed has ended before its session.
+        self.standbys.retain(|(pid, _)| reap(*pid).is_none());
+        match self.successor {
+            None => self.child.try_wait(),
+            Some(pid) => Ok(reap(pid)),
+        }
+    }
+
+    /// Whether somebody goes on in the place of the session's process, which has ended.
+    pub(super) fn is_succeeded(&mut self) -> bool {
+        let dead = self.successor.unwrap_or(self.child.id());
+        let last = self.standbys.iter().rposition(|(_, of)| *of == dead);
+        self.successor = last.map(|index| self.standbys.remove(index).0);
+        self.successor.is_some()
     }
 
     /// Stops listening to the session.
@@ -164,9 +186,25 @@ impl Session {
     }
 
     /// The child is not reaped before the session is forgotten, so the number is still its own.
+    /// Its copies first, so that none of them goes on.
     fn signal(&self, signal: Signal) {
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            let _ = kill(Pid::from_raw(pid), signal);
+        let own = self.successor.unwrap_or(self.child.id());
+        for pid in self.standbys.iter().map(|(pid, _)| *pid).chain([own]) {
+            if let Ok(pid) = i32::try_from(pid) {
+                let _ = kill(Pid::from_raw(pid), signal);
+            }
         }
+    }
+}
+
+/// How a process has ended that is a child of this one, if it has.
+fn reap(pid: u32) -> Option<ExitStatus> {
+    let pid = i32::try_from(pid).ok()?;
+    match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+        Ok(WaitStatus::Exited(_, code)) => Some(ExitStatus::from_raw(code << 8)),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Some(ExitStatus::from_raw(signal as i32)),
+        Ok(_) => None,
+        // Nobody's child: it cannot be waited for.
+        Err(_) => Some(ExitStatus::from_raw(0)),
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Course {
     pub(super) program: Option<u32>,
     /// The source has said to run it: it goes on there no more.
     committed: bool,
+    /// The session has said that it never ran here.
+    never_ran: bool,
     failed: bool,
     exited: bool,
 }
@@ -46,8 +48,14 @@ impl Course {
             SessionEvent::Refused { .. } | SessionEvent::Failed { .. } if self.stage == Stage::Over => {
                 return false;
             }
-            SessionEvent::Progress { .. } | SessionEvent::Paused { .. } | SessionEvent::Recovered => {}
+            SessionEvent::Progress { .. }
+            | SessionEvent::Paused { .. }
+            | SessionEvent::Recovered
+            | SessionEvent::StandsBy { .. }
+            | SessionEvent::Succeeded { .. } => {}
             SessionEvent::Committed => self.committed = true,
+            // Who goes on in the place of another session may not know that it was told.
+            SessionEvent::Resumed { .. } if self.program.is_some() => return false,
             SessionEvent::Resumed { pid, .. } => {
                 self.program = Some(*pid);
                 self.stage = Stage::Resumed;
@@ -60,6 +68,8 @@ impl Course {
                 self.stage = Stage::Settled;
             }
             SessionEvent::Refused { .. } | SessionEvent::Failed { .. } => {
+                let lost = matches!(event, SessionEvent::Failed { process: Whereabouts::Lost, .. });
+                self.never_ran = !lost && self.program.is_none();
                 self.failed = true;
                 self.stage = Stage::Over;
             }
@@ -80,6 +90,7 @@ impl Course {
     /// to add to what was told.
     pub(super) fn whereabouts_if_cut_short(&self) -> Option<Whereabouts> {
         match self.stage {
+            Stage::Preparing if self.committed => Some(Whereabouts::Lost),
             Stage::Preparing => Some(Whereabouts::Source),
             Stage::Resumed => Some(Whereabouts::Lost),
             Stage::Settled | Stage::Over => None,
@@ -88,7 +99,7 @@ impl Course {
 
     /// What a source is told that connects again when its session has nothing more to do with it.
     pub(super) const fn fate(&self) -> Fate {
-        match (self.committed, self.failed) {
+        match (self.committed && !self.never_ran, self.failed) {
             (false, _) => Fate::Aborted,
             (true, true) => Fate::Failed,
             (true, false) => Fate::Drained,

@@ -243,6 +243,14 @@ impl BlankChild {
         (self.guardian, self.pidfd)
     }
 
+    /// The same in a copy of the process that has let the child go: the other descriptors were closed there.
+    #[must_use]
+    pub fn succeed(self) -> (Guardian, OwnedFd) {
+        let Self { guardian, memory, control, pidfd, .. } = self;
+        std::mem::forget((memory, control));
+        (guardian, pidfd)
+    }
+
     fn send(&self, program: &Program, fds: &[i32]) -> Result<(), ChildError> {
         let token = 1_u64.to_le_bytes();
         let rights = [ControlMessage::ScmRights(fds)];

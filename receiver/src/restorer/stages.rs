@@ -222,6 +222,18 @@ impl Restorer<Registered> {
     }
 }
 
+impl Restorer<Registered> {
+    /// The running process, in a copy of the process that has let it go and died: whatever that has closed meanwhile
+    /// is not touched.
+    #[must_use]
+    pub fn succeed(self) -> Running {
+        let pid = self.child.pid();
+        std::mem::forget(self.stage);
+        let (guardian, pidfd) = self.child.succeed();
+        Running { pid, pidfd, guardian, unbound: Vec::new(), unlocked: Vec::new() }
+    }
+}
+
 impl<Stage> Restorer<Stage> {
     /// The guardian, whose events tell if the child ends early.
     pub const fn guardian(&mut self) -> &mut Guardian {

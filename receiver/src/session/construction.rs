@@ -5,7 +5,7 @@ use std::mem;
 use engine::Failure;
 use memory::PageRange;
 use protocol::{Manifest, Reserved};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use sys::uffd::Uffd;
 
 use crate::guardian::Guardian;
@@ -58,6 +58,18 @@ impl Construction {
         let pid = running.pid;
         *self = Self::Running(Box::new(running));
         Ok(pid)
+    }
+
+    /// The running process and its descriptors here, in a copy of the process that let it go and has died.
+    pub(super) fn succeed(&mut self) -> Result<(u32, Vec<BorrowedFd<'_>>), Failure> {
+        *self = match mem::take(self) {
+            Self::Registered(restorer) => Self::Running(Box::new(restorer.succeed())),
+            other => other,
+        };
+        let Self::Running(running) = self else { return Err(out_of_turn()) };
+        let mut descriptors = running.guardian.descriptors();
+        descriptors.push(running.pidfd.as_fd());
+        Ok((running.pid, descriptors))
     }
 
     /// Has the guardian keep a duplicate of a child's userfaultfd.

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use engine::{Failure, Progress};
-use fault_handler::{DestinationProcess, Ended, HandlerError, Measurement, Notification, Outcome};
+use fault_handler::{DestinationProcess, Ended, HandlerError, Measurement, Notification, Outcome, Role};
 use memory::{Backing, PAGE_SIZE, PageRange, Sharing};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::{FileVerdict, Manifest, Reserved, SourceReport};
@@ -11,6 +11,7 @@ use sys::uffd::Uffd;
 
 use super::construction::Construction;
 use super::report::{downtime_us, report};
+use super::standby::Standby;
 use super::teller::Teller;
 use crate::events::{SessionEvent, Status, Whereabouts};
 use crate::guardian::{ExitStatus, GuardianError, GuardianEvent};
@@ -23,6 +24,7 @@ pub(super) struct Migrant {
     /// On which the daemon hands over the channels of a source that connects again.
     line: OwnedFd,
     construction: Construction,
+    standby: Standby,
     /// Its id at the source, which it keeps in its own PID namespace.
     source_pid: u32,
     /// Its id here, once it runs.
@@ -47,6 +49,7 @@ impl Migrant {
             teller,
             line,
             construction: Construction::default(),
+            standby: Standby::default(),
             source_pid: 0,
             pid: None,
             refused: false,
@@ -64,7 +67,8 @@ impl Migrant {
     pub(super) fn conclude(&mut self, ended: Result<Ended, HandlerError>) {
         let event = match ended {
             Err(error) => {
-                let process = if self.pid.is_some() { Whereabouts::Lost } else { Whereabouts::Source };
+                let is_lost = self.pid.is_some() || matches!(error, HandlerError::Torn);
+                let process = if is_lost { Whereabouts::Lost } else { Whereabouts::Source };
                 SessionEvent::Failed { reason: error.in_full(), process }
             }
             Ok(Ended { outcome: Outcome::Discarded(failure), .. }) => self.discarded(&failure),
@@ -176,15 +180,32 @@ impl DestinationProcess for Migrant {
         Ok(pid)
     }
 
+    fn stand_by(&mut self, is_next: &dyn Fn() -> bool) -> Role {
+        self.standby.make(&self.teller, is_next)
+    }
+
+    fn stood_by(&mut self) {
+        self.standby.turn();
+    }
+
+    fn succeed(&mut self) -> Result<(u32, Vec<BorrowedFd<'_>>), Failure> {
+        let (pid, mut descriptors) = self.construction.succeed()?;
+        self.pid = Some(pid);
+        descriptors.extend([self.teller.readiness(), self.line.as_fd()]);
+        Ok((pid, descriptors))
+    }
+
     fn forked(&mut self, child: &Uffd) -> Result<(), Failure> {
         self.construction.hold(child)
     }
 
     fn finished(&mut self) {
+        self.standby.dismiss();
         self.construction.release();
     }
 
     fn discard(&mut self, _reason: &Failure) {
+        self.standby.dismiss();
         self.construction.discard();
     }
 

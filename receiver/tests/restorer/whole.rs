@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::DescriptionKind;
 use receiver::guardian::{ExitStatus, GuardianEvent};
 use receiver::restorer::{Registered, RestoreError, Restorer, Running};
-use sys::uffd::{CopyOutcome, EventBuffer, Uffd, UffdEvent};
+use sys::uffd::{CopyOutcome, EventLog, Uffd, UffdEvent};
 
 use super::image::{BREAK, Code, DATA, HEAP, Image, LAZY, PID, ThreadCode, pages};
 use super::{Case, Outcome, privileged};
@@ -84,8 +84,8 @@ pub(super) fn serve(running: &mut Running, uffd: &Uffd, mut at_first: impl FnMut
             [PollFd::new(uffd.as_fd(), PollFlags::POLLIN), PollFd::new(socket, PollFlags::POLLIN)];
         let ready = poll(&mut interests, PollTimeout::from(20_000_u16)).expect("poll");
         assert!(ready > 0, "the program neither ends nor asks for a page");
-        let mut buffer = EventBuffer::new(16);
-        for event in uffd.read_events(&mut buffer).expect("events") {
+        let mut log = EventLog::new(32).expect("memory");
+        for event in log.read(0, uffd, 16).expect("events") {
             let UffdEvent::Fault { addr, .. } = event else { continue };
             if std::mem::take(&mut first) {
                 at_first(running.pid);

@@ -3,13 +3,10 @@
 //! A fork, remap, remove or unmap holds the thread that causes it until its event has been read. Faults that wait
 //! are read before events that wait, whichever came first.
 
-use std::fmt;
-
 use memory::{Addr, PageRange};
-use userfaultfd::{Event, ReadWrite};
 
-use super::error::errno_of;
 use super::{Uffd, UffdError};
+use crate::Errno;
 
 /// One message of a userfaultfd. Addresses are those of the program at the time of the event.
 #[derive(Debug)]
@@ -38,55 +35,28 @@ pub enum UffdEvent {
     Unmap(PageRange),
 }
 
-/// Room for the messages of one read(2).
-pub struct EventBuffer(userfaultfd::EventBuffer);
-
-impl EventBuffer {
-    /// Room for `messages` messages of 32 bytes.
-    #[must_use]
-    pub fn new(messages: usize) -> Self {
-        Self(userfaultfd::EventBuffer::new(messages))
-    }
-}
-
-impl fmt::Debug for EventBuffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EventBuffer")
-    }
-}
-
-impl Uffd {
-    /// Reads as many waiting messages as `buffer` has room for, in one system call; none if none waits.
-    ///
-    /// # Errors
-    /// [`UffdError::Read`] and [`UffdError::UnknownEvent`]; after either, threads may wait without anybody knowing.
-    pub fn read_events(&self, buffer: &mut EventBuffer) -> Result<Vec<UffdEvent>, UffdError> {
-        let events = self.0.read_events(&mut buffer.0).map_err(|error| UffdError::Read(errno_of(&error)))?;
-        events
-            .map(|event| convert(event.map_err(|error| UffdError::UnknownEvent(error.to_string()))?))
-            .collect()
-    }
-}
-
-fn convert(event: Event) -> Result<UffdEvent, UffdError> {
-    Ok(match event {
-        Event::Pagefault { rw, addr, thread_id, kind: _ } => UffdEvent::Fault {
-            addr: address(addr),
-            thread: thread_id.as_raw().cast_unsigned(),
-            write: rw == ReadWrite::Write,
+/// The message behind the words of a `struct uffd_msg`. A fork's descriptor belongs to the value that is returned.
+pub(super) fn message(words: [u64; 4]) -> Result<UffdEvent, UffdError> {
+    let [kind, first, second, third] = words;
+    Ok(match kind & 0xff {
+        0x12 => UffdEvent::Fault {
+            addr: Addr(second),
+            thread: u32::try_from(third & 0xffff_ffff).unwrap_or(0),
+            write: first & 1 == 1,
         },
-        Event::Fork { uffd } => UffdEvent::Fork(Uffd(uffd)),
-        Event::Remap { from, to, len } => {
-            let end = Addr(address(from).0.saturating_add(len as u64));
-            UffdEvent::Remap { from: range("remap", address(from), end)?, to: address(to) }
+        0x13 => {
+            let number = i32::try_from(first & 0xffff_ffff).unwrap_or(-1);
+            let fd = crate::fd::received(number).map_err(|_| UffdError::Read(Errno::EBADF))?;
+            UffdEvent::Fork(Uffd::from(fd))
         }
-        Event::Remove { start, end } => UffdEvent::Remove(range("remove", address(start), address(end))?),
-        Event::Unmap { start, end } => UffdEvent::Unmap(range("unmap", address(start), address(end))?),
+        0x14 => {
+            let end = Addr(first.saturating_add(third));
+            UffdEvent::Remap { from: range("remap", Addr(first), end)?, to: Addr(second) }
+        }
+        0x15 => UffdEvent::Remove(range("remove", Addr(first), Addr(second))?),
+        0x16 => UffdEvent::Unmap(range("unmap", Addr(first), Addr(second))?),
+        other => return Err(UffdError::UnknownEvent(format!("{other:#x}"))),
     })
-}
-
-fn address<T>(pointer: *mut T) -> Addr {
-    Addr(pointer.addr() as u64)
 }
 
 fn range(name: &str, start: Addr, end: Addr) -> Result<PageRange, UffdError> {
