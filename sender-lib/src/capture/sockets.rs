@@ -81,8 +81,6 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
         protocol,
         address: if is_bound(domain, &address) { address } else { Vec::new() },
         peer_address: socket::peer_address(facts.fd).map_err(&failed)?.unwrap_or_default(),
-        options: socket::options(facts.fd),
-        filter: socket::filter(facts.fd),
         messages: context.queues.take(facts.status.inode),
         ..SocketRecord::default()
     };
@@ -123,6 +121,9 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
         }
         return Ok(DescriptionKind::LostConnection { domain });
     }
+    // A hundred calls: not for the many connections of a server, which are lost.
+    record.options = socket::options(facts.fd);
+    record.filter = socket::filter(facts.fd);
     Ok(DescriptionKind::Socket(record))
 }
 

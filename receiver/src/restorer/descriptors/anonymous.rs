@@ -20,8 +20,8 @@ use super::super::error::RestoreError;
 use super::Origin;
 
 const SECOND: u64 = 1_000_000_000;
-/// Numbers of inotify watches that are used up one by one, at most.
-const MOST_SKIPPED: u32 = 1 << 16;
+/// The highest number of an inotify watch: those below it that are free are used up one by one.
+const HIGHEST_NUMBER: u32 = 1 << 18;
 
 /// Refuses what cannot be made here.
 pub(super) fn prove(
@@ -161,7 +161,7 @@ fn inotify(fd: u32, info: &FdInfo) -> Result<OwnedFd, RestoreError> {
         /// What the kernel adds to a mask, and what tells how to add it.
         const EVENTS: u32 = 0xfff | 0x0400_0000 | 0x8000_0000;
         let mask = AddWatchFlags::from_bits_retain(watcher.mask & EVENTS);
-        if watcher.number.saturating_sub(next) > MOST_SKIPPED {
+        if watcher.number > HIGHEST_NUMBER {
             return Err(failed(std::io::ErrorKind::OutOfMemory.into()));
         }
         // Numbers are given out in ascending order.
