@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use protocol::{ResourceLimit, TimerTimes};
+
 use crate::raw::{nr, syscall, syscall3};
 use crate::{Errno, file, thread};
 
@@ -29,7 +31,7 @@ pub fn has_children() -> Result<bool, Errno> {
 ///
 /// # Errors
 /// Those of prlimit64(2).
-pub fn limits() -> Result<Vec<(u64, u64)>, Errno> {
+pub fn limits() -> Result<Vec<ResourceLimit>, Errno> {
     let mut limits = Vec::with_capacity(16);
     for resource in 0..16 {
         limits.push(limit(resource)?);
@@ -37,13 +39,13 @@ pub fn limits() -> Result<Vec<(u64, u64)>, Errno> {
     Ok(limits)
 }
 
-fn limit(resource: usize) -> Result<(u64, u64), Errno> {
+fn limit(resource: usize) -> Result<ResourceLimit, Errno> {
     let mut values = [0_u64; 2];
     let pointer = values.as_mut_ptr().expose_provenance();
     // SAFETY: nothing is set; the kernel writes one struct rlimit64 through the pointer.
     unsafe { syscall(nr::PRLIMIT64, [0, resource, 0, pointer, 0, 0]) }?;
     let [soft, hard] = values;
-    Ok((soft, hard))
+    Ok(ResourceLimit { soft, hard })
 }
 
 /// personality(2).
@@ -120,12 +122,12 @@ pub fn set_dumpable(value: u32) -> Result<(), Errno> {
     unsafe { syscall(nr::PRCTL, [PR_SET_DUMPABLE, value as usize, 0, 0, 0, 0]) }.map(|_| ())
 }
 
-/// What setitimer(2) has armed: real, virtual and profiling timer, as (interval, time left) in nanoseconds.
+/// What setitimer(2) has armed: real, virtual and profiling timer.
 ///
 /// # Errors
 /// Those of getitimer(2).
-pub fn interval_timers() -> Result<[(u64, u64); 3], Errno> {
-    let mut timers = [(0, 0); 3];
+pub fn interval_timers() -> Result<[TimerTimes; 3], Errno> {
+    let mut timers = [TimerTimes::default(); 3];
     for (which, timer) in timers.iter_mut().enumerate() {
         // struct itimerval: interval and value, seconds and microseconds each.
         let mut times = [0_u64; 4];
@@ -136,11 +138,11 @@ pub fn interval_timers() -> Result<[(u64, u64); 3], Errno> {
     Ok(timers)
 }
 
-/// Interval and time left of the timer that timer_create(2) called `id`, in nanoseconds.
+/// Interval and time left of the timer that timer_create(2) called `id`.
 ///
 /// # Errors
 /// `EINVAL` when there is no such timer.
-pub fn timer(id: u32) -> Result<(u64, u64), Errno> {
+pub fn timer(id: u32) -> Result<TimerTimes, Errno> {
     let mut times = [0_u64; 4];
     // SAFETY: the kernel writes one struct itimerspec through the pointer.
     unsafe { syscall3(nr::TIMER_GETTIME, id as usize, times.as_mut_ptr().expose_provenance(), 0) }?;
@@ -148,12 +150,12 @@ pub fn timer(id: u32) -> Result<(u64, u64), Errno> {
 }
 
 /// Interval and value of a timer in nanoseconds; `unit` is how many of them its fractions count.
-fn pair([interval, interval_fraction, value, value_fraction]: [u64; 4], unit: u64) -> (u64, u64) {
+fn pair([interval, interval_fraction, value, value_fraction]: [u64; 4], unit: u64) -> TimerTimes {
     const SECOND: u64 = 1_000_000_000;
     let total = |seconds: u64, fraction: u64| {
         seconds.saturating_mul(SECOND).saturating_add(fraction.saturating_mul(unit))
     };
-    (total(interval, interval_fraction), total(value, value_fraction))
+    TimerTimes { interval_ns: total(interval, interval_fraction), remaining_ns: total(value, value_fraction) }
 }
 
 /// Whether the process has asked for the AMX tile registers (`ARCH_GET_XCOMP_PERM`).
@@ -210,14 +212,14 @@ mod tests {
     fn limits_are_those_of_the_libc() {
         let limits = limits().expect("readable");
         assert_eq!(limits.len(), 16);
-        assert!(limits.iter().all(|(soft, hard)| soft <= hard));
+        assert!(limits.iter().all(|limit| limit.soft <= limit.hard));
     }
 
     #[test]
     fn an_ordinary_process_is_dumpable_and_has_no_timer() {
         assert_eq!(flag(Flag::Dumpable), Ok(1));
         assert_eq!(flag(Flag::ChildSubreaper), Ok(0));
-        assert_eq!(interval_timers(), Ok([(0, 0); 3]));
+        assert_eq!(interval_timers(), Ok([TimerTimes::default(); 3]));
         assert_eq!(timer(7), Err(Errno::EINVAL));
         assert!(!may_use_tiles());
         assert!(program_break().is_ok_and(|end| end != 0));

@@ -167,5 +167,5 @@ pub(super) fn check_limits(process: &ProcessRecord, highest_fd: u32) -> Result<(
 fn hard_limits() -> Result<Vec<u64>, RestoreError> {
     let limits = sys::process::limits()
         .map_err(|errno| RestoreError::Host { what: "the resource limits", source: errno.into() })?;
-    Ok(limits.into_iter().map(|(_, hard)| hard).collect())
+    Ok(limits.into_iter().map(|limit| limit.hard).collect())
 }

@@ -4,7 +4,7 @@ use memory::{Addr, Backing, PAGE_SIZE, PageRange, Protection, Sharing, Vma, VmaF
 use nix::libc;
 use protocol::{
     Credentials, Description, DescriptionKind, Descriptor, FileProof, FileRecord, HostFacts, Manifest,
-    MmFields, ProcessRecord, ResourceLimit, RseqRecord, SignalAction, ThreadRecord,
+    MmFields, ProcessRecord, RseqRecord, SignalAction, ThreadRecord,
 };
 use sys::identity;
 use sys::proc::maps;
@@ -286,8 +286,6 @@ fn manifest() -> Manifest {
 }
 
 fn process() -> ProcessRecord {
-    let limits = sys::process::limits().expect("limits");
-    let limits = limits.into_iter().map(|(soft, hard)| ResourceLimit { soft, hard });
     let status = std::fs::read_to_string("/proc/self/status").expect("status");
     let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("capabilities");
     let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).expect("groups");
@@ -318,7 +316,7 @@ fn process() -> ProcessRecord {
         },
         umask: 0o27,
         personality: 0,
-        limits: limits.collect(),
+        limits: sys::process::limits().expect("limits"),
         actions: vec![SignalAction::default(); 64],
         pending: vec![],
         dumpable: 1,

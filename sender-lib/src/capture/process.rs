@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use protocol::{
-    ClockRecord, Credentials, HostFacts, MmFields, PROC_VALUES, ProcValue, ProcessRecord, ResourceLimit,
-    SignalAction, TimerRecord, TimerTimes,
+    ClockRecord, Credentials, HostFacts, MmFields, PROC_VALUES, ProcValue, ProcessRecord, SignalAction,
+    TimerRecord, TimerTimes,
 };
 use sys::path::KernelPath;
 use sys::proc::maps::Mapping;
@@ -98,7 +98,7 @@ pub(crate) fn record(
         credentials: credentials(&status)?,
         umask: status.umask,
         personality: process::personality().map_err(Refusal::kernel(Doing::Flags))?,
-        limits: limits()?,
+        limits: process::limits().map_err(Refusal::kernel(Doing::Limits))?,
         actions,
         pending: Vec::new(),
         interval_timers: interval_timers()?,
@@ -126,23 +126,19 @@ fn actions() -> Result<Vec<SignalAction>, Refusal> {
 fn timers() -> Result<Vec<TimerRecord>, Refusal> {
     let mut timers = timers::own()?;
     for timer in &mut timers {
-        timer.times = times(process::timer(timer.id).map_err(Refusal::kernel(Doing::Timers))?);
+        timer.times = process::timer(timer.id).map_err(Refusal::kernel(Doing::Timers))?;
     }
     Ok(timers)
 }
 
 /// `setitimer(2)`. The first one has no time left while its signal waits, and goes on when that is delivered.
 fn interval_timers() -> Result<[TimerTimes; 3], Refusal> {
-    let mut timers = process::interval_timers().map_err(Refusal::kernel(Doing::Timers))?.map(times);
+    let mut timers = process::interval_timers().map_err(Refusal::kernel(Doing::Timers))?;
     let [real, ..] = &mut timers;
     if real.remaining_ns == 0 {
         real.remaining_ns = real.interval_ns;
     }
     Ok(timers)
-}
-
-const fn times((interval_ns, remaining_ns): (u64, u64)) -> TimerTimes {
-    TimerTimes { interval_ns, remaining_ns }
 }
 
 fn executable(files: &mut Files) -> Result<u32, Refusal> {
@@ -210,9 +206,4 @@ fn credentials(status: &Status) -> Result<Credentials, Refusal> {
     }
     let groups = status.supplementary.clone();
     Ok(Credentials { user, group, groups, capabilities: status.capabilities })
-}
-
-fn limits() -> Result<Vec<ResourceLimit>, Refusal> {
-    let limits = process::limits().map_err(Refusal::kernel(Doing::Limits))?;
-    Ok(limits.into_iter().map(|(soft, hard)| ResourceLimit { soft, hard }).collect())
 }
