@@ -93,8 +93,12 @@ impl SourceProcess for OwnProcess {
     }
 
     fn park(&mut self) -> Result<(), Failure> {
-        capture::accept(&self.running, &self.verdicts)
-            .and_then(|()| capture::look_again(&own_ranges(), Arc::make_mut(&mut self.running)))
+        // The page server has sent it and let go of it. `make_mut` would cost 5 KiB of code that copies manifests.
+        let Some(running) = Arc::get_mut(&mut self.running) else {
+            return Err(Failure::Local(text!["the manifest of the running process is still in use"]));
+        };
+        capture::accept(running, &self.verdicts)
+            .and_then(|()| capture::look_again(&own_ranges(), running))
             .map_err(|refusal| Failure::Local(refusal.in_words()))?;
         self.parked = quiesce::park().map_err(Failure::Local)?;
         Ok(())
