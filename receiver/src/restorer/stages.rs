@@ -120,7 +120,8 @@ impl Restorer<Reserved> {
         Ok((Self { child, here, stage: Reserved { mappings: wanted, uffd, verdicts, memory } }, answer))
     }
 
-    /// Builds the final image: mappings, descriptors, threads, everything but pages and addresses of sockets.
+    /// Builds the final image: mappings, of which every page that comes later is registered, descriptors, threads,
+    /// everything but pages and addresses of sockets.
     ///
     /// # Errors
     /// What did not work; the child is dead then.
@@ -133,6 +134,11 @@ impl Restorer<Reserved> {
         mappings::guard(&self.child, &manifest.guards)?;
         objects::seal(manifest, &objects)?;
         let threads = threads::place(&mut self.child, manifest, self.here.change(manifest)?)?;
+        // Before `/proc` shows the program's arguments and environment: whoever reads them there, as ps(1) does, would
+        // put a zero page where a page is still to come.
+        for range in &manifest.lazy {
+            self.stage.uffd.register(*range)?;
+        }
         let mut batch = Batch::new(&self.child);
         process::set(&mut batch, manifest, &ghosts)?;
         let same_kernel = self.here.is_home_of(manifest);
@@ -173,15 +179,12 @@ impl Restorer<Reserved> {
 }
 
 impl Restorer<Mapped> {
-    /// Registers every page that comes later, and gives the guardian a duplicate of the userfaultfd.
+    /// Hands out the userfaultfd, with which every page that comes later is registered; the guardian has a duplicate.
     ///
     /// # Errors
     /// What did not work; the child is dead then.
     pub fn register(self) -> Result<(Restorer<Registered>, Uffd), RestoreError> {
         let Mapped { image, uffd } = self.stage;
-        for range in &image.manifest.lazy {
-            uffd.register(*range)?;
-        }
         let mut child = self.child;
         child.guardian().hold(uffd.as_fd()).map_err(super::ChildError::from)?;
         Ok((Restorer { child, here: self.here, stage: Registered(image) }, uffd))
