@@ -17,6 +17,8 @@ pub(crate) const EVENTS_PER_TURN: usize = 4096;
 pub(crate) const MAX_SPACES: usize = 4096;
 /// How long a refused request waits for the event that stands behind the refusal, in milliseconds.
 pub(crate) const CHANGE_WAIT_MS: u32 = 1;
+/// How long a page for which there is no memory waits before it is tried again, in milliseconds.
+pub(crate) const SHORTAGE_WAIT_MS: u32 = 50;
 /// How long the last frames may take to leave, and the other side to hang up, once the engine is done.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(2);
 /// Descriptors whose readiness one wait reports.

@@ -81,6 +81,8 @@ pub struct FaultHandler<'process, P> {
     /// A connection that has ended while others may still have frames.
     lost: Option<Channel>,
     is_paused: bool,
+    /// There is no memory for a page at the moment.
+    pub(crate) is_short: bool,
     watched: usize,
     notified: bool,
     next_progress: Instant,
@@ -114,6 +116,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             received_before: 0,
             lost: None,
             is_paused: false,
+            is_short: false,
             watched: 0,
             notified: true,
             next_progress: Instant::default(),

@@ -6,10 +6,11 @@ use protocol::{Channel, Header, Kind, Reason, encode_bits};
 use sys::uffd::{Note, UffdError};
 
 use crate::channels::Channels;
+use crate::config::SHORTAGE_WAIT_MS;
 use crate::fill::{Filling, fill, part};
 use crate::handler::FaultHandler;
 use crate::spaces::Spaces;
-use crate::{DestinationProcess, HandlerError, Outcome};
+use crate::{DestinationProcess, HandlerError, Measurement, Outcome};
 
 type Pieces = Vec<(PageRange, InstallOutcome)>;
 
@@ -119,6 +120,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
                 Content::Lost => Filling::Poison,
             };
             let pieces = fill_space(&self.spaces, space, run, filling);
+            let pieces = self.wait_for_memory(space, run, pieces)?;
             self.note_installed(space, &pieces, |piece| source_of(piece, run, source));
             self.hand_in(space, pieces, |piece, outcome| {
                 let pages = source_of(piece, run, source);
@@ -126,6 +128,28 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
             })?;
         }
         Ok(())
+    }
+
+    /// A running process waits until there is memory for its page: nothing of it is lost by that.
+    fn wait_for_memory(
+        &mut self,
+        space: SpaceId,
+        at: PageRange,
+        pieces: Result<Pieces, UffdError>,
+    ) -> Result<Result<Pieces, UffdError>, HandlerError> {
+        let short = matches!(&pieces, Err(error) if error.is_shortage()) && self.running.is_some();
+        if short != self.is_short {
+            self.is_short = short;
+            let why = Failure::Local("this machine has no memory for its pages".to_owned());
+            self.process.measured(if short { Measurement::Paused(why) } else { Measurement::Recovered });
+        }
+        if !short {
+            return Ok(pieces);
+        }
+        if let Some(uffd) = self.spaces.get(space) {
+            uffd.wait_readable(SHORTAGE_WAIT_MS).map_err(HandlerError::Memory)?;
+        }
+        Ok(Ok(vec![(at, InstallOutcome::Retry)]))
     }
 
     /// Writes down what is in place, for whoever goes on if this loop dies.
@@ -146,6 +170,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
     /// Zeros or poison for pages that are missing; whoever waits there is woken, whatever comes of it.
     fn fill(&mut self, space: SpaceId, at: PageRange, filling: Filling<'_>) -> Result<(), HandlerError> {
         let pieces = fill_space(&self.spaces, space, at, filling);
+        let pieces = self.wait_for_memory(space, at, pieces)?;
         if matches!(filling, Filling::Poison) && pieces.is_err() {
             return pieces.map(|_| ()).map_err(HandlerError::Memory);
         }

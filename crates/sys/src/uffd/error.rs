@@ -40,6 +40,12 @@ pub enum UffdError {
 }
 
 impl UffdError {
+    /// Whether this machine has no memory for a page at the moment: the same may work later.
+    #[must_use]
+    pub const fn is_shortage(&self) -> bool {
+        matches!(self, Self::Request { errno: Errno::ENOMEM, .. })
+    }
+
     pub(super) fn request(request: &'static str, range: PageRange, error: &userfaultfd::Error) -> Self {
         Self::Request { request, range, errno: errno_of(error) }
     }
