@@ -29,11 +29,13 @@ all: build
 
 build: toolchain
 	$(CARGO) build --locked --release --package receiver --package target --package criu-bridge
-	$(CARGO) rustc --locked $(PARASITE) -- $(SMALLER)
 	@mkdir -p bin
-	install -m 755 build/release/receiver build/release/target build/release/criu-bridge bin/
+	$(CARGO) rustc --locked $(PARASITE) -- $(SMALLER)
 	install -m 755 build/parasite/libsender.so bin/libsender.so
-	strip --strip-all bin/libsender.so
+	$(CARGO) rustc --locked $(PARASITE) --features sealed -- $(SMALLER)
+	install -m 755 build/parasite/libsender.so bin/libsender-sealed.so
+	strip --strip-all bin/libsender.so bin/libsender-sealed.so
+	install -m 755 build/release/receiver build/release/target build/release/criu-bridge bin/
 
 rebuild: clean build
 
@@ -69,15 +71,16 @@ lint: toolchain
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked $(WORKSPACE) --all-targets -- -D warnings
 	$(CARGO) clippy --locked $(PARASITE) -- -D warnings
+	$(CARGO) clippy --locked $(PARASITE) --features sealed -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items $(WORKSPACE)
 	$(CARGO) run --locked --package xtask -- tidy
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib
 	install -m 755 bin/receiver bin/target bin/criu-bridge $(DESTDIR)$(PREFIX)/bin/
-	install -m 755 bin/libsender.so $(DESTDIR)$(PREFIX)/lib/libsender.so
+	install -m 755 bin/libsender.so bin/libsender-sealed.so $(DESTDIR)$(PREFIX)/lib/
 	@if [ -z "$(DESTDIR)" ]; then sh tests/refresh-linker-cache.sh $(PREFIX)/lib; fi
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/receiver $(DESTDIR)$(PREFIX)/bin/target $(DESTDIR)$(PREFIX)/bin/criu-bridge
-	rm -f $(DESTDIR)$(PREFIX)/lib/libsender.so
+	rm -f $(DESTDIR)$(PREFIX)/lib/libsender.so $(DESTDIR)$(PREFIX)/lib/libsender-sealed.so

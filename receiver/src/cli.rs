@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -13,7 +14,7 @@ use nix::sys::signal::SigSet;
 use crate::config::DEFAULT_PORT;
 use crate::daemon::Daemon;
 use crate::inherited::{Inherited, SESSION_OPTION};
-use crate::session;
+use crate::{sealing, session};
 
 /// Takes in running processes and lets them go on here.
 ///
@@ -21,8 +22,8 @@ use crate::session;
 /// to this receiver: it goes on at its next instruction, with the receiver's
 /// standard streams, and fetches its memory as it touches it.
 ///
-/// The receiver listens on 127.0.0.1 only and takes any number of processes, one
-/// after another and side by side. SIGTERM ends it alone, SIGINT (Ctrl-C) is passed
+/// The receiver listens on 127.0.0.1 unless --bind says otherwise, which needs a key:
+/// receiver keygen FILE makes one. It takes any number of processes, one after another and side by side. SIGTERM ends it alone, SIGINT (Ctrl-C) is passed
 /// on to the processes. A process whose memory has not all arrived ends with it.
 #[derive(Parser, Debug, Clone, PartialEq, Eq)]
 #[command(name = "receiver", version = VERSION, verbatim_doc_comment)]
@@ -50,6 +51,12 @@ pub struct Options {
     /// How long a process waits for a lost link, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u16).range(1..))]
     pub loss_deadline: u16,
+    /// Address to listen on, such as 0.0.0.0; any but a loopback address needs a key
+    #[arg(long, value_name = "ADDRESS")]
+    pub bind: Option<IpAddr>,
+    /// Take only processes whose POSTHASTE_KEY_FILE holds the same key, over encrypted links
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
 }
 
 fn parse_on_loss(word: &str) -> Result<OnLoss, String> {
@@ -76,6 +83,11 @@ pub fn main() -> ExitCode {
     {
         return session_main(rest);
     }
+    if let [_, word, rest @ ..] = arguments.as_slice()
+        && word == "keygen"
+    {
+        return keygen_main(rest);
+    }
     match Options::try_parse_from(arguments) {
         Ok(options) => daemon_main(&options),
         Err(error) => explain(&error),
@@ -96,6 +108,20 @@ fn session_main(arguments: &[OsString]) -> ExitCode {
         complain(format_args!("{error:#}"));
         ExitCode::FAILURE
     })
+}
+
+fn keygen_main(arguments: &[OsString]) -> ExitCode {
+    let [file] = arguments else {
+        complain(format_args!("keygen takes the name of the file to make, and nothing else"));
+        return ExitCode::from(USAGE);
+    };
+    match sealing::make_key_file(Path::new(file)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(format_args!("{error:#}"));
+            ExitCode::from(USAGE)
+        }
+    }
 }
 
 fn daemon_main(options: &Options) -> ExitCode {
@@ -136,6 +162,9 @@ fn what_is_wrong(kind: ErrorKind, error: &clap::Error) -> String {
     match kind {
         ErrorKind::ValueValidation if argument.starts_with("--on-loss") => {
             format!("{argument} must be wait, poison or kill, not '{value}'")
+        }
+        ErrorKind::ValueValidation if argument.starts_with("--bind") => {
+            format!("--bind must be an address such as 0.0.0.0 or ::, not '{value}'")
         }
         ErrorKind::ValueValidation => format!("{argument} must be a number from 0 to 65535, not '{value}'"),
         ErrorKind::UnknownArgument if argument.starts_with('-') => format!("unknown option '{argument}'"),

@@ -11,12 +11,12 @@ mod shutdown;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::process::{ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use engine::OnLoss;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
@@ -31,6 +31,7 @@ use crate::config::{MAX_FATES, MAX_SESSIONS, STRANGER_INTERVAL};
 use crate::events::{DaemonEvent, SessionEvent, Whereabouts};
 use crate::inherited::Purpose;
 use crate::journal::Journal;
+use crate::sealing::read_key;
 use child::Session;
 pub use course::Fate;
 use course::Stage;
@@ -85,7 +86,15 @@ impl Daemon {
             Some(path) => Journal::open(path)
                 .with_context(|| format!("--events: '{}' cannot be opened for writing", path.display()))?,
         };
-        let mut listener = listen(options.port)?;
+        let key = options.key_file.as_deref().map(read_key).transpose()?;
+        let bind = options.bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        if key.is_none() && !bind.is_loopback() {
+            bail!(
+                "--bind {bind} needs --key-file FILE: whoever reaches the port runs programs here (receiver keygen \
+                 FILE makes a key)"
+            );
+        }
+        let mut listener = listen(SocketAddr::new(bind, options.port))?;
         let address = listener.local_addr().context("asking for the port")?;
         let poll = Poll::new().context("making an epoll")?;
         let signals = catch_signals().context("catching signals")?;
@@ -106,7 +115,7 @@ impl Daemon {
             poll,
             listener,
             signals,
-            lobby: Lobby::default(),
+            lobby: Lobby::new(key),
             sessions: BTreeMap::new(),
             tellers: BTreeMap::new(),
             fates: VecDeque::new(),
@@ -268,7 +277,7 @@ impl Daemon {
             Some(session) => match session.course.stage {
                 // If it has just ended, the source finds out, and comes yet again.
                 Stage::Preparing | Stage::Resumed => {
-                    let _ = session.hand_over(&party);
+                    let _ = session.hand_over(party);
                     return;
                 }
                 Stage::Settled | Stage::Over => Some(session.course.fate()),
@@ -384,15 +393,19 @@ fn may_come_again(
     }
 }
 
-fn listen(port: u16) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).map_err(|error| match error.kind() {
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let port = address.port();
+    TcpListener::bind(address).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => anyhow::anyhow!(
             "port {port} is in use: end what listens there, or name another port (0 takes a free one)"
         ),
         io::ErrorKind::PermissionDenied => {
             anyhow::anyhow!("port {port} needs privileges: name a port from 1024 up")
         }
-        _ => anyhow::anyhow!("listening on port {port} of 127.0.0.1: {error}"),
+        io::ErrorKind::AddrNotAvailable => {
+            anyhow::anyhow!("--bind {}: this machine does not have that address", address.ip())
+        }
+        _ => anyhow::anyhow!("listening on {address}: {error}"),
     })
 }
 

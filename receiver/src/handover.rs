@@ -18,25 +18,28 @@ pub fn line() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?)
 }
 
-/// Hands the three channels over: control, fault, push.
+/// Three channels, and the pipe that says what to seal them with.
+pub type HandedOver = ([OwnedFd; 3], Option<OwnedFd>);
+
+/// Hands the three channels over: control, fault, push; behind them the pipe that says what to seal them with, if any.
 ///
 /// # Errors
 /// The session has ended, or does not take what came before.
-pub fn send(line: BorrowedFd<'_>, channels: [BorrowedFd<'_>; 3]) -> io::Result<()> {
-    let numbers = channels.map(|fd| fd.as_raw_fd());
+pub fn send(line: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let numbers: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&numbers)];
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     sendmsg::<()>(line.as_raw_fd(), &[IoSlice::new(b"R")], &rights, flags, None)?;
     Ok(())
 }
 
-/// Takes three channels, if any have been handed over.
+/// Takes what has been handed over, if there is anything.
 ///
 /// # Errors
 /// Those of recvmsg(2).
-pub fn receive(line: &OwnedFd) -> io::Result<Option<[OwnedFd; 3]>> {
+pub fn receive(line: &OwnedFd) -> io::Result<Option<HandedOver>> {
     let mut byte = [0];
-    let mut control = nix::cmsg_space!([i32; 3]);
+    let mut control = nix::cmsg_space!([i32; 4]);
     let mut vector = [IoSliceMut::new(&mut byte)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = match recvmsg::<()>(line.as_fd().as_raw_fd(), &mut vector, Some(&mut control), flags) {
@@ -52,7 +55,11 @@ pub fn receive(line: &OwnedFd) -> io::Result<Option<[OwnedFd; 3]>> {
             }
         }
     }
-    Ok(<[OwnedFd; 3]>::try_from(received).ok())
+    let mut received = received.into_iter();
+    Ok(match (received.next(), received.next(), received.next()) {
+        (Some(control), Some(fault), Some(push)) => Some(([control, fault, push], received.next())),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -64,8 +71,9 @@ mod tests {
         let (ours, theirs) = line().expect("a pair of sockets");
         assert!(receive(&theirs).expect("an open line").is_none());
         let (reader, writer) = io::pipe().expect("a pipe");
-        send(ours.as_fd(), [reader.as_fd(), writer.as_fd(), ours.as_fd()]).expect("an open line");
-        let [first, second, _] = receive(&theirs).expect("an open line").expect("three descriptors");
+        send(ours.as_fd(), &[reader.as_fd(), writer.as_fd(), ours.as_fd()]).expect("an open line");
+        let ([first, second, _], none) = receive(&theirs).expect("an open line").expect("three descriptors");
+        assert!(none.is_none());
         assert!(io::Read::read(&mut std::fs::File::from(first), &mut []).is_ok());
         assert_eq!(io::Write::write(&mut std::fs::File::from(second), b"x").expect("the writing end"), 1);
     }

@@ -63,6 +63,8 @@ pub struct Inherited {
     pub purpose: Purpose,
     /// The session's end of the line on which the daemon hands over channels of a source that connects again.
     pub line: OwnedFd,
+    /// Reading end of a pipe with a [`crate::sealing::Sealing`], if the channels are to be sealed.
+    pub sealing: Option<OwnedFd>,
     /// Writing end of the event pipe; blocking. Its reader hangs up when the daemon ends.
     pub events: OwnedFd,
 }
@@ -75,7 +77,10 @@ impl Inherited {
     pub fn hand_over(&self) -> io::Result<Vec<OsString>> {
         let mut arguments = vec![SESSION_OPTION.into(), self.migration.to_string().into()];
         arguments.push(self.purpose.to_argument());
-        for fd in [&self.control, &self.fault, &self.push, &self.line, &self.events] {
+        for fd in [&self.control, &self.fault, &self.push, &self.line, &self.events]
+            .into_iter()
+            .chain(&self.sealing)
+        {
             fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
             arguments.push(fd.as_raw_fd().to_string().into());
         }
@@ -85,7 +90,12 @@ impl Inherited {
     /// Reads what [`Self::hand_over`] wrote, the option itself left out; `None` if it is something else.
     pub fn take_over(arguments: &[OsString]) -> Option<Self> {
         let [migration, purpose, fds @ ..] = arguments else { return None };
-        let [control, fault, push, line, events] = fds else { return None };
+        let [control, fault, push, line, events, sealing @ ..] = fds else { return None };
+        let sealing = match sealing {
+            [] => None,
+            [sealing] => Some(claim(sealing)?),
+            _ => return None,
+        };
         Some(Self {
             migration: parse_id(migration)?,
             purpose: Purpose::from_argument(purpose)?,
@@ -93,6 +103,7 @@ impl Inherited {
             fault: claim(fault)?,
             push: claim(push)?,
             line: claim(line)?,
+            sealing,
             events: claim(events)?,
         })
     }

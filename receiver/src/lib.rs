@@ -18,4 +18,5 @@ pub mod journal;
 pub mod progress;
 pub mod report;
 pub mod restorer;
+pub mod sealing;
 pub mod session;

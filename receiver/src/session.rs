@@ -16,32 +16,34 @@ mod report;
 mod standby;
 mod teller;
 
-use std::net::TcpStream;
-use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use engine::Config;
 use fault_handler::{Channels, FaultHandler};
+use mio::net::TcpStream;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use transport::Connection;
 
 use self::migrant::Migrant;
 use self::teller::Teller;
 use crate::inherited::{Inherited, Purpose};
+use crate::sealing::connections;
 
 /// Runs the session whose descriptors were inherited from the daemon.
 ///
 /// # Errors
 /// What made the session end early; the daemon tells its user.
 pub fn run(inherited: Inherited) -> anyhow::Result<ExitCode> {
-    let Inherited { migration: _, purpose, control, fault, push, line, events } = inherited;
+    let Inherited { migration: _, purpose, control, fault, push, line, sealing, events } = inherited;
+    let connections = connections([control, fault, push], sealing)?;
     let (on_loss, patience_s) = match purpose {
-        Purpose::Tell(fate) => return answer::tell(fate, [control, fault, push]),
+        Purpose::Tell(fate) => return answer::tell(fate, connections),
         Purpose::Receive { on_loss, patience_s } => (on_loss, patience_s),
     };
     raise_descriptor_limit();
-    let channels = channels([control, fault, push]);
+    let channels = over(connections);
     let recovery_deadline = Duration::from_secs(patience_s.into());
     let config = Config { on_loss, recovery_deadline, ..Config::default() };
     let mut migrant = Migrant::new(Teller::new(events), line);
@@ -54,13 +56,9 @@ pub fn run(inherited: Inherited) -> anyhow::Result<ExitCode> {
 }
 
 /// Control, fault and push.
-fn channels(sockets: [OwnedFd; 3]) -> Channels {
-    let [control, fault, push] = sockets.map(stream);
-    Channels::new(control, fault, push)
-}
-
-fn stream(socket: OwnedFd) -> mio::net::TcpStream {
-    mio::net::TcpStream::from_std(TcpStream::from(socket))
+fn over(connections: [Connection<TcpStream>; 3]) -> Channels {
+    let [control, fault, push] = connections;
+    Channels::over(control, fault, push)
 }
 
 /// Every child that the process forks before it has all its memory costs a descriptor here.

@@ -14,7 +14,7 @@ use protocol::{Channel, Hello};
 use crate::config::{CONNECT_DEADLINE, LOWEST_DESCRIPTOR};
 use crate::ffi;
 use crate::log::log;
-use crate::settings::Receiver;
+use crate::settings::{self, Receiver};
 
 /// The way to a receiver, for one migration.
 pub(crate) struct Route {
@@ -34,12 +34,14 @@ impl Route {
     /// # Errors
     /// Why not: what the receiver says, or that nobody could be asked.
     pub(crate) fn open(&self) -> Result<Channels, Failure> {
+        // Read anew each time, so that it does not have to be kept.
+        let key = settings::key_for(&self.receiver).map_err(Failure::Local)?;
         let sockets = three(&self.receiver).map_err(Failure::Local)?;
         // Later ones are opened only when the process is not to go on here if anything goes wrong.
         if let Some(header) = ffi::header().filter(|_| self.hello.attempt == 0) {
             sockets.iter().for_each(|socket| header.remember(socket.raw()));
         }
-        Channels::open(sockets, &self.hello, CONNECT_DEADLINE)
+        Channels::open(sockets, &self.hello, key.as_ref(), CONNECT_DEADLINE)
     }
 
     /// Opens them again; tells the user when this begins, and when it has worked.

@@ -38,6 +38,17 @@ impl Channels {
     /// Takes three sockets on which `Welcome` was the last frame.
     #[must_use]
     pub fn new(control: TcpStream, fault: TcpStream, push: TcpStream) -> Self {
+        let plain = |stream, channel| Connection::new(stream, Expected::FromSource(channel));
+        Self::over(plain(control, Channel::Control), plain(fault, Channel::Fault), plain(push, Channel::Push))
+    }
+
+    /// Takes three connections that expect what the source sends on their channel.
+    #[must_use]
+    pub const fn over(
+        control: Connection<TcpStream>,
+        fault: Connection<TcpStream>,
+        push: Connection<TcpStream>,
+    ) -> Self {
         Self {
             control: Line::new(control, Channel::Control),
             fault: Line::new(fault, Channel::Fault),
@@ -89,8 +100,7 @@ impl Channels {
 }
 
 impl Line {
-    fn new(stream: TcpStream, channel: Channel) -> Self {
-        let connection = Connection::new(stream, Expected::FromSource(channel));
+    const fn new(connection: Connection<TcpStream>, channel: Channel) -> Self {
         Self { connection, channel, readable: true, state: State::Open }
     }
 
@@ -132,7 +142,7 @@ impl Line {
     }
 
     /// Whether the other side's end of the connection is not waited for: it is gone, or not listened to.
-    pub(crate) const fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         match self.state {
             State::Open => false,
             State::Deaf => !self.connection.wants_write(),
@@ -140,7 +150,7 @@ impl Line {
         }
     }
 
-    const fn has_unsent(&self) -> bool {
+    fn has_unsent(&self) -> bool {
         !self.has_ended() && self.connection.wants_write()
     }
 

@@ -385,6 +385,8 @@ const fn nonsense(error: &ConnectionError) -> &'static str {
         ConnectionError::Unexpected(_) => "a frame that has no place here",
         ConnectionError::Body { .. } => "a body that cannot be decoded",
         ConnectionError::Stranger | ConnectionError::Version { .. } => "a second greeting",
+        ConnectionError::Altered => "bytes that were altered on the way",
+        ConnectionError::Key => "no proof that it has the same key",
         ConnectionError::TooLong { .. } => "a frame that is too long",
         ConnectionError::Closed
         | ConnectionError::ClosedInFrame

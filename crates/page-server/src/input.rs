@@ -54,6 +54,7 @@ fn understand(header: Header, connection: &Connection<Socket>) -> Result<Heard, 
         Kind::Hello
         | Kind::Welcome
         | Kind::Refused
+        | Kind::KeyExchange
         | Kind::Reserve
         | Kind::Switchover
         | Kind::Run

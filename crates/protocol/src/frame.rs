@@ -72,6 +72,8 @@ kinds! {
     Welcome = 2, limit SMALL;
     /// The destination does not take this migration; the connection closes behind it.
     Refused = 3, limit SMALL;
+    /// A message of the handshake that seals the connection, in both directions.
+    KeyExchange = 4, limit SMALL;
     /// The process as it is while it still runs: check and reserve.
     Reserve = 16, limit MANIFEST;
     /// Everything asked for can be had.
@@ -125,7 +127,7 @@ pub struct Header {
     pub body_len: u32,
     /// Pages, where the kind has a count; else 0.
     pub count: u16,
-    /// Address, epoch or pid, where the kind has one; else 0.
+    /// Address, epoch, pid or challenge, where the kind has one; else 0.
     pub argument: u64,
 }
 

@@ -5,8 +5,9 @@
 //!
 //! kind  name           channel  way  count      argument        body
 //!    1  Hello          any      →    0          0               bincode Hello
-//!    2  Welcome        any      ←    0          0               bincode Welcome
+//!    2  Welcome        any      ←    0          challenge       bincode Welcome
 //!    3  Refused        any      ←    0          0               bincode Reason
+//!    4  KeyExchange    any      ↔    0          0               Noise message
 //!   16  Reserve        control  →    0          0               bincode Manifest
 //!   17  Reserved       control  ←    0          0               bincode Reserved
 //!   18  Switchover     control  →    0          0               bincode Manifest

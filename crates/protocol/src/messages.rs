@@ -43,13 +43,15 @@ pub struct Hello {
     pub token: [u8; 16],
     /// How often the source has connected again: 0 for a migration that begins.
     pub attempt: u32,
+    /// Whether the source has a key: then `KeyExchange` follows `Welcome`, and from there on everything is sealed.
+    pub sealed: bool,
 }
 
 impl Hello {
     /// The first bytes of every conversation.
     pub const MAGIC: [u8; 8] = *b"POSTHAST";
 
-    /// A greeting of this version.
+    /// A greeting of this version, without a key.
     #[must_use]
     pub const fn new(migration: MigrationId, channel: Channel) -> Self {
         Self {
@@ -60,6 +62,7 @@ impl Hello {
             channel,
             token: [0; 16],
             attempt: 0,
+            sealed: false,
         }
     }
 

@@ -12,7 +12,7 @@ use protocol::{
 };
 
 fn hello() -> Hello {
-    Hello::new(MigrationId(*b"sixteen bytes id"), Channel::Fault)
+    Hello { sealed: true, ..Hello::new(MigrationId(*b"sixteen bytes id"), Channel::Fault) }
 }
 
 fn welcome() -> Welcome {
@@ -114,7 +114,7 @@ fn page_frames_name_the_pages_of_their_count_and_address() {
 #[test]
 fn every_kind_keeps_its_number() {
     let numbers: Vec<_> = Kind::ALL.iter().map(|kind| kind.number()).collect();
-    let expected = [1, 2, 3].into_iter().chain(16..=29).chain(32..=38);
+    let expected = [1, 2, 3, 4].into_iter().chain(16..=29).chain(32..=38);
     assert_eq!(numbers, expected.collect::<Vec<u16>>());
     assert!((0..=u16::MAX).all(|number| {
         Kind::from_number(number).map(Kind::number) == numbers.contains(&number).then_some(number)

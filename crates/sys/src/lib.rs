@@ -35,6 +35,7 @@ pub mod proc;
 pub mod process;
 pub mod random;
 pub mod raw;
+pub mod secret;
 pub mod signal;
 #[cfg(feature = "std")]
 pub mod socket;

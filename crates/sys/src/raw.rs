@@ -46,6 +46,7 @@ pub mod nr {
     pub const FCNTL: usize = 72;
     pub const FLOCK: usize = 73;
     pub const READLINK: usize = 89;
+    pub const GETEUID: usize = 107;
     pub const RT_SIGPENDING: usize = 127;
     pub const RT_SIGTIMEDWAIT: usize = 128;
     pub const RT_SIGQUEUEINFO: usize = 129;

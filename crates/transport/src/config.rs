@@ -3,6 +3,10 @@
 /// Bytes that one connection keeps for a socket that does not take them: two of the longest frames.
 pub const SEND_QUEUE_BYTES: usize = 16 << 20;
 
+/// Bytes that one sealed record carries at most: little enough that the other side opens one while this side seals the
+/// next.
+pub(crate) const RECORD_BYTES: usize = 32 << 10;
+
 /// Bytes that a receive buffer starts with.
 pub(crate) const FIRST_BUFFER_BYTES: usize = 8 << 10;
 

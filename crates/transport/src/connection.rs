@@ -6,13 +6,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::inbox::Inbox;
+use crate::link::Link;
 use crate::outbox::Outbox;
-use crate::{ConnectionError, Expected, Stream};
+use crate::sealing::Session;
+use crate::{ConnectionError, Expected, IoOutcome, Stream};
 
 /// A stream of frames in both directions. After an error it is of no use any more.
 #[derive(Debug)]
 pub struct Connection<S> {
-    stream: S,
+    link: Link<S>,
     expected: Expected,
     inbox: Inbox,
     outbox: Outbox,
@@ -22,12 +24,24 @@ pub struct Connection<S> {
 impl<S: Stream> Connection<S> {
     /// A connection over `stream` that takes what `expected` says.
     pub fn new(stream: S, expected: Expected) -> Self {
-        Self { stream, expected, inbox: Inbox::default(), outbox: Outbox::default(), drained: false }
+        Self {
+            link: Link::new(stream),
+            expected,
+            inbox: Inbox::default(),
+            outbox: Outbox::default(),
+            drained: false,
+        }
     }
 
     /// The next stage: what may come from here on.
     pub const fn expect(&mut self, expected: Expected) {
         self.expected = expected;
+    }
+
+    /// Seals everything that is sent from here on, and takes nothing that the other side has not sealed. Right only
+    /// between two frames, when nothing waits in either direction.
+    pub fn seal(&mut self, session: Session) {
+        self.link.seal(session);
     }
 
     /// What may come.
@@ -38,18 +52,18 @@ impl<S: Stream> Connection<S> {
 
     /// The socket, to wait for it.
     pub const fn stream(&self) -> &S {
-        &self.stream
+        &self.link.socket
     }
 
     /// The socket, to register it.
     pub const fn stream_mut(&mut self) -> &mut S {
-        &mut self.stream
+        &mut self.link.socket
     }
 
     /// Gives the socket back. Nothing that has been received is lost before the first
     /// [`Self::receive`] behind the handshake; what waits to be sent is.
     pub fn into_stream(self) -> S {
-        self.stream
+        self.link.socket
     }
 
     /// Drops the frame in hand and hands out the next one, or `None` when the socket has nothing more for now.
@@ -58,7 +72,7 @@ impl<S: Stream> Connection<S> {
     /// # Errors
     /// The link has ended, or what came is not what may come.
     pub fn receive(&mut self) -> Result<Option<Frame<'_>>, ConnectionError> {
-        let found = self.inbox.collect(&mut self.stream, self.expected)?;
+        let found = self.inbox.collect(&mut self.link, self.expected)?;
         self.drained = !found;
         Ok(self.inbox.frame())
     }
@@ -86,8 +100,8 @@ impl<S: Stream> Connection<S> {
 
     /// Whether bytes wait for the socket to become writable.
     #[must_use]
-    pub const fn wants_write(&self) -> bool {
-        self.outbox.wants_write()
+    pub fn wants_write(&self) -> bool {
+        self.outbox.wants_write() || self.link.wants_write()
     }
 
     /// Writes what waits; true when nothing waits any more.
@@ -95,7 +109,14 @@ impl<S: Stream> Connection<S> {
     /// # Errors
     /// The link has ended.
     pub fn flush(&mut self) -> Result<bool, ConnectionError> {
-        self.outbox.flush(&mut self.stream)
+        if self.outbox.flush(&mut self.link)? {
+            match self.link.flush() {
+                None => return Ok(true),
+                Some(IoOutcome::WouldBlock) => {}
+                Some(other) => return Err(ConnectionError::of(other)),
+            }
+        }
+        Ok(false)
     }
 
     /// Sends a frame; what the socket does not take waits for [`Self::flush`].
@@ -104,7 +125,7 @@ impl<S: Stream> Connection<S> {
     /// The link has ended, the body is longer than its kind allows, or the queue is full.
     pub fn send(&mut self, header: Header, body: &[u8]) -> Result<(), ConnectionError> {
         let head = checked(header, body)?.to_bytes();
-        self.outbox.send(&mut self.stream, &head, body)
+        self.outbox.send(&mut self.link, &head, body)
     }
 
     /// Adds a frame to those that wait; it leaves with the next [`Self::send`] or [`Self::flush`]. Makes many
@@ -169,16 +190,16 @@ impl<S: Stream> Connection<S> {
         self.enqueue_counted(Kind::LostPages, pages)
     }
 
-    /// Bytes received so far, headers included.
+    /// Bytes received so far, with everything that is around them.
     #[must_use]
     pub const fn bytes_received(&self) -> u64 {
-        self.inbox.received()
+        self.link.received()
     }
 
-    /// Bytes that the socket has taken so far, headers included.
+    /// Bytes that the socket has taken so far, with everything that is around them.
     #[must_use]
     pub const fn bytes_sent(&self) -> u64 {
-        self.outbox.sent()
+        self.link.sent()
     }
 
     #[cfg(test)]

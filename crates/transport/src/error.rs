@@ -2,6 +2,8 @@
 
 use protocol::{DecodeError, FrameError, Kind};
 
+use crate::IoOutcome;
+
 /// The end of a connection. After any of these nothing more is received or sent on it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ConnectionError {
@@ -17,6 +19,12 @@ pub enum ConnectionError {
         /// The operating system's error number, 0 if there is none.
         os_error: i32,
     },
+    /// What came is not what the other side has sealed: changed on the way, or from somebody else.
+    #[error("what came over the connection was altered on the way")]
+    Altered,
+    /// The keys of the two sides differ, or there are no random numbers to make a session's keys of.
+    #[error("the other side does not have the same key")]
+    Key,
     /// What came is no frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -61,9 +69,21 @@ pub enum ConnectionError {
 }
 
 impl ConnectionError {
-    /// Whether the link is at fault, rather than what came over it.
+    /// The end that a read or a write has led to.
+    pub(crate) const fn of(outcome: IoOutcome) -> Self {
+        match outcome {
+            IoOutcome::Failed { os_error } => Self::Broken { os_error },
+            IoOutcome::Altered => Self::Altered,
+            IoOutcome::Closed | IoOutcome::Done(_) | IoOutcome::WouldBlock => Self::Closed,
+        }
+    }
+
+    /// Whether the link is at fault, rather than what came over it: another one may do.
     #[must_use]
     pub const fn is_link_loss(&self) -> bool {
-        matches!(self, Self::Closed | Self::ClosedInFrame | Self::Broken { .. } | Self::QueueFull { .. })
+        matches!(
+            self,
+            Self::Closed | Self::ClosedInFrame | Self::Broken { .. } | Self::QueueFull { .. } | Self::Altered
+        )
     }
 }

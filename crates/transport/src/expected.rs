@@ -9,6 +9,10 @@ pub enum Expected {
     Greeting,
     /// `Welcome` or `Refused`, at the source.
     Answer,
+    /// `KeyExchange`, at the destination.
+    Key,
+    /// `KeyExchange` or `Refused`, at the source.
+    KeyAnswer,
     /// What the source sends on this channel.
     FromSource(Channel),
     /// What the destination sends on this channel.
@@ -23,7 +27,9 @@ impl Expected {
         let control_from_destination = Self::FromDestination(Channel::Control);
         match kind {
             Kind::Hello => self == Self::Greeting,
-            Kind::Welcome | Kind::Refused => self == Self::Answer,
+            Kind::Welcome => self == Self::Answer,
+            Kind::Refused => self == Self::Answer || self == Self::KeyAnswer,
+            Kind::KeyExchange => self == Self::Key || self == Self::KeyAnswer,
             Kind::Reserve
             | Kind::Switchover
             | Kind::Run
@@ -52,6 +58,6 @@ impl Expected {
     /// the socket can be handed to another process.
     #[must_use]
     pub const fn is_handshake(self) -> bool {
-        matches!(self, Self::Greeting | Self::Answer)
+        matches!(self, Self::Greeting | Self::Answer | Self::Key | Self::KeyAnswer)
     }
 }

@@ -14,7 +14,6 @@ pub(crate) struct Inbox {
     start: usize,
     end: usize,
     in_hand: Option<Header>,
-    received: u64,
 }
 
 impl Inbox {
@@ -41,12 +40,10 @@ impl Inbox {
             match stream.read(self.room(needed, read_ahead)) {
                 IoOutcome::Done(count) => {
                     self.end = self.end.saturating_add(count).min(self.buffer.len());
-                    self.received += count as u64;
                 }
                 IoOutcome::WouldBlock => return Ok(false),
-                IoOutcome::Closed if self.held() == 0 => return Err(ConnectionError::Closed),
-                IoOutcome::Closed => return Err(ConnectionError::ClosedInFrame),
-                IoOutcome::Failed { os_error } => return Err(ConnectionError::Broken { os_error }),
+                IoOutcome::Closed if self.held() > 0 => return Err(ConnectionError::ClosedInFrame),
+                other => return Err(ConnectionError::of(other)),
             }
         }
     }
@@ -56,11 +53,6 @@ impl Inbox {
         let header = self.in_hand?;
         let body = self.start + FRAME_HEADER_LEN..self.start + frame_len(header);
         Some(Frame { header, body: self.buffer.get(body)? })
-    }
-
-    /// Bytes received so far.
-    pub(crate) const fn received(&self) -> u64 {
-        self.received
     }
 
     const fn held(&self) -> usize {

@@ -1,8 +1,8 @@
 //! Frames over sockets: a [`Connection`] collects whole frames from a non-blocking [`Stream`] and sends them.
 //!
 //! ```text
-//! stream ──read──► inbox: header checked ─► kind expected here? ─► body, grown as it arrives ─► Frame<'_>
-//! stream ◄─write── outbox: what the socket did not take at once, bounded ◄── header + body, gathered
+//! stream ──read──► link ──► inbox: header checked ─► kind expected here? ─► body, grown as it arrives ─► Frame<'_>
+//! stream ◄─write── link ◄── outbox: what the socket did not take at once, bounded ◄── header + body, gathered
 //! ```
 //!
 //! **Reading.** [`Connection::receive`] hands out one frame at a time, borrowed from the one buffer; it stays in
@@ -11,6 +11,9 @@
 //!
 //! **Writing.** What the socket does not take is kept, up to a bound; [`Connection::wants_write`] says that
 //! [`Connection::flush`] has work as soon as the socket is writable. Bulk senders wait for that themselves.
+//!
+//! **Sealing.** [`link`] is below the frames: a connection that has been sealed ([`Connection::seal`]) encrypts every
+//! byte, one that has not leaves them as they are, and nobody above it knows.
 //!
 //! **Ending.** The three connections of a migration race each other. So both sides read the control connection
 //! until it is drained before they believe that the end of another one means anything, and the destination
@@ -31,9 +34,11 @@ mod error;
 mod expected;
 mod handshake;
 mod inbox;
+mod link;
 #[cfg(feature = "std")]
 mod mio_stream;
 mod outbox;
+pub mod sealing;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -42,7 +47,12 @@ pub use config::SEND_QUEUE_BYTES;
 pub use connection::Connection;
 pub use error::ConnectionError;
 pub use expected::Expected;
-pub use handshake::{Answer, greet, negotiate, poll_answer, poll_hello, refuse, welcome};
+#[cfg(feature = "sealed")]
+pub use handshake::answer_key;
+pub use handshake::{
+    Answer, Greeting, exchange_key, greet, negotiate, poll_answer, poll_hello, poll_key, poll_key_answer,
+    prologue, refuse, welcome,
+};
 #[cfg(feature = "std")]
 pub use mio_stream::prepare;
 pub use stream::{IoOutcome, Stream};

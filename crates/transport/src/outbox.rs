@@ -12,18 +12,12 @@ pub(crate) struct Outbox {
     taken: usize,
     /// The socket has refused bytes since the last flush.
     blocked: bool,
-    sent: u64,
 }
 
 impl Outbox {
     /// Whether bytes wait for the socket.
     pub(crate) const fn wants_write(&self) -> bool {
         self.taken < self.queue.len()
-    }
-
-    /// Bytes that sockets have taken so far.
-    pub(crate) const fn sent(&self) -> u64 {
-        self.sent
     }
 
     /// Adds bytes behind all others without a system call.
@@ -68,7 +62,6 @@ impl Outbox {
         while self.wants_write() || !body.is_empty() {
             match stream.write(self.queue.get(self.taken..).unwrap_or_default(), body) {
                 IoOutcome::Done(count) => {
-                    self.sent += count as u64;
                     let of_body = self.take(count);
                     body = body.get(of_body..).unwrap_or_default();
                 }
@@ -76,8 +69,7 @@ impl Outbox {
                     self.blocked = true;
                     break;
                 }
-                IoOutcome::Closed => return Err(ConnectionError::Closed),
-                IoOutcome::Failed { os_error } => return Err(ConnectionError::Broken { os_error }),
+                other => return Err(ConnectionError::of(other)),
             }
         }
         Ok(body)

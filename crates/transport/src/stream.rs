@@ -14,6 +14,8 @@ pub enum IoOutcome {
         /// The operating system's error number, 0 if there is none.
         os_error: i32,
     },
+    /// What came is not what the other side has sealed. Only a [`crate::Connection`]'s own records tell.
+    Altered,
 }
 
 /// A connected, non-blocking, ordered byte stream. Interrupted calls are repeated inside.

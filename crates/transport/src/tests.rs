@@ -10,6 +10,9 @@ use protocol::{Channel, DecodeError, FrameError, Header, Hello, Kind, MigrationI
 
 use crate::*;
 
+#[cfg(feature = "sealed")]
+mod sealed;
+
 const FROM_SOURCE: Expected = Expected::FromSource(Channel::Control);
 const BULK: Expected = Expected::FromSource(Channel::Push);
 
@@ -197,7 +200,7 @@ fn a_kind_that_has_no_place_here_is_refused_before_its_body() {
 
 #[test]
 fn every_kind_has_a_place_and_the_push_channel_takes_nothing_from_the_destination() {
-    let mut places = alloc::vec![Expected::Greeting, Expected::Answer];
+    let mut places = alloc::vec![Expected::Greeting, Expected::Answer, Expected::Key, Expected::KeyAnswer];
     for channel in Channel::ALL {
         places.extend([Expected::FromSource(channel), Expected::FromDestination(channel)]);
     }
@@ -269,8 +272,12 @@ fn shake_hands(
 #[test]
 fn a_welcome_opens_the_channel_that_was_named() {
     let hello = Hello::new(MigrationId([1; 16]), Channel::Push);
-    let (answer, expected, answered) = shake_hands(&hello, welcome);
-    assert_eq!(answer, Ok(Some(Answer::Welcome { version: protocol::PROTOCOL_VERSION })));
+    let (answer, expected, answered) =
+        shake_hands(&hello, |connection, hello| welcome(connection, hello, 0).map(|_| ()));
+    assert_eq!(
+        answer,
+        Ok(Some(Answer::Welcome(Greeting { version: protocol::PROTOCOL_VERSION, challenge: 0 })))
+    );
     assert_eq!(expected, Expected::FromDestination(Channel::Push));
     assert_eq!(answered, Ok(()));
 }
@@ -285,7 +292,8 @@ fn a_refusal_carries_its_words() {
 #[test]
 fn no_common_version_is_refused_with_both_ranges() {
     let hello = Hello { oldest: 7, newest: 9, ..Hello::new(MigrationId([1; 16]), Channel::Control) };
-    let (answer, _, answered) = shake_hands(&hello, welcome);
+    let (answer, _, answered) =
+        shake_hands(&hello, |connection, hello| welcome(connection, hello, 0).map(|_| ()));
     let Ok(Some(Answer::Refused(text))) = answer else { panic!("not refused: {answer:?}") };
     assert!(text.contains("7 to 9"), "{text}");
     assert_eq!(answered, Err(ConnectionError::Version { oldest: 7, newest: 9, ours: 1 }));

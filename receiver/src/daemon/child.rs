@@ -18,6 +18,7 @@ use crate::config::MAX_EVENT_BYTES;
 use crate::events::SessionEvent;
 use crate::handover;
 use crate::inherited::{Inherited, Purpose};
+use crate::sealing::Sealing;
 
 /// One session.
 #[derive(Debug)]
@@ -54,12 +55,13 @@ impl Session {
         party: Party,
         purpose: Purpose,
     ) -> io::Result<Self> {
-        let Party { hello, channels: [control, fault, push], peer: _ } = party;
+        let Party { hello, channels: [control, fault, push], sealing, peer: _ } = party;
+        let sealing = sealing.map(Sealing::into_pipe).transpose()?;
         let migration = hello.migration;
         let (reader, writer) = io::pipe()?;
         let (ours, line) = handover::line()?;
         let events = OwnedFd::from(writer);
-        let inherited = Inherited { migration, control, fault, push, purpose, line, events };
+        let inherited = Inherited { migration, control, fault, push, purpose, line, sealing, events };
         let mut pipe = Receiver::from(OwnedFd::from(reader));
         pipe.set_nonblocking(true)?;
         // The running program itself: its file may have been replaced by another build since.
@@ -89,10 +91,11 @@ impl Session {
     ///
     /// # Errors
     /// The session has ended.
-    pub(super) fn hand_over(&mut self, party: &Party) -> io::Result<()> {
+    pub(super) fn hand_over(&mut self, party: Party) -> io::Result<()> {
         self.attempt = party.hello.attempt;
-        let [control, fault, push] = &party.channels;
-        handover::send(self.line.as_fd(), [control.as_fd(), fault.as_fd(), push.as_fd()])
+        let sealing = party.sealing.map(Sealing::into_pipe).transpose()?;
+        let fds: Vec<_> = party.channels.iter().chain(&sealing).map(AsFd::as_fd).collect();
+        handover::send(self.line.as_fd(), &fds)
     }
 
     /// The source's token, by which it may ask later how it ended.

@@ -12,14 +12,18 @@ use std::time::Instant;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use protocol::{Channel, Hello, MigrationId, PROTOCOL_VERSION};
+use transport::sealing::{Key, is_genuine};
 use transport::{Connection, Expected};
 
 use crate::config::{GREETING_DEADLINE, MAX_UNFINISHED};
+use crate::sealing::{Proof, Sealing, random};
 
 /// All visitors, the oldest first: tokens only grow.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lobby {
     visitors: BTreeMap<Token, Visitor>,
+    /// What every source has to have, if there is one.
+    key: Option<Key>,
 }
 
 #[derive(Debug)]
@@ -27,8 +31,18 @@ struct Visitor {
     connection: Connection<TcpStream>,
     peer: SocketAddr,
     deadline: Instant,
-    /// Once welcomed; the other channels of its migration are still to come.
-    waiting: Option<Hello>,
+    progress: Progress,
+}
+
+/// How far a visitor is.
+#[derive(Debug)]
+enum Progress {
+    /// Its `Hello` is awaited.
+    Greeting,
+    /// It was welcomed and has to prove that it has the key. Until then anybody may claim anything.
+    Proving { hello: Hello, prologue: Vec<u8> },
+    /// It belongs to a migration whose other channels are still to come.
+    Waiting { hello: Hello, proof: Option<Proof> },
 }
 
 /// The three channels of a migration, greeted.
@@ -40,6 +54,8 @@ pub(super) struct Party {
     pub(super) peer: SocketAddr,
     /// Control, fault, push.
     pub(super) channels: [OwnedFd; 3],
+    /// What they are to be sealed with.
+    pub(super) sealing: Option<Sealing>,
 }
 
 /// What a visitor's bytes have led to.
@@ -63,6 +79,11 @@ pub(super) enum Outcome {
 }
 
 impl Lobby {
+    /// An empty lobby; with a key it lets nobody through who does not have the same.
+    pub(super) const fn new(key: Option<Key>) -> Self {
+        Self { visitors: BTreeMap::new(), key }
+    }
+
     /// Lets a connection in; the visitor that had to give way for it, if any.
     ///
     /// # Errors
@@ -80,7 +101,7 @@ impl Lobby {
         registry.register(&mut stream, token, Interest::READABLE)?;
         let connection = Connection::new(stream, Expected::Greeting);
         let deadline = now + GREETING_DEADLINE;
-        self.visitors.insert(token, Visitor { connection, peer, deadline, waiting: None });
+        self.visitors.insert(token, Visitor { connection, peer, deadline, progress: Progress::Greeting });
         Ok(evicted)
     }
 
@@ -110,12 +131,16 @@ impl Lobby {
     ) -> Outcome {
         let Some(visitor) = self.visitors.get_mut(&token) else { return Outcome::Nothing };
         let peer = visitor.peer;
-        if visitor.waiting.is_some() {
-            // What it sends behind its greeting is for the session.
-            if hung_up {
-                self.visitors.remove(&token);
+        match &visitor.progress {
+            Progress::Greeting => {}
+            Progress::Proving { .. } => return self.hear_proof(registry, token, admission),
+            Progress::Waiting { .. } => {
+                // What it sends behind its greeting is for the session.
+                if hung_up {
+                    self.visitors.remove(&token);
+                }
+                return Outcome::Nothing;
             }
-            return Outcome::Nothing;
         }
         match transport::poll_hello(&mut visitor.connection) {
             Ok(None) => Outcome::Nothing,
@@ -136,27 +161,86 @@ impl Lobby {
         hello: &Hello,
         admission: impl FnOnce(&Hello) -> Result<(), String>,
     ) -> Result<(), String> {
-        let Hello { oldest, newest, channel, .. } = *hello;
+        let Hello { oldest, newest, sealed, .. } = *hello;
         if transport::negotiate(oldest, newest).is_none() {
             return Err(format!(
                 "this receiver speaks version {PROTOCOL_VERSION} of the protocol and the source {oldest} to \
                  {newest}: install the same release on both sides"
             ));
         }
-        if self.find(hello, channel).is_some() {
-            return Err(format!("it has a {channel} channel already"));
+        match (&self.key, sealed) {
+            (Some(_), false) => {
+                Err("this receiver has a key: give the program the same by POSTHASTE_KEY_FILE".to_owned())
+            }
+            (None, true) => {
+                Err("this receiver has no key: start it with --key-file, or the program without".to_owned())
+            }
+            (Some(_), true) | (None, false) => self.may_join(hello, admission),
+        }
+    }
+
+    fn may_join(
+        &self,
+        hello: &Hello,
+        admission: impl FnOnce(&Hello) -> Result<(), String>,
+    ) -> Result<(), String> {
+        if self.find(hello, hello.channel).is_some() {
+            return Err(format!("it has a {} channel already", hello.channel));
         }
         admission(hello)
     }
 
+    /// Hears whether a welcomed visitor has the key.
+    fn hear_proof(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        admission: impl FnOnce(&Hello) -> Result<(), String>,
+    ) -> Outcome {
+        let Some(visitor) = self.visitors.get_mut(&token) else { return Outcome::Nothing };
+        let peer = visitor.peer;
+        let message = match transport::poll_key(&mut visitor.connection) {
+            Ok(None) => return Outcome::Nothing,
+            Ok(Some(message)) => message,
+            Err(error) => {
+                self.visitors.remove(&token);
+                return if error.is_link_loss() { Outcome::Nothing } else { Outcome::Stranger(peer) };
+            }
+        };
+        let progress = std::mem::replace(&mut visitor.progress, Progress::Greeting);
+        let Progress::Proving { hello, prologue } = progress else { return Outcome::Nothing };
+        if !self.key.as_ref().is_some_and(|key| is_genuine(key, &prologue, &message)) {
+            return self.refuse(token, hello.migration, "it does not have this receiver's key".to_owned());
+        }
+        // Another one may have come first since it was welcomed.
+        match self.may_join(&hello, admission) {
+            Ok(()) => self.join(registry, token, &hello, Some(Proof { prologue, message })),
+            Err(reason) => self.refuse(token, hello.migration, reason),
+        }
+    }
+
     fn welcome(&mut self, registry: &Registry, token: Token, hello: &Hello) -> Outcome {
         let Some(visitor) = self.visitors.get_mut(&token) else { return Outcome::Nothing };
-        visitor.waiting = Some(hello.clone());
-        let sent = transport::welcome(&mut visitor.connection, hello);
-        // The first bytes on a new connection always fit its buffer; if not, it is broken.
-        if sent.is_err() || visitor.connection.wants_write() {
+        let sent = challenge(hello)
+            .and_then(|challenge| transport::welcome(&mut visitor.connection, hello, challenge).ok())
+            // The first bytes on a new connection always fit its buffer; if not, it is broken.
+            .filter(|_| !visitor.connection.wants_write());
+        let prologue = sent.and_then(|greeting| transport::prologue(hello, greeting).ok());
+        let Some(prologue) = prologue else {
             self.visitors.remove(&token);
             return Outcome::Nothing;
+        };
+        if hello.sealed {
+            visitor.progress = Progress::Proving { hello: hello.clone(), prologue };
+            return Outcome::Nothing;
+        }
+        self.join(registry, token, hello, None)
+    }
+
+    /// Lets a visitor wait for the other channels of its migration, or go with them if they are here.
+    fn join(&mut self, registry: &Registry, token: Token, hello: &Hello, proof: Option<Proof>) -> Outcome {
+        if let Some(visitor) = self.visitors.get_mut(&token) {
+            visitor.progress = Progress::Waiting { hello: hello.clone(), proof };
         }
         let party = self.gather(registry, hello);
         party.map_or(Outcome::Nothing, |party| Outcome::Complete(Box::new(party)))
@@ -171,8 +255,12 @@ impl Lobby {
 
     /// Who waits on this channel of the same party.
     fn find(&self, hello: &Hello, channel: Channel) -> Option<Token> {
-        let wanted = Some(Hello { channel, ..hello.clone() });
-        self.visitors.iter().find(|(_, visitor)| visitor.waiting == wanted).map(|(&token, _)| token)
+        let wanted = Hello { channel, ..hello.clone() };
+        let is_it = |visitor: &Visitor| match &visitor.progress {
+            Progress::Waiting { hello, .. } => *hello == wanted,
+            Progress::Greeting | Progress::Proving { .. } => false,
+        };
+        self.visitors.iter().find(|(_, visitor)| is_it(visitor)).map(|(&token, _)| token)
     }
 
     /// Takes the three channels of a migration out of the lobby, once all are there.
@@ -181,11 +269,31 @@ impl Lobby {
         let [Some(control), Some(fault), Some(push)] = tokens else { return None };
         let peer = self.visitors.get(&control)?.peer;
         let mut leave = |token: Token| {
-            let mut stream = self.visitors.remove(&token)?.connection.into_stream();
+            let visitor = self.visitors.remove(&token)?;
+            let mut stream = visitor.connection.into_stream();
             registry.deregister(&mut stream).ok()?;
-            Some(OwnedFd::from(std::net::TcpStream::from(stream)))
+            let proof = match visitor.progress {
+                Progress::Waiting { proof, .. } => proof,
+                Progress::Greeting | Progress::Proving { .. } => None,
+            };
+            Some((OwnedFd::from(std::net::TcpStream::from(stream)), proof))
         };
-        let channels = [leave(control)?, leave(fault)?, leave(push)?];
-        Some(Party { hello: hello.clone(), peer, channels })
+        let [(control, first), (fault, second), (push, third)] =
+            [leave(control)?, leave(fault)?, leave(push)?];
+        let sealing = match (&self.key, first, second, third) {
+            (Some(key), Some(first), Some(second), Some(third)) => {
+                Some(Sealing::new(key, [first, second, third]))
+            }
+            (Some(_), ..) => return None,
+            (None, ..) => None,
+        };
+        Some(Party { hello: hello.clone(), peer, channels: [control, fault, push], sealing })
     }
+}
+
+/// What a source has to mix into its proof, so that none that was recorded earlier is one; `None` if there are no
+/// random numbers.
+fn challenge(hello: &Hello) -> Option<u64> {
+    let mut bytes = [0; 8];
+    (!hello.sealed || random(&mut bytes)).then(|| u64::from_le_bytes(bytes))
 }

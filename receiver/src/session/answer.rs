@@ -1,11 +1,12 @@
 //! What a source is told that asks how its migration ended, when nobody else is there to say.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use protocol::{Channel, Kind, Reason};
-use transport::{Connection, Expected};
+use mio::net::TcpStream;
+use protocol::{Kind, Reason};
+use transport::Connection;
 
 use crate::config::FAREWELL_DEADLINE;
 use crate::daemon::Fate;
@@ -15,10 +16,8 @@ use crate::guardian::wait_for;
 ///
 /// # Errors
 /// The source is not there any more.
-pub(super) fn tell(fate: Fate, channels: [OwnedFd; 3]) -> anyhow::Result<ExitCode> {
-    let [control, _fault, _push] = channels;
-    let watched = control.try_clone().context("duplicating a descriptor")?;
-    let mut control = Connection::new(super::stream(control), Expected::FromSource(Channel::Control));
+pub(super) fn tell(fate: Fate, channels: [Connection<TcpStream>; 3]) -> anyhow::Result<ExitCode> {
+    let [mut control, _fault, _push] = channels;
     let reason = |text: &str| Reason { text: text.to_owned() };
     let told = match fate {
         Fate::Aborted => {
@@ -29,6 +28,6 @@ pub(super) fn tell(fate: Fate, channels: [OwnedFd; 3]) -> anyhow::Result<ExitCod
     };
     told.context("telling a source how its migration ended")?;
     // Whoever closes first takes what is on its way along.
-    wait_for(watched.as_fd(), FAREWELL_DEADLINE).context("waiting for the source to hang up")?;
+    wait_for(control.stream().as_fd(), FAREWELL_DEADLINE).context("waiting for the source to hang up")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -16,6 +16,7 @@ use super::teller::Teller;
 use crate::events::{SessionEvent, Status, Whereabouts};
 use crate::guardian::{ExitStatus, GuardianError, GuardianEvent};
 use crate::handover;
+use crate::sealing::connections;
 
 /// The process, from its reservation to its end.
 #[derive(Debug)]
@@ -218,8 +219,11 @@ impl DestinationProcess for Migrant {
         if self.teller.has_hung_up() {
             return Some(Notification::Abandoned(Failure::Local("the receiver has ended".into())));
         }
-        if let Ok(Some(sockets)) = handover::receive(&self.line) {
-            return Some(Notification::Reconnected(Box::new(super::channels(sockets))));
+        // If they cannot be sealed, the source sees them close and comes again.
+        if let Ok(Some((sockets, sealing))) = handover::receive(&self.line)
+            && let Ok(connections) = connections(sockets, sealing)
+        {
+            return Some(Notification::Reconnected(Box::new(super::over(connections))));
         }
         let had_ended = self.exit.is_some() || self.empty;
         if let Err(error) = self.hear_guardian() {

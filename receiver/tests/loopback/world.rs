@@ -137,7 +137,7 @@ impl SourceProcess for Source {
         self.reads_before_cut = None;
         let address = self.destination.expect("it has connected before");
         let sockets = Channel::ALL.map(|_| descriptor(TcpStream::connect(address).expect("a connection")));
-        page_server::Channels::open(sockets, &Hello { attempt, ..HELLO }, LONGEST_WAIT)
+        page_server::Channels::open(sockets, &Hello { attempt, ..HELLO }, None, LONGEST_WAIT)
     }
 
     fn read(&mut self, pages: PageRange, buffer: &mut [u8]) -> ReadRun {
@@ -362,7 +362,7 @@ fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'stati
 fn serve(mut process: Source, sockets: [TcpStream; 3]) -> page_server::Outcome {
     let sockets = sockets.map(descriptor);
     let started = engine::Instant(sys::clock::monotonic_ns());
-    let channels = page_server::Channels::open(sockets, &HELLO, LONGEST_WAIT).expect("a welcome");
+    let channels = page_server::Channels::open(sockets, &HELLO, None, LONGEST_WAIT).expect("a welcome");
     let running = Arc::new(process.manifest());
     page_server::serve(&mut process, Serving { channels, running, config: Config::default(), started })
 }
@@ -396,7 +396,7 @@ fn greeted(socket: TcpStream) -> mio::net::TcpStream {
             }
         }
     };
-    welcome(&mut connection, &hello).expect("an open link");
+    welcome(&mut connection, &hello, 0).expect("an open link");
     assert!(!connection.wants_write(), "a welcome fits into any socket");
     connection.into_stream()
 }

@@ -32,10 +32,10 @@ pub(super) fn default() -> Receiver {
 pub(super) fn from_variable(text: &[u8]) -> Result<Receiver, String> {
     let colon = text.iter().rposition(|byte| *byte == b':');
     let parsed = colon.and_then(|at| parse(text.get(..at)?, text.get(at + 1..)?));
-    parsed.unwrap_or_else(|| {
-        Err(text![
+    parsed.ok_or_else(|| {
+        text![
             "POSTHASTE_RECEIVER must be HOST:PORT, such as 127.0.0.1:43000 or [::1]:43000, HOST being an address or localhost",
-        ])
+        ]
     })
 }
 
@@ -49,7 +49,7 @@ pub(super) fn from_line(text: &[u8]) -> Result<Receiver, String> {
         (Some(host), Some(port), None) => parse(host, port),
         _ => None,
     };
-    parsed.unwrap_or_else(|| Err(malformed()))
+    parsed.ok_or_else(malformed)
 }
 
 /// What a line of `receiver_info.txt` looks like.
@@ -57,20 +57,12 @@ pub(super) fn malformed() -> String {
     text!["receiver_info.txt must hold one line, the receiver's address and port: 127.0.0.1 43000"]
 }
 
-/// `None` if this is no address, an error if it is one that this version does not connect to.
-fn parse(host: &[u8], port: &[u8]) -> Option<Result<Receiver, String>> {
+/// `None` if this is no address.
+fn parse(host: &[u8], port: &[u8]) -> Option<Receiver> {
     let address = ip(host)?;
     let port = number::decimal(port).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)?;
     let name = text![core::str::from_utf8(host).ok()?, ":", port];
-    if address.is_loopback() {
-        Some(Ok(Receiver { address: SocketAddr::new(address, port), name }))
-    } else {
-        Some(Err(text![
-            "the receiver is at ",
-            name,
-            ", but without encryption a program moves within one machine only: name 127.0.0.1 or ::1"
-        ]))
-    }
+    Some(Receiver { address: SocketAddr::new(address, port), name })
 }
 
 /// An IPv4 address in four decimal numbers, the IPv6 loopback address, or `localhost`.

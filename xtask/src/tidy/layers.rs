@@ -1,7 +1,7 @@
 //! Who may depend on whom: lower layers only, never a sibling.
 //!
 //! ```text
-//! memory → protocol → {engine, transport, sys} → {page-server, fault-handler} → programs
+//! {memory, noise} → protocol → {engine, transport, sys} → {page-server, fault-handler} → programs
 //! ```
 //!
 //! `target` and `xtask` know nothing of the others, but for tests of `xtask` that have no better place. The
@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{Finding, run};
 
 const LAYERS: [&[&str]; 5] = [
-    &["memory"],
+    &["memory", "noise"],
     &["protocol"],
     &["engine", "transport", "sys"],
     &["page-server", "fault-handler"],
@@ -34,7 +34,8 @@ const NARROWER: [(&str, &[&str]); 2] = [
 ];
 
 /// Packages that the parasite is made of, which must do without a standard library.
-const NO_STD: [&str; 7] = ["memory", "protocol", "engine", "transport", "sys", "page-server", "sender-lib"];
+const NO_STD: [&str; 8] =
+    ["memory", "noise", "protocol", "engine", "transport", "sys", "page-server", "sender-lib"];
 
 /// Checks the workspace at `root` as cargo sees it.
 pub(super) fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {

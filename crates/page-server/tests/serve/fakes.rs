@@ -258,7 +258,12 @@ pub(crate) fn start(process: FakeProcess) -> (JoinHandle<Outcome>, FakeDestinati
         .spawn(move || {
             let mut process = process;
             let started = engine::Instant(sys::clock::monotonic_ns());
-            match Channels::open(ours, &Hello::new(MigrationId([3; 16]), Channel::Control), LONGEST_WAIT) {
+            match Channels::open(
+                ours,
+                &Hello::new(MigrationId([3; 16]), Channel::Control),
+                None,
+                LONGEST_WAIT,
+            ) {
                 Ok(channels) => {
                     let config = Config::default();
                     serve(&mut process, Serving { channels, running, config, started })
@@ -277,7 +282,7 @@ pub(crate) fn start_welcomed(process: FakeProcess) -> (JoinHandle<Outcome>, Fake
     for channel in Channel::ALL {
         let hello = destination.hello(channel);
         assert_eq!(hello.channel, channel);
-        welcome(destination.channel(channel), &hello).expect("an open link");
+        welcome(destination.channel(channel), &hello, 0).expect("an open link");
     }
     (handle, destination)
 }

@@ -189,7 +189,7 @@ fn a_process_that_cannot_be_parked_is_released_and_the_destination_is_told() {
 fn a_refusal_of_any_channel_is_the_outcome() {
     let (source, mut destination) = start(small_process());
     let hello = destination.hello(Channel::Control);
-    welcome(destination.channel(Channel::Control), &hello).expect("an open link");
+    welcome(destination.channel(Channel::Control), &hello, 0).expect("an open link");
     destination.hello(Channel::Fault);
     refuse(destination.channel(Channel::Fault), String::from("busy")).expect("an open link");
     let outcome = source.join().expect("no panic");
