@@ -14,6 +14,7 @@ use nix::sys::signal::SigSet;
 use crate::config::DEFAULT_PORT;
 use crate::daemon::Daemon;
 use crate::inherited::{Inherited, SESSION_OPTION};
+use crate::policy::Policy;
 use crate::{sealing, session};
 
 /// Takes in running processes and lets them go on here.
@@ -57,6 +58,9 @@ pub struct Options {
     /// Take only processes whose POSTHASTE_KEY_FILE holds the same key, over encrypted links
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// What holds for every migration that comes in
+    #[command(flatten)]
+    pub policy: Policy,
 }
 
 fn parse_on_loss(word: &str) -> Result<OnLoss, String> {
@@ -169,7 +173,8 @@ fn what_is_wrong(kind: ErrorKind, error: &clap::Error) -> String {
         ErrorKind::ValueValidation => format!("{argument} must be a number from 0 to 65535, not '{value}'"),
         ErrorKind::UnknownArgument if argument.starts_with('-') => format!("unknown option '{argument}'"),
         ErrorKind::UnknownArgument => format!("one port is enough, '{argument}' is too much"),
-        ErrorKind::InvalidValue => format!("{argument} needs a value"),
+        ErrorKind::InvalidValue if value.is_empty() => format!("{argument} needs a value"),
+        ErrorKind::InvalidValue => format!("{argument} cannot be '{value}'"),
         ErrorKind::ArgumentConflict => format!("{argument} can be given once only"),
         _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     }

@@ -31,6 +31,8 @@ use crate::config::{MAX_FATES, MAX_SESSIONS, STRANGER_INTERVAL};
 use crate::events::{DaemonEvent, SessionEvent, Whereabouts};
 use crate::inherited::Purpose;
 use crate::journal::Journal;
+use crate::policy::{Policy, Tcp};
+use crate::restorer::check_connections_permission;
 use crate::sealing::read_key;
 use child::Session;
 pub use course::Fate;
@@ -64,6 +66,7 @@ pub struct Daemon {
     once: bool,
     on_loss: OnLoss,
     patience_s: u16,
+    policy: Policy,
     shutdown: Option<Shutdown>,
     verdict: Option<ExitCode>,
 }
@@ -86,6 +89,7 @@ impl Daemon {
             Some(path) => Journal::open(path)
                 .with_context(|| format!("--events: '{}' cannot be opened for writing", path.display()))?,
         };
+        check(options.policy)?;
         let key = options.key_file.as_deref().map(read_key).transpose()?;
         let bind = options.bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         if key.is_none() && !bind.is_loopback() {
@@ -126,6 +130,7 @@ impl Daemon {
             once: options.once,
             on_loss: options.on_loss,
             patience_s: options.loss_deadline,
+            policy: options.policy,
             shutdown: None,
             verdict: None,
         })
@@ -252,7 +257,7 @@ impl Daemon {
         self.announcer.daemon(Some(migration), &DaemonEvent::Connected { peer });
         let token = self.token();
         let purpose = Purpose::Receive { on_loss: self.on_loss, patience_s: self.patience_s };
-        match Session::start(self.poll.registry(), token, party, purpose) {
+        match Session::start(self.poll.registry(), token, party, purpose, self.policy) {
             Ok(session) => {
                 self.sessions.insert(token, session);
             }
@@ -286,7 +291,7 @@ impl Daemon {
         };
         let Some(fate) = fate else { return };
         let token = self.token();
-        match Session::start(self.poll.registry(), token, party, Purpose::Tell(fate)) {
+        match Session::start(self.poll.registry(), token, party, Purpose::Tell(fate), self.policy) {
             Ok(session) => _ = self.tellers.insert(token, session),
             Err(error) => self.announcer.note(format_args!("telling {migration} how it ended: {error}")),
         }
@@ -391,6 +396,14 @@ fn may_come_again(
         None if fates.iter().any(|(id, token, _)| *id == hello.migration && *token == hello.token) => Ok(()),
         None => Err("this receiver knows nothing of this migration".to_owned()),
     }
+}
+
+/// Whether what the user wants can be had at all.
+fn check(policy: Policy) -> anyhow::Result<()> {
+    if policy.tcp == Tcp::Move {
+        check_connections_permission().context("--tcp move needs CAP_NET_ADMIN: run the receiver as root")?;
+    }
+    Ok(())
 }
 
 fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

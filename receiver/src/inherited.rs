@@ -9,6 +9,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use protocol::MigrationId;
 
 use crate::daemon::Fate;
+use crate::policy::Policy;
 
 /// The hidden option that turns the receiver into a session.
 pub const SESSION_OPTION: &str = "--session";
@@ -67,6 +68,8 @@ pub struct Inherited {
     pub sealing: Option<OwnedFd>,
     /// Writing end of the event pipe; blocking. Its reader hangs up when the daemon ends.
     pub events: OwnedFd,
+    /// What the daemon's user permits and wants.
+    pub policy: Policy,
 }
 
 impl Inherited {
@@ -77,6 +80,7 @@ impl Inherited {
     pub fn hand_over(&self) -> io::Result<Vec<OsString>> {
         let mut arguments = vec![SESSION_OPTION.into(), self.migration.to_string().into()];
         arguments.push(self.purpose.to_argument());
+        arguments.push(self.policy.argument());
         for fd in [&self.control, &self.fault, &self.push, &self.line, &self.events]
             .into_iter()
             .chain(&self.sealing)
@@ -89,7 +93,7 @@ impl Inherited {
 
     /// Reads what [`Self::hand_over`] wrote, the option itself left out; `None` if it is something else.
     pub fn take_over(arguments: &[OsString]) -> Option<Self> {
-        let [migration, purpose, fds @ ..] = arguments else { return None };
+        let [migration, purpose, policy, fds @ ..] = arguments else { return None };
         let [control, fault, push, line, events, sealing @ ..] = fds else { return None };
         let sealing = match sealing {
             [] => None,
@@ -105,6 +109,7 @@ impl Inherited {
             line: claim(line)?,
             sealing,
             events: claim(events)?,
+            policy: Policy::from_argument(policy)?,
         })
     }
 }

@@ -36,7 +36,7 @@ use crate::sealing::connections;
 /// # Errors
 /// What made the session end early; the daemon tells its user.
 pub fn run(inherited: Inherited) -> anyhow::Result<ExitCode> {
-    let Inherited { migration: _, purpose, control, fault, push, line, sealing, events } = inherited;
+    let Inherited { migration: _, purpose, control, fault, push, line, sealing, events, policy } = inherited;
     let connections = connections([control, fault, push], sealing)?;
     let (on_loss, patience_s) = match purpose {
         Purpose::Tell(fate) => return answer::tell(fate, connections),
@@ -46,7 +46,7 @@ pub fn run(inherited: Inherited) -> anyhow::Result<ExitCode> {
     let channels = over(connections);
     let recovery_deadline = Duration::from_secs(patience_s.into());
     let config = Config { on_loss, recovery_deadline, ..Config::default() };
-    let mut migrant = Migrant::new(Teller::new(events), line);
+    let mut migrant = Migrant::new(Teller::new(events), line, policy);
     let handler =
         FaultHandler::new(&mut migrant, channels, config).context("preparing to wait for the source")?;
     let ended = handler.run();

@@ -11,9 +11,11 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memory::{Addr, PAGE_SIZE, PageRange};
+use sys::descriptor::tcp;
 use sys::{Errno, own_memory};
 
-use crate::config::{ARENA_BYTES, MAX_THREADS, SMALLEST_ARENA_BYTES, STACK_BYTES};
+use crate::capture::connections;
+use crate::config::{ARENA_BYTES, MAX_CONNECTIONS, MAX_THREADS, SMALLEST_ARENA_BYTES, STACK_BYTES};
 use crate::ffi;
 use crate::quiesce::{Board, Seat};
 use crate::state::STATE;
@@ -50,6 +52,8 @@ pub(crate) struct Header {
     pub(crate) heap_next: AtomicU64,
     /// Heads of the free lists.
     pub(crate) heap_free: [AtomicU64; CLASSES],
+    /// Connections that were frozen: see `capture::connections`.
+    pub(crate) frozen: [AtomicU32; MAX_CONNECTIONS],
     /// Own descriptors, each plus one; 0 for none.
     descriptors: [AtomicU32; OWN_DESCRIPTORS],
 }
@@ -66,6 +70,18 @@ impl Header {
     /// The remembered descriptors.
     pub(crate) fn remembered(&self) -> impl Iterator<Item = u32> + '_ {
         self.descriptors.iter().filter_map(|slot| slot.load(Ordering::SeqCst).checked_sub(1))
+    }
+
+    /// Lets frozen connections go on.
+    pub(crate) fn thaw(&self) {
+        for (fd, before) in connections::frozen(&self.frozen) {
+            tcp::thaw(fd, before);
+        }
+        for mark in &self.frozen {
+            if mark.swap(0, Ordering::SeqCst) == 0 {
+                break;
+            }
+        }
     }
 
     /// Closes every remembered descriptor, for the end without drops.

@@ -7,6 +7,7 @@
 //! byte out of a pipe. What it cannot put into a manifest it refuses by name.
 
 mod classify;
+pub(crate) mod connections;
 mod descriptors;
 mod mappings;
 mod pages;
@@ -19,6 +20,7 @@ pub(crate) mod thread;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicU32;
 
 use memory::{Addr, Backing, PageRange, Sharing};
 use protocol::{FileVerdict, Manifest, SignalAction, ThreadRecord};
@@ -44,6 +46,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) leaving_gate: Addr,
     /// What signal 33 did before the parasite borrowed it, while it is borrowed.
     pub(crate) park_action: Option<SignalAction>,
+    /// Where frozen connections are noted, if they move: see [`connections`].
+    pub(crate) frozen: Option<&'a [AtomicU32]>,
 }
 
 /// A manifest, and what will be lost.
@@ -124,7 +128,7 @@ fn build(
     let old = before.map(|(manifest, _)| manifest.vmas.as_slice()).filter(|old| !old.is_empty());
     let (mappings, mut vmas) = mappings::collect(around.ranges, old, &mut files, &mut objects)?;
     let (table, notes) =
-        descriptors::collect(around.descriptors, &mut files, &mut objects, &mut ghosts, before.is_some())?;
+        descriptors::collect(around, &mut files, &mut objects, &mut ghosts, before.is_some())?;
     mappings::settle_deleted(&mappings, &mut vmas, &objects)?;
     let guards = pages::guards(&vmas, before.map(|(manifest, _)| manifest))?;
     let process = process::record(around.park_action, &mut files, &mut ghosts)?;

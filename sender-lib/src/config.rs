@@ -10,6 +10,8 @@ pub(crate) const SMALLEST_ARENA_BYTES: usize = 16 << 20;
 pub(crate) const STACK_BYTES: usize = 512 << 10;
 /// Threads that one process may have.
 pub(crate) const MAX_THREADS: usize = 8192;
+/// TCP connections that move with one process.
+pub(crate) const MAX_CONNECTIONS: usize = 8192;
 /// From the first park signal until the last thread stands still.
 pub(crate) const PARK_DEADLINE: Duration = Duration::from_secs(5);
 /// From the release until the last thread has left the park handler.

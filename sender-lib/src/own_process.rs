@@ -1,16 +1,21 @@
 //! The process that the parasite lives in, as the page server wants it.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicU32;
 
 use engine::Failure;
 use memory::{Addr, Backing, PageRange, RangeSet, Sharing};
 use page_server::{Channels, ReadRun, SourceProcess};
-use protocol::{DescriptionKind, FileVerdict, Manifest, Piece, Reserved, SignalAction, ThreadRecord, text};
-use sys::descriptor;
+use protocol::{
+    Connections, DescriptionKind, FileVerdict, Manifest, Piece, Reserved, SignalAction, ThreadRecord, text,
+};
+use sys::descriptor::{self, tcp};
 
-use crate::capture::{self, Surroundings};
+use crate::capture::refusal::Note;
+use crate::capture::{self, Captured, Surroundings};
 use crate::connect::Route;
 use crate::log::log;
 use crate::own_memory::OwnMemory;
@@ -26,6 +31,10 @@ pub(crate) struct OwnProcess {
     verdicts: Vec<FileVerdict>,
     /// Nothing may come after the switchover.
     all_pages_first: bool,
+    /// What the destination does with connections.
+    connections: Connections,
+    /// What is lost with the move, unless the destination takes it.
+    notes: Vec<Note>,
     parked: Parked,
     /// Numbers of bound sockets, whose addresses the destination needs.
     bound: Vec<u32>,
@@ -40,17 +49,24 @@ impl OwnProcess {
     /// Why it cannot be moved, in words for the user.
     pub(crate) fn look(route: Route) -> Result<Self, String> {
         let memory = OwnMemory::open().map_err(|errno| text!["reading the own memory: ", errno])?;
-        let running = Arc::new(capture(&memory, None)?);
+        let captured = capture(&memory, None, None)?;
         Ok(Self {
             memory,
             route,
-            running,
+            running: Arc::new(captured.manifest),
             verdicts: Vec::new(),
             all_pages_first: false,
+            connections: Connections::Reset,
+            notes: captured.notes,
             parked: Parked::default(),
             bound: Vec::new(),
             locked: Vec::new(),
         })
+    }
+
+    /// Whether the destination takes what would be lost.
+    fn takes(&self, note: Note) -> bool {
+        matches!((note, self.connections), (Note::Connection(_), Connections::Move))
     }
 
     /// What it was while it ran.
@@ -87,6 +103,12 @@ impl SourceProcess for OwnProcess {
     fn accept(&mut self, answer: Reserved) {
         self.verdicts = answer.files;
         self.all_pages_first = answer.all_pages_first;
+        self.connections = answer.connections;
+        for note in &self.notes {
+            if !self.takes(*note) {
+                log!(note);
+            }
+        }
         if answer.all_pages_first {
             log!("the receiver may not follow forks: the program stands still until all its memory is there");
         }
@@ -100,6 +122,11 @@ impl SourceProcess for OwnProcess {
         capture::accept(running, &self.verdicts)
             .and_then(|()| capture::look_again(&own_ranges(), running))
             .map_err(|refusal| Failure::Local(refusal.in_words()))?;
+        if self.notes.iter().any(|note| self.takes(*note)) && !tcp::may_freeze() {
+            return Err(Failure::Local(String::from(
+                "connections move only with CAP_NET_ADMIN: run the program as root, or the receiver with --tcp reset",
+            )));
+        }
         self.parked = quiesce::park().map_err(Failure::Local)?;
         Ok(())
     }
@@ -107,7 +134,11 @@ impl SourceProcess for OwnProcess {
     fn capture(&mut self) -> Result<Arc<Manifest>, Failure> {
         let Parked { threads, pending } = core::mem::take(&mut self.parked);
         let stopped = Some((threads, &*self.running, self.verdicts.as_slice()));
-        let mut manifest = capture(&self.memory, stopped).map_err(Failure::Local)?;
+        let frozen = match self.connections {
+            Connections::Reset => None,
+            Connections::Move => ffi::header().map(|header| header.frozen.as_slice()),
+        };
+        let mut manifest = capture(&self.memory, stopped, frozen).map_err(Failure::Local)?.manifest;
         manifest.process.pending = pending;
         self.memory.set_mappings(&manifest.vmas);
         self.add_eager(&mut manifest);
@@ -153,11 +184,12 @@ fn own_ranges() -> Vec<PageRange> {
 }
 
 /// Captures the running process, or the `stopped` one of which the threads, the earlier manifest and the verdicts on it
-/// are known. Leaves out all that is the parasite's, takes back what it changed, says what will be lost.
+/// are known. Leaves out all that is the parasite's and takes back what it changed.
 fn capture(
     memory: &OwnMemory,
     stopped: Option<(Vec<ThreadRecord>, &Manifest, &[FileVerdict])>,
-) -> Result<Manifest, String> {
+    frozen: Option<&[AtomicU32]>,
+) -> Result<Box<Captured>, String> {
     let ranges = own_ranges();
     let mut descriptors = memory.descriptors().to_vec();
     descriptors.extend(ffi::header().into_iter().flat_map(arena::Header::remembered));
@@ -166,6 +198,7 @@ fn capture(
         descriptors: &descriptors,
         state: state::page().ok_or("the state page is beyond user space")?,
         leaving_gate: Addr(ffi::leaving_gate()),
+        frozen,
         park_action: quiesce::host_park_action().map(|action| SignalAction {
             handler: action.handler,
             flags: action.flags,
@@ -173,19 +206,15 @@ fn capture(
             mask: action.mask,
         }),
     };
-    let is_running = stopped.is_none();
     let captured = match stopped {
         None => capture::running(&around),
         Some((parked, before, verdicts)) => capture::stopped(&around, parked, before, verdicts),
     };
     let mut captured = captured.map_err(|refusal| refusal.in_words())?;
-    if is_running {
-        captured.notes.iter().for_each(|note| log!(note));
-    }
     if dumpable::is_open() {
         captured.manifest.process.dumpable = 0;
     }
-    Ok(captured.manifest)
+    Ok(captured)
 }
 
 /// Numbers of the descriptors that keep an address for themselves.
@@ -193,7 +222,8 @@ fn bound_sockets(manifest: &Manifest) -> Vec<u32> {
     let keeps_address = |index: u32| {
         let description = usize::try_from(index).ok().and_then(|index| manifest.descriptions.get(index));
         description.is_some_and(|description| {
-            matches!(&description.kind, DescriptionKind::Socket(socket) if !socket.address.is_empty())
+            matches!(&description.kind, DescriptionKind::Socket(socket)
+                if !socket.address.is_empty() && socket.connection.is_empty())
         })
     };
     let holders = manifest.descriptors.iter().filter(|descriptor| keeps_address(descriptor.description));

@@ -229,6 +229,7 @@ fn collect(header: &Header) -> Result<Vec<ThreadRecord>, String> {
 /// the park handler installed: the handler lets it pass, the host's own action might not.
 pub(crate) fn release() -> bool {
     let Some(header) = ffi::header() else { return true };
+    header.thaw();
     header.orders.fetch_or(GO_ON, SeqCst);
     thread::wake_all(&header.orders);
     let deadline = deadline_in(RELEASE_DEADLINE);

@@ -1,5 +1,6 @@
 """A connection that goes through this test: it can be slow, and it can be cut at a given byte."""
 
+import contextlib
 import selectors
 import socket
 import threading
@@ -17,11 +18,12 @@ class Link:
 
     `bytes_per_second` bounds what goes from the source to the receiver. After `cut_after` bytes in that direction
     every connection is closed and `when_cut` is called first; with `comes_back` new connections are taken then.
-    `cut_in_run` closes them when so many bytes of the word to run have passed.
+    `cut_in_run` closes them when so many bytes of the word to run have passed. With a `listener` of its own and
+    `entered`, a context for its thread, it leads from one network namespace into another.
     """
 
     def __init__(self, port: int, bytes_per_second: int = 0, cut_after: int = -1, when_cut=None, comes_back=False,
-                 cut_in_run: int = -1):
+                 cut_in_run: int = -1, listener=None, entered=contextlib.nullcontext):
         self.destination = port
         self.rate = bytes_per_second
         self.cut_after = cut_after
@@ -31,7 +33,8 @@ class Link:
         self.cuts = 0
         self.forwarded = 0
         self.selector = selectors.DefaultSelector()
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.entered = entered
+        self.listener = listener or socket.create_server(("127.0.0.1", 0))
         if self.rate:  # what waits in the kernel's buffers has left the source, but has not arrived
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CHUNK)
         self.port = self.listener.getsockname()[1]
@@ -62,8 +65,9 @@ class Link:
 
     def _run(self) -> None:
         try:
-            while self._turn():
-                pass
+            with self.entered():
+                while self._turn():
+                    pass
         finally:
             for key in list(self.selector.get_map().values()):
                 key.fileobj.close()

@@ -42,6 +42,7 @@ extern crate alloc;
 
 mod bits;
 mod codec;
+mod connection;
 mod encoder;
 mod frame;
 mod ghost;
@@ -54,6 +55,7 @@ mod text;
 
 pub use bits::encode_bits;
 pub use codec::{DecodeError, decode, encode};
+pub use connection::Connection;
 pub use frame::{Channel, FRAME_HEADER_LEN, Frame, FrameError, Header, Kind};
 pub use ghost::{GhostRecord, LockRecord, PROC_VALUES, ProcValue};
 pub use manifest::{
@@ -63,8 +65,8 @@ pub use manifest::{
     VdsoRecord, XsaveLayout,
 };
 pub use messages::{
-    FileVerdict, Hello, MAX_PAGES_PER_FRAME, MAX_PAGES_PER_LIST, MigrationId, NotAVerdict, PROTOCOL_VERSION,
-    PageMap, Reason, Reserved, SourceReport, Welcome,
+    Connections, FileVerdict, Hello, MAX_PAGES_PER_FRAME, MAX_PAGES_PER_LIST, MigrationId, NotAVerdict,
+    PROTOCOL_VERSION, PageMap, Reason, Reserved, SourceReport, Welcome,
 };
 pub use socket_options::{SOCKET_OPTIONS, socket_options};
 pub use text::{Piece, Text};

@@ -422,6 +422,8 @@ pub struct SocketRecord {
     pub filter: Vec<u8>,
     /// Received and not yet read.
     pub messages: Vec<MessageRecord>,
+    /// An open TCP connection that moves, as [`crate::Connection`] splits it up; else empty.
+    pub connection: Vec<u8>,
 }
 
 /// A message that a socket has received, or bytes of a stream up to where descriptors come with them.

@@ -128,6 +128,32 @@ impl From<FileVerdict> for u8 {
     }
 }
 
+/// What becomes of TCP connections that are open. One byte, as [`FileVerdict`]; one that stands for nothing is a reset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "u8", into = "u8")]
+pub enum Connections {
+    /// They are reset at the destination.
+    #[default]
+    Reset,
+    /// They go on at the destination, which has the address from then on.
+    Move,
+}
+
+impl From<u8> for Connections {
+    fn from(byte: u8) -> Self {
+        if byte == 1 { Self::Move } else { Self::Reset }
+    }
+}
+
+impl From<Connections> for u8 {
+    fn from(connections: Connections) -> Self {
+        match connections {
+            Connections::Reset => 0,
+            Connections::Move => 1,
+        }
+    }
+}
+
 /// Everything that the manifest asks for can be had.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Reserved {
@@ -135,6 +161,8 @@ pub struct Reserved {
     pub files: Vec<FileVerdict>,
     /// The destination cannot serve every missing page there could be: all have to be in place before the process runs.
     pub all_pages_first: bool,
+    /// What the destination does with open TCP connections.
+    pub connections: Connections,
 }
 
 /// One scanned range and the pages of it that hold data; all others are zero.

@@ -7,8 +7,8 @@ mod common;
 
 use memory::{Addr, PAGE_SIZE};
 use protocol::{
-    Channel, FRAME_HEADER_LEN, FileVerdict, Header, Hello, Kind, MigrationId, PageMap, Reason, Reserved,
-    SourceReport, Welcome,
+    Channel, Connections, FRAME_HEADER_LEN, FileVerdict, Header, Hello, Kind, MigrationId, PageMap, Reason,
+    Reserved, SourceReport, Welcome,
 };
 
 fn hello() -> Hello {
@@ -24,7 +24,11 @@ fn reason() -> Reason {
 }
 
 fn reserved() -> Reserved {
-    Reserved { files: vec![FileVerdict::Same, FileVerdict::Travels], all_pages_first: true }
+    Reserved {
+        files: vec![FileVerdict::Same, FileVerdict::Travels],
+        all_pages_first: true,
+        connections: Connections::Move,
+    }
 }
 
 fn page_map() -> PageMap {

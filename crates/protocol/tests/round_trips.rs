@@ -6,8 +6,8 @@ mod common;
 use memory::{Addr, Backing, PAGE_SIZE, PageRange, Protection, Sharing, USER_END, Vma, VmaFlags, VmaName};
 use proptest::prelude::*;
 use protocol::{
-    DecodeError, Description, FRAME_HEADER_LEN, FileVerdict, FrameError, Header, Kind, MAX_PAGES_PER_FRAME,
-    Manifest, PageMap, Reason, Reserved, SignalInfo, ThreadRecord,
+    Connections, DecodeError, Description, FRAME_HEADER_LEN, FileVerdict, FrameError, Header, Kind,
+    MAX_PAGES_PER_FRAME, Manifest, PageMap, Reason, Reserved, SignalInfo, ThreadRecord,
 };
 
 fn any_kind() -> impl Strategy<Value = Kind> {
@@ -135,7 +135,9 @@ proptest! {
         prop_assert_eq!(protocol::decode::<Reason>(&bytes), Ok(reason));
         let verdict = |same| if same { FileVerdict::Same } else { FileVerdict::Travels };
         let all_pages_first = verdicts.len() % 2 == 1;
-        let reserved = Reserved { files: verdicts.into_iter().map(verdict).collect(), all_pages_first };
+        let connections = if all_pages_first { Connections::Move } else { Connections::Reset };
+        let files = verdicts.into_iter().map(verdict).collect();
+        let reserved = Reserved { files, all_pages_first, connections };
         let bytes = protocol::encode(&reserved).expect("short");
         prop_assert_eq!(protocol::decode::<Reserved>(&bytes), Ok(reserved));
         let page_map = PageMap { scanned, data };

@@ -5,6 +5,7 @@
 pub mod pair;
 pub mod pipe;
 pub mod socket;
+pub mod tcp;
 
 use alloc::vec::Vec;
 

@@ -18,6 +18,7 @@ use crate::config::MAX_EVENT_BYTES;
 use crate::events::SessionEvent;
 use crate::handover;
 use crate::inherited::{Inherited, Purpose};
+use crate::policy::Policy;
 use crate::sealing::Sealing;
 
 /// One session.
@@ -54,6 +55,7 @@ impl Session {
         token: Token,
         party: Party,
         purpose: Purpose,
+        policy: Policy,
     ) -> io::Result<Self> {
         let Party { hello, channels: [control, fault, push], sealing, peer: _ } = party;
         let sealing = sealing.map(Sealing::into_pipe).transpose()?;
@@ -61,7 +63,7 @@ impl Session {
         let (reader, writer) = io::pipe()?;
         let (ours, line) = handover::line()?;
         let events = OwnedFd::from(writer);
-        let inherited = Inherited { migration, control, fault, push, purpose, line, sealing, events };
+        let inherited = Inherited { migration, control, fault, push, purpose, line, sealing, events, policy };
         let mut pipe = Receiver::from(OwnedFd::from(reader));
         pipe.set_nonblocking(true)?;
         // The running program itself: its file may have been replaced by another build since.

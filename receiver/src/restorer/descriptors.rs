@@ -28,7 +28,8 @@ mod sockets;
 
 pub(super) use finish::{Finish, finish};
 use made::Maker;
-pub(super) use sockets::check_addresses;
+pub use sockets::check_permission;
+pub(super) use sockets::{check_addresses, refuse_connections};
 
 /// How a description comes into the child.
 enum Origin {

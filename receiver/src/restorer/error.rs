@@ -145,6 +145,15 @@ pub enum RestoreError {
         /// What the kernel said.
         errno: Errno,
     },
+    /// An open connection that does not go on here.
+    #[error("the connection at descriptor {fd} cannot go on here")]
+    Connection {
+        /// The descriptor.
+        fd: u32,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The image does not fit together.
     #[error("the image refers to {what} {index}, which it does not have")]
     Dangling {

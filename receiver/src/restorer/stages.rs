@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use memory::PageRange;
 use nix::libc;
-use protocol::{FileVerdict, Manifest};
+use protocol::{Connections, FileVerdict, Manifest};
 use sys::Errno;
 use sys::proc::maps;
 use sys::uffd::{self, Permission, Uffd};
@@ -20,6 +20,7 @@ use super::requirements::Here;
 use super::threads::Threads;
 use super::{BlankChild, Hole, RestoreError, Step, files, locks, objects, process, threads, timers};
 use crate::guardian::Guardian;
+use crate::policy::Policy;
 
 /// Numbers below this are left to the program for descriptors that it still opens; the control socket is
 /// above.
@@ -44,6 +45,7 @@ pub struct Reserved {
     uffd: Uffd,
     verdicts: Vec<(protocol::FileRecord, FileVerdict)>,
     memory: File,
+    connections: Connections,
 }
 
 /// The final image stands, but for its pages; threads wait.
@@ -87,7 +89,7 @@ impl Restorer<Reserved> {
     ///
     /// # Errors
     /// What cannot be had; the child is dead then.
-    pub fn reserve(manifest: &Manifest) -> Result<(Self, protocol::Reserved), RestoreError> {
+    pub fn reserve(manifest: &Manifest, policy: &Policy) -> Result<(Self, protocol::Reserved), RestoreError> {
         let here = Here::look()?;
         here.check(manifest)?;
         let permission = Permission::ask()?;
@@ -115,9 +117,13 @@ impl Restorer<Reserved> {
         mappings::change(&child, &Mappings::new(), &wanted, &[])?;
         let memory = open_memory(&child)?;
         let all_pages_first = matches!(permission, Permission::WithoutForks(_));
-        let answer = protocol::Reserved { files: verdicts.clone(), all_pages_first };
+        let connections = policy.connections();
+        let answer = protocol::Reserved { files: verdicts.clone(), all_pages_first, connections };
         let verdicts = manifest.files.iter().cloned().zip(verdicts).collect();
-        Ok((Self { child, here, stage: Reserved { mappings: wanted, uffd, verdicts, memory } }, answer))
+        Ok((
+            Self { child, here, stage: Reserved { mappings: wanted, uffd, verdicts, memory, connections } },
+            answer,
+        ))
     }
 
     /// Builds the final image: mappings, of which every page that comes later is registered, descriptors, threads,
@@ -163,6 +169,9 @@ impl Restorer<Reserved> {
         let occupied = manifest.vmas.iter().map(|vma| vma.range);
         if let Some(taken) = occupied.into_iter().find(|range| range.intersection(hole).is_some()) {
             return Err(RestoreError::HoleTaken(taken));
+        }
+        if self.stage.connections == Connections::Reset {
+            descriptors::refuse_connections(manifest)?;
         }
         let number = self.child.control_number();
         if manifest.descriptors.iter().any(|descriptor| descriptor.fd == number) {
@@ -216,6 +225,7 @@ impl Restorer<Registered> {
         let Image { manifest, threads, finish, memory } = self.stage.0;
         drop(memory);
         let unbound = descriptors::finish(&self.child, &finish)?;
+        finish.let_connections_go(&manifest);
         drop(finish);
         let unlocked = locks::take_all(&self.child, &manifest)?;
         threads.let_go(&self.child, &manifest)?;

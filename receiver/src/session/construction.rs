@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use sys::uffd::Uffd;
 
 use crate::guardian::Guardian;
+use crate::policy::Policy;
 use crate::restorer::{self, RestoreError, Restorer, Running};
 
 /// A process, from nothing to its own life. A step that fails, or comes out of turn, leaves nothing behind.
@@ -26,8 +27,8 @@ pub(super) enum Construction {
 }
 
 impl Construction {
-    pub(super) fn reserve(&mut self, manifest: &Manifest) -> Result<Reserved, Failure> {
-        let (restorer, reserved) = Restorer::reserve(manifest).map_err(|error| local(&error))?;
+    pub(super) fn reserve(&mut self, manifest: &Manifest, policy: &Policy) -> Result<Reserved, Failure> {
+        let (restorer, reserved) = Restorer::reserve(manifest, policy).map_err(|error| local(&error))?;
         *self = Self::Reserved(Box::new(restorer));
         Ok(reserved)
     }

@@ -16,6 +16,7 @@ use super::teller::Teller;
 use crate::events::{SessionEvent, Status, Whereabouts};
 use crate::guardian::{ExitStatus, GuardianError, GuardianEvent};
 use crate::handover;
+use crate::policy::Policy;
 use crate::sealing::connections;
 
 /// The process, from its reservation to its end.
@@ -24,6 +25,7 @@ pub(super) struct Migrant {
     teller: Teller,
     /// On which the daemon hands over the channels of a source that connects again.
     line: OwnedFd,
+    policy: Policy,
     construction: Construction,
     standby: Standby,
     /// Its id at the source, which it keeps in its own PID namespace.
@@ -45,10 +47,11 @@ pub(super) struct Migrant {
 }
 
 impl Migrant {
-    pub(super) fn new(teller: Teller, line: OwnedFd) -> Self {
+    pub(super) fn new(teller: Teller, line: OwnedFd, policy: Policy) -> Self {
         Self {
             teller,
             line,
+            policy,
             construction: Construction::default(),
             standby: Standby::default(),
             source_pid: 0,
@@ -155,7 +158,7 @@ impl Migrant {
 impl DestinationProcess for Migrant {
     fn reserve(&mut self, manifest: &Manifest) -> Result<Reserved, Failure> {
         self.source_pid = manifest.process.pid;
-        let reserved = self.construction.reserve(manifest);
+        let reserved = self.construction.reserve(manifest, &self.policy);
         self.refused = reserved.is_err();
         if let Ok(reserved) = &reserved {
             self.verdicts.clone_from(&reserved.files);

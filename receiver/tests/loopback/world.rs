@@ -185,7 +185,10 @@ fn locked(child: &Mutex<TestChild>) -> MutexGuard<'_, TestChild> {
 impl DestinationProcess for Destination {
     fn reserve(&mut self, manifest: &Manifest) -> Result<Reserved, Failure> {
         let files = vec![FileVerdict::Same; manifest.files.len()];
-        self.refusal.take().map_or(Ok(Reserved { files, all_pages_first: false }), Err)
+        self.refusal.take().map_or(
+            Ok(Reserved { files, all_pages_first: false, connections: protocol::Connections::Reset }),
+            Err,
+        )
     }
 
     fn map(&mut self, manifest: &Manifest) -> Result<Uffd, Failure> {

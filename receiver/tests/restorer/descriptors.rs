@@ -11,6 +11,7 @@ use protocol::{
     StreamKind,
 };
 use receiver::guardian::ExitStatus;
+use receiver::policy::Policy;
 use receiver::restorer::{RestoreError, Restorer};
 
 use super::image::{Code, DATA, Image, LAZY};
@@ -175,7 +176,10 @@ fn what_makes_no_sense() -> Outcome {
     let refusal = |kind, info: &str| {
         let mut image = image(looked_at(Code::default()));
         image.told_descriptor(4, libc::O_RDWR, kind, info);
-        Restorer::reserve(&image.manifest).err().map(|error| error.line()).unwrap_or_default()
+        Restorer::reserve(&image.manifest, &Policy::default())
+            .err()
+            .map(|error| error.line())
+            .unwrap_or_default()
     };
     let anonymous = |name: &[u8]| DescriptionKind::Anonymous { name: name.to_vec() };
     assert!(refusal(anonymous(b"[timerfd]"), "clockid: 1\nticks: x\n").contains("which it does not have"));
@@ -191,7 +195,7 @@ fn what_makes_no_sense() -> Outcome {
     let fifo = PipeRecord { path: b"/no/such/fifo".to_vec(), capacity: 4096, content: vec![] };
     let mut image = image(looked_at(Code::default()));
     image.manifest.pipes.push(fifo);
-    let refused = Restorer::reserve(&image.manifest).err().map(|error| error.line());
+    let refused = Restorer::reserve(&image.manifest, &Policy::default()).err().map(|error| error.line());
     assert!(refused.is_some_and(|line| line.contains("the FIFO /no/such/fifo is not here")), "named");
     Ok(())
 }
@@ -389,7 +393,7 @@ fn foreign_address() -> Outcome {
     // 192.0.2.1 is for documentation only (RFC 5737).
     address.extend_from_slice(&[0x1f, 0x90, 192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
     image.descriptor(4, libc::O_RDWR, listener(address, libc::AF_INET));
-    let refused = Restorer::reserve(&image.manifest);
+    let refused = Restorer::reserve(&image.manifest, &Policy::default());
     assert!(matches!(refused, Err(RestoreError::Address { fd: 4, errno: sys::Errno::EADDRNOTAVAIL })));
     Ok(())
 }
@@ -400,7 +404,7 @@ fn missing_file() -> Outcome {
     let report = Report::new("missing");
     report.attach(&mut missing, 3);
     drop(report);
-    let refused = Restorer::reserve(&missing.manifest).err().map(|error| error.line());
+    let refused = Restorer::reserve(&missing.manifest, &Policy::default()).err().map(|error| error.line());
     assert!(refused.is_some_and(|line| line.contains("missing") && line.contains("no such file")), "named");
     Ok(())
 }

@@ -7,6 +7,7 @@ use memory::{Backing, PAGE_SIZE, Protection, Sharing, Vma, VmaFlags};
 use nix::libc;
 use protocol::{FileVerdict, ResourceLimit, SignalInfo};
 use receiver::guardian::ExitStatus;
+use receiver::policy::Policy;
 use receiver::restorer::{RestoreError, Restorer};
 use sys::identity;
 
@@ -134,16 +135,21 @@ fn different_file() -> Outcome {
     let other = Report::new("another");
     fs::write(other.path(), vec![b'z'; 8192]).expect("a file");
     fs::rename(other.path(), mapped.path()).expect("a name");
-    let reserved = Restorer::reserve(&image.manifest).map(|(restorer, answer)| (restorer.pid(), answer));
+    let reserved = Restorer::reserve(&image.manifest, &Policy::default())
+        .map(|(restorer, answer)| (restorer.pid(), answer));
     let (_, answer) = reserved.unwrap_or_else(|error| panic!("{}", error.line()));
     assert_eq!(answer.files.last(), Some(&FileVerdict::Travels));
     // Its pages do not come after all: then it must not be taken for the file that is here.
-    let (restorer, _) = Restorer::reserve(&image.manifest).unwrap_or_else(|error| panic!("{}", error.line()));
+    let (restorer, _) = Restorer::reserve(&image.manifest, &Policy::default())
+        .unwrap_or_else(|error| panic!("{}", error.line()));
     assert!(matches!(restorer.map(&image.manifest), Err(RestoreError::Different { .. })));
     for vma in image.manifest.vmas.iter_mut().filter(|vma| vma.range == pages(AREA, 1)) {
         vma.sharing = Sharing::Shared;
     }
-    assert!(matches!(Restorer::reserve(&image.manifest), Err(RestoreError::Different { .. })));
+    assert!(matches!(
+        Restorer::reserve(&image.manifest, &Policy::default()),
+        Err(RestoreError::Different { .. })
+    ));
     Ok(())
 }
 
@@ -159,7 +165,8 @@ fn changed_mappings() -> Outcome {
     first.vmas.retain(|vma| vma.range != pages(AREA, 2));
     first.vmas.push(anonymous(AREA, 1, "r", VmaFlags::default()));
     first.vmas.push(anonymous(AREA + 16 * PAGE_SIZE, 4, "rw", VmaFlags::default()));
-    let (restorer, _) = Restorer::reserve(&first).unwrap_or_else(|error| panic!("{}", error.line()));
+    let (restorer, _) =
+        Restorer::reserve(&first, &Policy::default()).unwrap_or_else(|error| panic!("{}", error.line()));
     let restorer = restorer.map(&last.manifest).unwrap_or_else(|error| panic!("{}", error.line()));
     let (restorer, uffd) = restorer.register().unwrap_or_else(|error| panic!("{}", error.line()));
     for (range, bytes) in last.eager() {

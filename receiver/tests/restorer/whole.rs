@@ -8,6 +8,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::DescriptionKind;
 use receiver::guardian::{ExitStatus, GuardianEvent};
+use receiver::policy::Policy;
 use receiver::restorer::{Registered, RestoreError, Restorer, Running};
 use sys::uffd::{CopyOutcome, EventLog, Uffd, UffdEvent};
 
@@ -58,7 +59,8 @@ impl Drop for Report {
 
 /// Builds the image.
 pub(super) fn build(image: &Image) -> (Restorer<Registered>, Uffd) {
-    let (restorer, _) = Restorer::reserve(&image.manifest).unwrap_or_else(|error| panic!("{}", error.line()));
+    let (restorer, _) = Restorer::reserve(&image.manifest, &Policy::default())
+        .unwrap_or_else(|error| panic!("{}", error.line()));
     let restorer = restorer.map(&image.manifest).unwrap_or_else(|error| panic!("{}", error.line()));
     let (restorer, uffd) = restorer.register().unwrap_or_else(|error| panic!("{}", error.line()));
     for (range, bytes) in image.eager() {
@@ -222,20 +224,25 @@ fn missing_is_named() -> Outcome {
         code.exit(0);
         Image::new(vec![main_thread(code)])
     };
-    let refusal = |image: &Image| Restorer::reserve(&image.manifest).err().map(|error| error.line());
+    let refusal = |image: &Image| {
+        Restorer::reserve(&image.manifest, &Policy::default()).err().map(|error| error.line())
+    };
     let mut changed = image();
     changed.manifest.process.working_directory = b"/no/such/place".to_vec();
     assert!(refusal(&changed).is_some_and(|line| line.contains("/no/such/place")));
     let mut changed = image();
     changed.manifest.threads[0].tid = 1;
     changed.manifest.process.pid = 1;
-    assert!(matches!(Restorer::reserve(&changed.manifest), Err(RestoreError::Id(1))));
+    assert!(matches!(Restorer::reserve(&changed.manifest, &Policy::default()), Err(RestoreError::Id(1))));
     let mut changed = image();
     changed.manifest.host.vdso.build_id = vec![0; 20];
-    assert!(matches!(Restorer::reserve(&changed.manifest), Err(RestoreError::Vdso)));
+    assert!(matches!(Restorer::reserve(&changed.manifest, &Policy::default()), Err(RestoreError::Vdso)));
     let mut changed = image();
     changed.manifest.process.credentials.capabilities = u64::MAX;
-    assert!(matches!(Restorer::reserve(&changed.manifest), Err(RestoreError::Credentials { .. })));
+    assert!(matches!(
+        Restorer::reserve(&changed.manifest, &Policy::default()),
+        Err(RestoreError::Credentials { .. })
+    ));
     assert!(!image().manifest.vmas.iter().any(|vma| vma.range == pages(0, 0)));
     Ok(())
 }

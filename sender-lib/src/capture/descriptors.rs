@@ -5,6 +5,7 @@
 //! under all three numbers, but the receiver's three streams may lead to three places.
 
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicU32;
 
 use protocol::{Description, DescriptionKind, Descriptor, LockRecord, PipeRecord, StreamKind};
 use sys::Errno;
@@ -13,7 +14,7 @@ use sys::status::{self, FileStatus, FileType};
 
 use super::refusal::{DescriptorTrait, Doing, Note, ProcessTrait, Refusal};
 use super::tables::{Files, Ghosts, Objects};
-use super::{classify, pipes, sockets};
+use super::{Surroundings, classify, connections, pipes, sockets};
 
 /// Bytes of content that descriptors may bring into the manifest.
 pub(crate) const CONTENT_LIMIT: usize = 8 << 20;
@@ -70,6 +71,9 @@ pub(crate) struct Context<'a> {
     pub(crate) notes: Vec<Note>,
     /// Whether content is copied; while the process runs it is only counted.
     pub(crate) is_stopped: bool,
+    /// How many of `all` have a number of their own; the others are in flight.
+    in_table: usize,
+    frozen: Option<&'a [AtomicU32]>,
     content_left: usize,
 }
 
@@ -81,21 +85,26 @@ impl Context<'_> {
         Ok(())
     }
 
+    /// Where to note connection `fd` when it is frozen, if it moves. One that is in flight does not.
+    pub(crate) fn marks(&self, fd: u32) -> Option<&'_ [AtomicU32]> {
+        self.frozen.filter(|_| self.all.iter().take(self.in_table).any(|known| known.fd == fd))
+    }
+
     /// Bytes that the manifest may still hold.
     pub(crate) const fn content_left(&self) -> usize {
         self.content_left
     }
 }
 
-/// The descriptor table without `own`, and what is lost with it.
+/// The descriptor table without the parasite's, and what is lost with it.
 pub(crate) fn collect(
-    own: &[u32],
+    around: &Surroundings<'_>,
     files: &mut Files,
     objects: &mut Objects,
     ghosts: &mut Ghosts,
     is_stopped: bool,
 ) -> Result<(Table, Vec<Note>), Refusal> {
-    let mut all = facts(own)?;
+    let mut all = facts(around.descriptors)?;
     let in_table = all.len();
     // While the program runs nobody may touch its queues, and nobody need.
     let queues = if is_stopped { sockets::look_into(&mut all)? } else { sockets::Queues::default() };
@@ -109,6 +118,8 @@ pub(crate) fn collect(
         queues,
         notes: Vec::new(),
         is_stopped,
+        in_table,
+        frozen: around.frozen,
         content_left: CONTENT_LIMIT,
     };
     let mut table = Table::default();
@@ -121,6 +132,9 @@ pub(crate) fn collect(
             Err(refusal) => return Err(refusal),
         };
         table.descriptors.push(Descriptor { fd: facts.fd, close_on_exec: facts.close_on_exec, description });
+    }
+    if let Some(marks) = around.frozen {
+        connections::record(marks, &mut table, &mut context)?;
     }
     name_descriptors_in_flight(&mut table);
     table.descriptors.truncate(in_table);
@@ -217,7 +231,7 @@ fn shared_with(facts: &Facts, earlier: &[Facts]) -> Result<Option<u32>, Refusal>
     Ok(best)
 }
 
-fn description_of(table: &Table, fd: u32) -> Option<u32> {
+pub(crate) fn description_of(table: &Table, fd: u32) -> Option<u32> {
     table.descriptors.iter().find(|known| known.fd == fd).map(|known| known.description)
 }
 

@@ -303,6 +303,8 @@ impl DescriptorTrait {
 pub(crate) enum Note {
     /// A connection: reset at the destination.
     LostConnection(u32),
+    /// A connection that moves if the receiver takes it; else it is lost.
+    Connection(u32),
     /// A pipe whose other end is in another process.
     LostPipe(u32),
     /// Connections that nobody has accepted yet.
@@ -312,7 +314,9 @@ pub(crate) enum Note {
 impl Piece for Note {
     fn put_into(&self, text: &mut impl Text) {
         let (fd, what) = match self {
-            Self::LostConnection(fd) => (fd, "is connected to the outside: the connection will be reset"),
+            Self::LostConnection(fd) | Self::Connection(fd) => {
+                (fd, "is connected to the outside: the connection will be reset")
+            }
             Self::LostPipe(fd) => (fd, "is a pipe to another process: its other end will be closed"),
             Self::QueuedConnections(fd) => (fd, "listens: connections not yet accepted will be reset"),
         };

@@ -4,11 +4,12 @@ use alloc::vec::Vec;
 
 use protocol::{DescriptionKind, MessageRecord, SocketRecord};
 use sys::descriptor::socket::{self, Kind, TcpState};
-use sys::descriptor::{self, pair, pipe};
+use sys::descriptor::{self, pair, pipe, tcp};
 use sys::path::KernelPath;
 use sys::status::{self, FileType};
 use sys::{Errno, Fd};
 
+use super::connections;
 use super::descriptors::{self, CONTENT_LIMIT, Context, Facts, stream_for};
 use super::refusal::{DescriptorTrait, Doing, Note, Refusal};
 
@@ -114,6 +115,15 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
             && let Some(stream) = stream_for(facts, context.all)
         {
             return Ok(DescriptionKind::Stream(stream));
+        }
+        if protocol == socket::TCP && tcp::is_movable(facts.fd) && socket::filter(facts.fd).is_empty() {
+            if let Some(marks) = context.marks(facts.fd) {
+                record.options = socket::options(facts.fd);
+                connections::freeze(facts.fd, marks)?;
+                return Ok(DescriptionKind::Socket(record));
+            }
+            context.notes.push(Note::Connection(facts.fd));
+            return Ok(DescriptionKind::LostConnection { domain });
         }
         // Where the other side has hung up, nothing is lost.
         if !descriptor::readiness(facts.fd).map_err(&failed)?.hang_up {

@@ -1,19 +1,22 @@
 //! Descriptors.
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicU32;
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use protocol::{DescriptionKind, FileProof, PipeEnd, SocketRecord, StreamKind};
+use protocol::{Connection, DescriptionKind, FileProof, PipeEnd, SocketRecord, StreamKind};
+use sys::descriptor::tcp;
 use sys::proc::fdinfo::{self, Watch};
 
+use crate::parasite::capture::connections;
 use crate::parasite::capture::refusal::Note;
-use crate::{alone, description, refusal, running, stopped};
+use crate::{alone, description, refusal, running, stopped, stopped_with};
 
 /// A file that is gone when the test is over.
 struct Temporary(std::path::PathBuf);
@@ -237,8 +240,41 @@ fn sockets_are_bound_again_or_lost_and_announced() {
         let datagrams = socket(&captured.manifest, &datagrams);
         assert_eq!((datagrams.kind, datagrams.address.len(), datagrams.peer_address.len()), (2, 16, 0));
         let number = |fd: &dyn AsRawFd| fd.as_raw_fd().unsigned_abs();
-        assert!(captured.notes.contains(&Note::LostConnection(number(&stream))));
+        assert!(captured.notes.contains(&Note::Connection(number(&stream))));
         assert!(captured.notes.contains(&Note::QueuedConnections(number(&listener))));
+    });
+}
+
+#[test]
+fn an_open_connection_is_frozen_with_its_bytes_and_goes_on_when_it_is_thawed() {
+    alone("descriptors::an_open_connection_is_frozen_with_its_bytes_and_goes_on_when_it_is_thawed", || {
+        if !tcp::may_freeze() {
+            println!("skipped: freezing connections needs CAP_NET_ADMIN");
+            return;
+        }
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let mut stream = TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
+        let (mut peer, _) = listener.accept().expect("connected");
+        peer.write_all(b"unread").expect("room");
+        let marks: Vec<AtomicU32> = (0..3).map(|_| AtomicU32::new(0)).collect();
+        let manifest = stopped_with(Some(&marks)).manifest;
+        let record = socket(&manifest, &stream);
+        let connection = Connection::parse(&record.connection).expect("an open connection");
+        assert_eq!(
+            (connection.received, connection.sent, connection.unsent),
+            (&b"unread"[..], &[][..], &[][..])
+        );
+        let frozen: Vec<_> = connections::frozen(&marks).collect();
+        assert_eq!(frozen.len(), 2);
+        stream.write_all(b"silence").expect_err("it is cut off");
+        frozen.iter().for_each(|(fd, before)| tcp::thaw(*fd, *before));
+        let mut bytes = [0; 6];
+        stream.read_exact(&mut bytes).expect("it goes on");
+        assert_eq!(&bytes, b"unread");
+        stream.write_all(b"answer").expect("it goes on");
+        peer.read_exact(&mut bytes).expect("it goes on");
+        assert_eq!(&bytes, b"answer");
+        assert_eq!(sys::descriptor::socket::options(stream.as_raw_fd().unsigned_abs()), record.options);
     });
 }
 

@@ -14,6 +14,7 @@ mod mappings;
 mod process;
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicU32;
 
 use memory::{Addr, PageRange};
 use parasite::capture::{self, Captured, Surroundings};
@@ -38,7 +39,14 @@ fn alone(name: &str, scenario: fn()) {
 
 fn around() -> Surroundings<'static> {
     let nothing = PageRange::new(Addr(0), Addr(0)).expect("empty");
-    Surroundings { ranges: &[], descriptors: &[], state: nothing, leaving_gate: Addr(0), park_action: None }
+    Surroundings {
+        ranges: &[],
+        descriptors: &[],
+        state: nothing,
+        leaving_gate: Addr(0),
+        park_action: None,
+        frozen: None,
+    }
 }
 
 fn running() -> Manifest {
@@ -51,10 +59,15 @@ fn refusal() -> String {
 }
 
 fn stopped() -> Captured {
+    stopped_with(None)
+}
+
+/// The stopped process, its connections frozen if there is a list for them.
+fn stopped_with(frozen: Option<&[AtomicU32]>) -> Captured {
     let before = running();
     let verdicts = vec![FileVerdict::Same; before.files.len()];
     capture::accept(&before, &verdicts).expect("all files are the same");
-    *capture::stopped(&around(), before.threads.clone(), &before, &verdicts)
+    *capture::stopped(&Surroundings { frozen, ..around() }, before.threads.clone(), &before, &verdicts)
         .map_err(|refusal| refusal.in_words())
         .expect("an ordinary process")
 }

@@ -61,7 +61,14 @@ pub(crate) struct Process {
 
 impl DestinationProcess for Process {
     fn reserve(&mut self, _manifest: &Manifest) -> Result<Reserved, Failure> {
-        self.refusal.take().map_or(Ok(Reserved { files: Vec::new(), all_pages_first: false }), Err)
+        self.refusal.take().map_or(
+            Ok(Reserved {
+                files: Vec::new(),
+                all_pages_first: false,
+                connections: protocol::Connections::Reset,
+            }),
+            Err,
+        )
     }
 
     fn map(&mut self, manifest: &Manifest) -> Result<Uffd, Failure> {

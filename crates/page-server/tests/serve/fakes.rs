@@ -185,7 +185,11 @@ impl FakeDestination {
     /// Takes the reservation.
     pub(crate) fn reserve(&mut self) {
         self.control(Kind::Reserve);
-        let reserved = Reserved { files: vec![FileVerdict::Same], all_pages_first: false };
+        let reserved = Reserved {
+            files: vec![FileVerdict::Same],
+            all_pages_first: false,
+            connections: protocol::Connections::Reset,
+        };
         self.channel(Channel::Control).send_message(Kind::Reserved, &reserved).expect("an open link");
     }
 

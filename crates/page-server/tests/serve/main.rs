@@ -201,7 +201,11 @@ fn nonsense_before_run_releases_the_process() {
     type Nonsense = fn(&mut fakes::FakeDestination);
     let nonsense: [Nonsense; 3] = [
         |destination| {
-            let verdicts = Reserved { files: Vec::new(), all_pages_first: false };
+            let verdicts = Reserved {
+                files: Vec::new(),
+                all_pages_first: false,
+                connections: protocol::Connections::Reset,
+            };
             destination.channel(Channel::Control).send_message(Kind::Reserved, &verdicts).expect("open");
         },
         |destination| destination.channel(Channel::Fault).send_signal(Kind::Ready, 0).expect("open"),

@@ -178,6 +178,15 @@ fn descriptions() -> Vec<Description> {
         messages: vec![message],
         ..SocketRecord::default()
     };
+    let connection = SocketRecord {
+        domain: 2,
+        kind: 1,
+        protocol: 6,
+        address: vec![2, 0, 0x1f, 0x90],
+        peer_address: vec![2, 0, 0x1f, 0x91],
+        connection: vec![1, 0, 0, 0],
+        ..SocketRecord::default()
+    };
     let kinds = vec![
         DescriptionKind::File { file: 2 },
         DescriptionKind::Device { path: b"/dev/null".to_vec() },
@@ -186,6 +195,7 @@ fn descriptions() -> Vec<Description> {
         DescriptionKind::Anonymous { name: b"[eventfd]".to_vec() },
         DescriptionKind::Socket(listener),
         DescriptionKind::Socket(end),
+        DescriptionKind::Socket(connection),
         DescriptionKind::LostConnection { domain: 10 },
         DescriptionKind::Ghost { ghost: 0 },
         DescriptionKind::Object { object: 0 },

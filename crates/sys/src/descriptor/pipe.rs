@@ -35,7 +35,7 @@ pub fn unread_at_peer(fd: u32) -> Result<u32, Errno> {
     count(fd, SIOCOUTQ)
 }
 
-fn count(fd: u32, request: usize) -> Result<u32, Errno> {
+pub(super) fn count(fd: u32, request: usize) -> Result<u32, Errno> {
     let mut bytes = 0_u32;
     // SAFETY: the kernel writes one int through the pointer.
     unsafe { syscall3(nr::IOCTL, fd as usize, request, (&raw mut bytes).expose_provenance()) }?;

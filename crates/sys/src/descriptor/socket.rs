@@ -7,8 +7,8 @@ use protocol::SOCKET_OPTIONS;
 use crate::Errno;
 use crate::raw::{nr, syscall, syscall3};
 
-const SOL_SOCKET: usize = 1;
-const IPPROTO_TCP: usize = 6;
+pub(super) const SOL_SOCKET: usize = 1;
+pub(super) const IPPROTO_TCP: usize = 6;
 /// `struct sockaddr_storage`
 const ADDRESS_BYTES: usize = 128;
 
@@ -176,13 +176,13 @@ fn address(call: usize, fd: u32) -> Result<Vec<u8>, Errno> {
     Ok(bytes)
 }
 
-fn integer(fd: u32, level: usize, name: usize) -> Result<u32, Errno> {
+pub(super) fn integer(fd: u32, level: usize, name: usize) -> Result<u32, Errno> {
     let mut value = [0; 4];
     option(fd, level, name, &mut value)?;
     Ok(u32::from_ne_bytes(value))
 }
 
-fn option(fd: u32, level: usize, name: usize, value: &mut [u8]) -> Result<usize, Errno> {
+pub(super) fn option(fd: u32, level: usize, name: usize, value: &mut [u8]) -> Result<usize, Errno> {
     let mut len = value.len();
     let pointers = (value.as_mut_ptr().expose_provenance(), (&raw mut len).expose_provenance());
     // SAFETY: the kernel writes at most `len` bytes of value, and four bytes of length.

@@ -88,6 +88,11 @@ impl Finish {
         binds.sort_by_key(|bind| bind.record.name.is_some());
         Self { connections: connections(manifest, &sockets, first), binds, letters, sockets, inotifies }
     }
+
+    /// Lets open connections go, which are silent until then: right before the program runs.
+    pub(in super::super) fn let_connections_go(&self, manifest: &Manifest) {
+        self.sockets.let_go(manifest);
+    }
 }
 
 /// Whether the socket is bound where the outside world may look for it. An accepted one has the name of the one that
@@ -166,7 +171,17 @@ pub(in super::super) fn finish(child: &BlankChild, work: &Finish) -> Result<Vec<
     let deadline = Instant::now() + PATIENCE;
     let mut refused = Vec::new();
     until(child, deadline, &work.binds, &mut refused, |bind| {
-        Ok((bind.fd, attempt_bind(child, &work.sockets, bind)?))
+        // Open connections have their addresses already: a socket that listens at one must share it.
+        let listener = bind.record.backlog.and(work.sockets.get(bind.index));
+        let listener = listener.filter(|_| work.sockets.has_moved());
+        if let Some(listener) = listener {
+            sockets::set_reuse(listener.as_fd(), &bind.record, true);
+        }
+        let bound = attempt_bind(child, &work.sockets, bind)?;
+        if let Some(listener) = listener {
+            sockets::set_reuse(listener.as_fd(), &bind.record, false);
+        }
+        Ok((bind.fd, bound))
     })?;
     // A connected socket hears from nobody else: what came from outside comes before.
     deliver_all(child, work, false);

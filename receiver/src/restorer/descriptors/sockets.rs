@@ -1,6 +1,7 @@
 //! Sockets, made here: with their options, connected to each other where both ends are in the process, and with what
 //! waited in them. Addresses in the outside world come later ([`super::finish`]).
 
+mod connection;
 mod options;
 mod private_name;
 
@@ -15,7 +16,8 @@ use sys::descriptor::pair;
 use sys::{Errno, socket};
 
 use super::super::error::RestoreError;
-pub(super) use options::set_free_bind;
+pub use connection::check_permission;
+pub(super) use options::{set_free_bind, set_reuse};
 pub(super) use private_name::path_of;
 
 const UNIX: u32 = libc::AF_UNIX.unsigned_abs();
@@ -30,6 +32,7 @@ pub(super) struct Sockets {
     /// Those that have their name, and those that are connected, already.
     named: BTreeSet<u32>,
     connected: BTreeSet<u32>,
+    has_moved: bool,
 }
 
 /// Refuses what cannot be made here; tries it out where that harms nobody.
@@ -47,6 +50,7 @@ pub(super) fn make_all(manifest: &Manifest) -> Result<Sockets, RestoreError> {
         closed_peers: BTreeMap::new(),
         named: BTreeSet::new(),
         connected: BTreeSet::new(),
+        has_moved: false,
     };
     for (index, inode, record) in records(manifest) {
         if sockets.made.contains_key(&index) {
@@ -65,6 +69,12 @@ pub(super) fn make_all(manifest: &Manifest) -> Result<Sockets, RestoreError> {
             options::set(one.as_fd(), record).map_err(&failed)?;
             sockets.made.insert(index, one);
             sockets.closed_peers.insert(index, two);
+        } else if connection::is_connection(record) {
+            let made = connection::make(record)
+                .map_err(|source| RestoreError::Connection { fd: number_of(manifest, index), source })?;
+            sockets.made.insert(index, made);
+            sockets.named.insert(index);
+            sockets.has_moved = true;
         } else {
             sockets.made.insert(index, make(record).map_err(&failed)?);
         }
@@ -130,6 +140,23 @@ fn connected(record: &SocketRecord) -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Sockets {
+    /// Whether there are open connections among them.
+    pub(super) const fn has_moved(&self) -> bool {
+        self.has_moved
+    }
+
+    /// Lets the connections of `manifest` go, which are silent until then; tells of those that are not what they were.
+    pub(super) fn let_go(&self, manifest: &Manifest) {
+        for (index, _, record) in records(manifest).filter(|(_, _, record)| connection::is_connection(record))
+        {
+            let Some(made) = self.made.get(&index) else { continue };
+            if let Err(error) = connection::let_go(made.as_fd(), record) {
+                let fd = number_of(manifest, index);
+                tracing::warn!(fd, %error, "a connection is not what it was");
+            }
+        }
+    }
+
     /// The socket of description `index`.
     pub(super) fn get(&self, index: u32) -> Option<&OwnedFd> {
         self.made.get(&index)
@@ -243,8 +270,7 @@ pub(in super::super) fn check_addresses(manifest: &Manifest, same_kernel: bool) 
         if record.address.is_empty() || !is_internet {
             continue;
         }
-        let first = manifest.descriptors.iter().find(|descriptor| descriptor.description == index);
-        let fd = first.map_or(0, |descriptor| descriptor.fd);
+        let fd = number_of(manifest, index);
         let probe = make(record).map_err(failed(fd))?;
         // On this machine it may be an address that has gone since it was bound.
         if same_kernel {
@@ -257,6 +283,19 @@ pub(in super::super) fn check_addresses(manifest: &Manifest, same_kernel: bool) 
         }
     }
     Ok(())
+}
+
+/// Refuses open connections, which nobody has asked for.
+pub(in super::super) fn refuse_connections(manifest: &Manifest) -> Result<(), RestoreError> {
+    let what = "an open connection, which was to be reset";
+    let found = records(manifest).find(|(_, _, record)| connection::is_connection(record));
+    found.map_or(Ok(()), |(index, ..)| Err(RestoreError::NotMoved { fd: number_of(manifest, index), what }))
+}
+
+/// The first number of description `index`.
+fn number_of(manifest: &Manifest, index: u32) -> u32 {
+    let first = manifest.descriptors.iter().find(|descriptor| descriptor.description == index);
+    first.map_or(0, |descriptor| descriptor.fd)
 }
 
 /// Whether somebody else has the address.

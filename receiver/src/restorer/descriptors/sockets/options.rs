@@ -69,12 +69,23 @@ pub(in super::super) fn set_free_bind(made: BorrowedFd<'_>, record: &SocketRecor
     const IPV6: u16 = 41;
     const IPV6_FREEBIND: u8 = 78;
     for option in [(IP, IP_FREEBIND), (IPV6, IPV6_FREEBIND)] {
-        let found = socket_options(&record.options).find(|(level, name, _)| (*level, *name) == option);
-        if let Some((level, name, value)) = found {
-            let value = if on { &1_u32.to_ne_bytes() } else { value };
-            // Where it cannot be had, bind(2) says what is wrong.
-            let _ = socket::set_option(made, level, name, value);
-        }
+        lend(made, record, option, on);
+    }
+}
+
+/// Lets `made` be bound to an address that others have too, or says again whether the program may do so.
+pub(in super::super) fn set_reuse(made: BorrowedFd<'_>, record: &SocketRecord, on: bool) {
+    const SO_REUSEADDR: u8 = 2;
+    lend(made, record, (SOCKET, SO_REUSEADDR), on);
+}
+
+/// Switches an option on for a while, or to what it was.
+fn lend(made: BorrowedFd<'_>, record: &SocketRecord, option: (u16, u8), on: bool) {
+    let found = socket_options(&record.options).find(|(level, name, _)| (*level, *name) == option);
+    if let Some((level, name, value)) = found {
+        let value = if on { &1_u32.to_ne_bytes() } else { value };
+        // Where it cannot be had, bind(2) says what is wrong.
+        let _ = socket::set_option(made, level, name, value);
     }
 }
 
