@@ -17,10 +17,16 @@ from tests.harness.results import Results
 SKIPPED = 77
 
 
+def at_least_one(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("once at least")
+    return int(text)
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--workload", default="counter", metavar="NAME", help="what to move (default: counter)")
-    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="do it N times")
+    parser.add_argument("--repeat", type=at_least_one, default=1, metavar="N", help="do it N times")
     parser.add_argument("--clean", action="store_true", help="end the receiver and what has moved afterwards")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--list", action="store_true", help="print the workloads and the suites' checks")
@@ -36,12 +42,14 @@ def run_suites(options: argparse.Namespace) -> int:
     if wanted[0] not in SUITES:
         print(f"test.py: no suite {options.suite!r}; there are all, {', '.join(SUITES)}", file=sys.stderr)
         return 2
+    checks = [check for name in wanted for check in SUITES[name]() if options.only in check.name]
+    if not checks:
+        print(f"test.py: no check has {options.only!r} in its name; --list prints them", file=sys.stderr)
+        return 2
     results = Results(options.json)
-    for name in wanted:
-        for check in SUITES[name]():
-            if options.only in check.name:
-                for _ in range(options.repeat):
-                    results.run(check)
+    for check in checks:
+        for _ in range(options.repeat):
+            results.run(check)
     return results.close()
 
 

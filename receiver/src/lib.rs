@@ -15,6 +15,7 @@ pub mod guardian;
 pub mod handover;
 pub mod inherited;
 pub mod journal;
+pub mod peer;
 pub mod policy;
 pub mod progress;
 pub mod report;

@@ -29,6 +29,7 @@ use transport::Connection;
 use self::migrant::Migrant;
 use self::teller::Teller;
 use crate::inherited::{Inherited, Purpose};
+use crate::peer::{self, Peer};
 use crate::sealing::connections;
 
 /// Runs the session whose descriptors were inherited from the daemon.
@@ -37,6 +38,9 @@ use crate::sealing::connections;
 /// What made the session end early; the daemon tells its user.
 pub fn run(inherited: Inherited) -> anyhow::Result<ExitCode> {
     let Inherited { migration: _, purpose, control, fault, push, line, sealing, events, policy } = inherited;
+    // Who has the key may bring anything.
+    let peer = if sealing.is_some() { Peer::Trusted } else { Peer::of(&control) };
+    peer::serve(peer);
     let connections = connections([control, fault, push], sealing)?;
     let (on_loss, patience_s) = match purpose {
         Purpose::Tell(fate) => return answer::tell(fate, connections),

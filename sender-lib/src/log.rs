@@ -10,7 +10,7 @@ use sys::status::FileType;
 use sys::{Errno, descriptor, file, poll, status};
 
 use crate::config::LOG_LINE_BYTES;
-use crate::{ffi, settings};
+use crate::{commit, ffi, settings};
 
 /// A line under construction; what does not fit is cut.
 pub(crate) struct Line {
@@ -72,16 +72,23 @@ pub(crate) fn remember_standard_error() {
     }
 }
 
-/// Whether descriptor 2 is a file that the program reads and writes and was not started with: one that closed its
-/// standard streams may have opened its database there.
+/// Whether a line on descriptor 2 would spoil a file: one that the program reads and writes and was not started with
+/// (having closed its standard streams it may have opened its database there), or one that it writes elsewhere by now.
 fn is_data_file() -> bool {
     const ACCESS_MODE: u32 = 3;
     const READ_WRITE: u32 = 2;
+    const APPEND: u32 = 0o2000;
     let Ok(status) = status::of_number(2) else { return false };
+    if status.file_type != FileType::Regular {
+        return false;
+    }
+    let Ok(flags) = descriptor::status_flags(2) else { return false };
+    // The program writes on from its own position there.
+    if !commit::may_still_run_here() && flags & APPEND == 0 {
+        return true;
+    }
     let known = STANDARD_ERROR.each_ref().map(|word| word.load(Relaxed));
-    status.file_type == FileType::Regular
-        && known != [status.device.number(), status.inode]
-        && descriptor::status_flags(2).is_ok_and(|flags| flags & ACCESS_MODE == READ_WRITE)
+    known != [status.device.number(), status.inode] && flags & ACCESS_MODE == READ_WRITE
 }
 
 /// Writes one line of [`protocol::Piece`]s.

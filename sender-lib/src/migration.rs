@@ -53,8 +53,8 @@ fn attempt(started: Instant) -> Result<Outcome, String> {
     let random = || random::sixteen_bytes().map_err(|errno| text!["no random numbers: ", errno]);
     let hello = Hello::new(MigrationId(random()?), Channel::Control).with_token(random()?);
     let route = Route::new(receiver, hello);
-    let channels = route.open().map_err(|failure| route.words(failure))?;
     let mut process = OwnProcess::look(route)?;
+    let channels = process.connect()?;
     let running = process.running();
     let config = engine::Config::default();
     Ok(serve(&mut process, Serving { channels, running, config, started }))

@@ -64,6 +64,14 @@ impl OwnProcess {
         })
     }
 
+    /// Opens the channels to the receiver.
+    ///
+    /// # Errors
+    /// Why not, in words for the user.
+    pub(crate) fn connect(&self) -> Result<Channels, String> {
+        self.route.open().map_err(|failure| self.route.words(failure))
+    }
+
     /// Whether the destination takes what would be lost.
     fn takes(&self, note: Note) -> bool {
         matches!((note, self.connections), (Note::Connection(_), Connections::Move))

@@ -8,7 +8,7 @@ import sys
 import time
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_IO_URING_SETUP, _USERFAULTFD, _TIMERFD_CREATE, _SIGNALFD4, _PIDFD_OPEN = 425, 323, 283, 289, 434
+_IO_URING_SETUP, _USERFAULTFD = 425, 323
 
 
 def _number(result: int) -> int:
@@ -34,10 +34,6 @@ def _system_v():
 KINDS = {
     "io_uring": lambda: _number(_LIBC.syscall(_IO_URING_SETUP, 4, ctypes.create_string_buffer(120))),
     "userfaultfd": lambda: _number(_LIBC.syscall(_USERFAULTFD, os.O_CLOEXEC)),
-    "timerfd": lambda: _number(_LIBC.syscall(_TIMERFD_CREATE, 1, 0)),
-    "signalfd": lambda: _number(_LIBC.syscall(_SIGNALFD4, -1, ctypes.create_string_buffer(8), 8, 0)),
-    "inotify": lambda: _number(_LIBC.inotify_init1(0)),
-    "pidfd": lambda: _number(_LIBC.syscall(_PIDFD_OPEN, os.getpid(), 0)),
     "device": lambda: os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY),
     "zombie": _child,
     "System V memory": _system_v,

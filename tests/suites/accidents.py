@@ -134,6 +134,8 @@ def becomes_something_else(mode: str, lab) -> None:
     ended = moved.wait_exited(30)
     expect(ended.get("exit_code") == 7, f"it ended with {ended}: {workloads.tail(moved)}")
     expect(mode != "exec" or "another program" in moved.text(), f"exec printed {workloads.tail(moved)}")
+    if mode == "share":
+        until(lambda: "the memory is kept" in moved.text(), "the other process to find its memory", 10)
     program.wait()
     workloads.one_move("counter", (), lab)
 
@@ -166,7 +168,7 @@ def _checks() -> list:
                                 partial(receiver_killed, whom, workload)))
     for workload in ("counter", "mappings", "forker", "hash_chain", "heap_churn"):
         checks.append(Check(f"{workload} runs on while its memory comes slowly", partial(slow_link, workload)))
-    for mode in ("exec", "exit", "exit_group", "last_thread"):
+    for mode in ("exec", "exit", "exit_group", "last_thread", "dofork", "keeponfork", "wipeonfork", "share"):
         checks.append(Check(f"{mode} while the memory comes slowly", partial(becomes_something_else, mode)))
     checks.append(Check("the moved process is killed in post-copy", moved_killed))
     checks.append(Check("signals to the source in post-copy change nothing", interrupted_source))

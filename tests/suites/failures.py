@@ -16,8 +16,7 @@ TIMES = 100
 LATE_ATTEMPTS = 10
 # What tests/programs/holds.py can hold, and what the refusal must say of it.
 REFUSED = {
-    "io_uring": "io_uring", "userfaultfd": "userfaultfd", "timerfd": "timer", "signalfd": "signal",
-    "inotify": "inotify|watch", "pidfd": "pidfd", "device": "device", "zombie": "child",
+    "io_uring": "io_uring", "userfaultfd": "userfaultfd", "device": "device", "zombie": "child",
     "System V memory": "System V", "packet socket": "socket",
 }
 _COUNTER = ("counter", "--interval-ms", "1")

@@ -11,7 +11,8 @@ from tests.harness.results import Check
 from tests.harness.waiting import expect
 
 LIBRARY = machine.BIN / "libsender.so"
-MOST_BYTES = 128 << 10
+# The goal is 128 KiB, which it kept until it learnt to find a lost link again and to carry calls in flight.
+MOST_BYTES = 144 << 10
 
 # Commands of the distribution whose output is the same each time.
 COMMANDS = [

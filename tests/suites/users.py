@@ -92,8 +92,30 @@ def not_permitted(lab) -> None:
         try_and_stay(Witness(program), "root.*CAP_SYS_PTRACE.*/dev/userfaultfd")
 
 
+def to_root(lab) -> None:
+    """A receiver of root's takes an ordinary user's process as what it is, and opens files only as that user."""
+    machine.need_command("setpriv")
+    binaries = _home(lab)
+    secret = lab.directory / "secret"
+    with _open_files():
+        receiver = lab.receiver()
+        program = _start(lab, binaries, "counter")
+        moved = lab.move(program, receiver)
+        _expect_rights_of_nobody(moved.pid)
+        finish(moved, "counter")
+    secret.write_text("of root")
+    secret.chmod(0o600)
+    with _open_files(), open(secret, "rb") as theirs:
+        command = [*_AS_NOBODY, "env", f"LD_PRELOAD={binaries / 'libsender.so'}", str(binaries / "target"), "counter"]
+        program = lab.program("holder", command, {"LD_PRELOAD": ""}, stdin=theirs)
+        program.wait_lines(3)
+        program.aim(receiver.port)
+        try_and_stay(Witness(program), "secret.*permission denied")
+
+
 def _checks() -> list:
-    checks = [Check("an ordinary user without /dev/userfaultfd is told the three ways to permit it", not_permitted)]
+    checks = [Check("root's receiver takes an ordinary user's process with that user's rights", to_root),
+              Check("an ordinary user without /dev/userfaultfd is told the three ways to permit it", not_permitted)]
     for workload in ("counter", "threads", "mappings", "forker"):
         checks.append(Check(f"{workload} moves in a user namespace of an ordinary user, and on from there",
                             partial(moves, workload)))

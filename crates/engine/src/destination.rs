@@ -250,9 +250,9 @@ impl Destination {
             Phase::Setup | Phase::Reserving | Phase::Reserved { .. } => {
                 Some(self.since + self.config.setup_deadline)
             }
-            Phase::Listening(_) | Phase::Ready(_) => {
-                Some(self.since.max(self.heard) + 2 * self.config.switchover_deadline)
-            }
+            // It is the source that decides, and its word may be late: only a lost link says that none will come.
+            Phase::Ready(_) => Some(self.since.max(self.heard) + self.config.silence_deadline),
+            Phase::Listening(_) => Some(self.since.max(self.heard) + 2 * self.config.switchover_deadline),
             Phase::Resuming { .. } | Phase::Lost { .. } | Phase::Completed | Phase::Aborted => None,
             Phase::Paused { .. } => match self.config.on_loss {
                 OnLoss::Wait => None,

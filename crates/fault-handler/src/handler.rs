@@ -241,10 +241,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
         while self.notified {
             match self.process.notification() {
                 None => self.notified = false,
-                Some(Notification::Ended) => {
-                    self.spaces.forget(SpaceId::MAIN);
-                    self.inputs.push_back(DestinationInput::SpaceGone(SpaceId::MAIN));
-                }
+                Some(Notification::Ended) => self.inputs.extend(self.spaces.forget_if_gone(SpaceId::MAIN)),
                 Some(Notification::Reconnected(channels)) => self.take_channels(*channels)?,
                 Some(Notification::Abandoned(failure)) => return Err(HandlerError::Abandoned(failure)),
             }

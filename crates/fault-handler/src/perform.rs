@@ -93,6 +93,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
             Ok(pid) => {
                 self.spaces.log().note(Note::Resumed);
                 self.running = Some(pid);
+                self.spaces.runs_as(pid);
                 self.inputs.push_back(DestinationInput::Resumed);
             }
             Err(failure) => self.inputs.push_back(DestinationInput::PrepareFailed(failure)),

@@ -50,7 +50,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
             Kind::PageMapDone => DestinationInput::PageMapDone,
             Kind::PushDone => DestinationInput::PushDone,
             Kind::Cancel | Kind::Failed => {
-                DestinationInput::Broken(Failure::Peer(control.message::<Reason>()?.text))
+                DestinationInput::Broken(Failure::Peer(control.message::<Reason>()?.printable()))
             }
             Kind::SourceReport => {
                 let report = control.message::<SourceReport>()?;

@@ -9,11 +9,14 @@ use memory::PageRange;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use protocol::Manifest;
+use sys::proc::smaps;
 use sys::uffd::{EventLog, Note, Record, Uffd, UffdEvent};
 
 use crate::HandlerError;
 use crate::config::{EVENTS_PER_READ, EVENTS_PER_TURN, LOG_SLOTS, MAX_SPACES};
 
+/// Every so many spaces it is looked which of them have ended.
+const SWEEP_INTERVAL: usize = 64;
 /// Tokens from here on are address spaces.
 const FIRST_TOKEN: usize = 16;
 
@@ -30,6 +33,8 @@ pub(crate) struct Spaces {
     /// (`MADV_WIPEONFORK`).
     kept_from_children: Vec<PageRange>,
     wiped_in_children: Vec<PageRange>,
+    /// The process itself, once it runs.
+    pid: Option<u32>,
 }
 
 /// What was read: events to be handed in first, then faults, then the children that are new.
@@ -50,6 +55,7 @@ impl Spaces {
             log,
             kept_from_children: Vec::new(),
             wiped_in_children: Vec::new(),
+            pid: None,
         })
     }
 
@@ -57,6 +63,22 @@ impl Spaces {
     pub(crate) fn learn(&mut self, manifest: &Manifest) {
         let ranges = |wanted: fn(&memory::VmaFlags) -> bool| {
             manifest.vmas.iter().filter(|vma| wanted(&vma.flags)).map(|vma| vma.range).collect()
+        };
+        self.kept_from_children = ranges(|flags| flags.dont_fork);
+        self.wiped_in_children = ranges(|flags| flags.wipe_on_fork);
+    }
+
+    /// The process runs as `pid`: from here on it may change what its children inherit.
+    pub(crate) const fn runs_as(&mut self, pid: u32) {
+        self.pid = Some(pid);
+    }
+
+    /// Looks at what children inherit now.
+    fn learn_again(&mut self) {
+        let Some(Ok((mappings, attributes))) = self.pid.map(smaps::mappings_of) else { return };
+        let ranges = |wanted: fn(&memory::VmaFlags) -> bool| {
+            let found = mappings.iter().zip(&attributes).filter(|(_, found)| wanted(&found.flags));
+            found.map(|(mapping, _)| mapping.range).collect()
         };
         self.kept_from_children = ranges(|flags| flags.dont_fork);
         self.wiped_in_children = ranges(|flags| flags.wipe_on_fork);
@@ -86,6 +108,13 @@ impl Spaces {
         }
         self.uffds.remove(&space);
         self.ready.remove(&space);
+    }
+
+    /// Serves the space no longer if it has ended: the process may have, but one that shares its memory may live.
+    pub(crate) fn forget_if_gone(&mut self, space: SpaceId) -> Option<DestinationInput> {
+        self.uffds.get(&space).filter(|uffd| uffd.is_gone())?;
+        self.forget(space);
+        Some(DestinationInput::SpaceGone(space))
     }
 
     /// Serves nobody any longer: closing gives every range back to the kernel.
@@ -151,6 +180,10 @@ impl Spaces {
     ) -> Result<(), HandlerError> {
         match event {
             UffdEvent::Fork(uffd) => {
+                if self.uffds.len().is_multiple_of(SWEEP_INTERVAL) {
+                    let all: Vec<SpaceId> = self.uffds.keys().copied().collect();
+                    news.events.extend(all.into_iter().filter_map(|space| self.forget_if_gone(space)));
+                }
                 let child = self.add(uffd, registry)?;
                 news.children.push(child);
                 self.tell_fork(space, child, &mut news.events);
@@ -240,8 +273,11 @@ impl Spaces {
     }
 
     /// The child's memory is its parent's, but for what `madvise(2)` keeps from it.
-    fn tell_fork(&self, parent: SpaceId, child: SpaceId, inputs: &mut Vec<DestinationInput>) {
+    fn tell_fork(&mut self, parent: SpaceId, child: SpaceId, inputs: &mut Vec<DestinationInput>) {
         inputs.push(DestinationInput::Forked { parent, child });
+        if parent == SpaceId::MAIN {
+            self.learn_again();
+        }
         let unmapped = |&pages| DestinationInput::Unmapped { space: child, pages };
         inputs.extend(self.kept_from_children.iter().map(unmapped));
         let removed = |&pages| DestinationInput::Removed { space: child, pages };

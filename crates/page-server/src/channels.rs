@@ -1,6 +1,5 @@
 //! The three connections of a migration, and how they are opened.
 
-use alloc::string::String;
 use core::time::Duration;
 
 use engine::{Failure, Instant};
@@ -12,7 +11,6 @@ use transport::{
     Answer, Connection, ConnectionError, Expected, exchange_key, greet, poll_answer, poll_key_answer,
 };
 
-use crate::config::PEER_TEXT_CHARS;
 use crate::socket::{Socket, now, wait};
 
 /// Control, fault and push.
@@ -102,7 +100,7 @@ impl Channels {
                 poll_answer(connection, hello)
             };
             match polled.map_err(|error| failure_of(channel, &error))? {
-                Some(Answer::Refused(text)) => return Err(Failure::Peer(printable(&text))),
+                Some(Answer::Refused(text)) => return Err(Failure::Peer(text)),
                 Some(answer) => return Ok(answer),
                 None if now() >= deadline => return Err(Failure::Deadline("answer to the greeting")),
                 None => {
@@ -134,9 +132,4 @@ pub(crate) const fn failure_of(channel: Channel, error: &ConnectionError) -> Fai
         ConnectionError::Version { .. } => Failure::Protocol("a version that was not offered"),
         ConnectionError::TooLong { .. } => Failure::Protocol("its limits are too narrow for this process"),
     }
-}
-
-/// The other side's words, fit for a terminal: one line, no control characters, not too long.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().take(PEER_TEXT_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

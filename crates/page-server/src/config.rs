@@ -13,6 +13,3 @@ pub(crate) const FRAMES_PER_TURN: usize = 16;
 
 /// How long the last frames may take to leave, once the migration is over.
 pub(crate) const LAST_FLUSH: Duration = Duration::from_secs(2);
-
-/// Characters of the other side's words that are passed on.
-pub(crate) const PEER_TEXT_CHARS: usize = 400;

@@ -1,12 +1,10 @@
 //! From frames of the destination to inputs of the engine.
 
-use alloc::string::String;
-
 use engine::{Failure, SourceInput};
 use protocol::{Channel, Header, Kind, Reason, Reserved};
 use transport::{Connection, ConnectionError};
 
-use crate::channels::{failure_of, printable};
+use crate::channels::failure_of;
 use crate::socket::Socket;
 
 /// What a frame means.
@@ -38,8 +36,7 @@ fn understand(header: Header, connection: &Connection<Socket>) -> Result<Heard, 
         Kind::PageRequest => SourceInput::PageRequested(header.pages()?),
         Kind::Drained => SourceInput::Drained,
         Kind::Abort | Kind::Failed => {
-            let text: String = connection.message::<Reason>()?.text;
-            let failure = Failure::Peer(printable(&text));
+            let failure = Failure::Peer(connection.message::<Reason>()?.printable());
             if header.kind == Kind::Abort {
                 SourceInput::Aborted(failure)
             } else {

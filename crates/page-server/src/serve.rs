@@ -89,6 +89,8 @@ pub(crate) struct Server<'process, P> {
     pub(crate) attempt: u32,
     /// What earlier connections have taken.
     pub(crate) bytes_before: u64,
+    /// The destination is ready; the engine hears of it when every connection has been looked at.
+    ready: bool,
     /// A connection has ended; the engine hears of it when the control connection has been read.
     lost: Option<Failure>,
     pub(crate) outcome: Option<Outcome>,
@@ -113,6 +115,7 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             pid_there: 0,
             attempt: 0,
             bytes_before: 0,
+            ready: false,
             lost: None,
             outcome: None,
         }
@@ -136,6 +139,7 @@ impl<'process, P: SourceProcess> Server<'process, P> {
         worked |= self.hear(Channel::Control);
         worked |= self.hear(Channel::Push);
         worked |= self.report_loss();
+        worked |= self.report_ready();
         worked |= self.tick();
         worked |= self.flush();
         worked |= self.scan_step();
@@ -172,6 +176,7 @@ impl<'process, P: SourceProcess> Server<'process, P> {
 
     fn understood(&mut self, heard: Heard) {
         match heard {
+            Heard::Input(SourceInput::Ready) => self.ready = true,
             Heard::Input(input) => self.handle(input),
             Heard::Running { pid_there, patience_s } => {
                 if self.pid_there == 0 {
@@ -230,6 +235,15 @@ impl<'process, P: SourceProcess> Server<'process, P> {
         }
         let Some(failure) = self.lost.take() else { return false };
         self.handle(SourceInput::Broken(failure));
+        true
+    }
+
+    /// Lets the engine commit, unless a connection is known to be gone: nobody would hear it.
+    fn report_ready(&mut self) -> bool {
+        if self.lost.is_some() || !core::mem::take(&mut self.ready) {
+            return false;
+        }
+        self.handle(SourceInput::Ready);
         true
     }
 

@@ -89,6 +89,15 @@ pub struct Reason {
     pub text: String,
 }
 
+impl Reason {
+    /// The text as it may be shown: of bounded length, without anything that could steer a terminal or forge a line.
+    #[must_use]
+    pub fn printable(&self) -> String {
+        const MOST_CHARS: usize = 400;
+        self.text.chars().take(MOST_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    }
+}
+
 /// What the destination found for one of the manifest's files.
 ///
 /// One byte, by way of `u8`: the derived decoder of an enum drags in serde's wording for floating-point numbers, which

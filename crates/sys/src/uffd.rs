@@ -137,6 +137,14 @@ impl Uffd {
         self.ioctl(UFFDIO_ZEROPAGE, &mut nothing) == Err(Errno::EAGAIN)
     }
 
+    /// Whether the address space has ended: every process that shared it is gone.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        // Where nothing is registered for write protection, lifting it changes nothing.
+        let mut nowhere = FillRequest { start: LOWEST_MAPPED, len: PAGE_SIZE, mode: 0, result: 0 };
+        self.ioctl(UFFDIO_WRITEPROTECT, &mut nowhere) == Err(Errno::ESRCH)
+    }
+
     /// Waits until an event can be read; false when `timeout_ms` is over first.
     ///
     /// # Errors
@@ -160,7 +168,7 @@ impl Uffd {
 
     fn ioctl(&self, request: usize, argument: &mut FillRequest) -> Result<(), Errno> {
         let fd = self.as_raw_fd().cast_unsigned() as usize;
-        // SAFETY: both requests read and write one struct of this layout; pages are filled only where they are
+        // SAFETY: each request reads and writes one struct of this layout or a shorter one; pages are filled only where they are
         // missing in registered ranges, which no Rust value of this process inhabits.
         unsafe { syscall3(nr::IOCTL, fd, request, ptr::from_mut(argument).expose_provenance()) }.map(|_| ())
     }
@@ -179,6 +187,10 @@ const _: () = assert!(size_of::<FillRequest>() == 32, "the size is part of the r
 
 /// `_IOWR(0xaa, 4, struct uffdio_zeropage)`
 const UFFDIO_ZEROPAGE: usize = 0xc020_aa04;
+/// `_IOWR(0xaa, 6, struct uffdio_writeprotect)`: the first three words.
+const UFFDIO_WRITEPROTECT: usize = 0xc018_aa06;
+/// `vm.mmap_min_addr` as it is everywhere; the kernel takes no lower range.
+const LOWEST_MAPPED: u64 = 0x1_0000;
 /// `_IOWR(0xaa, 8, struct uffdio_poison)`
 const UFFDIO_POISON: usize = 0xc020_aa08;
 

@@ -81,7 +81,7 @@ pub fn poll_answer<S: Stream>(
 ) -> Result<Option<Answer>, ConnectionError> {
     let Some(frame) = connection.receive()? else { return Ok(None) };
     if frame.header.kind == Kind::Refused {
-        return Ok(Some(Answer::Refused(connection.message::<Reason>()?.text)));
+        return Ok(Some(Answer::Refused(connection.message::<Reason>()?.printable())));
     }
     let challenge = frame.header.argument;
     let Welcome { version } = connection.message()?;

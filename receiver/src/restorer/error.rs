@@ -7,6 +7,7 @@ use sys::Errno;
 use sys::uffd::UffdError;
 
 use super::ChildError;
+use crate::peer::NotEntitled;
 
 /// What could not be had, to what, and how to cure it.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +113,9 @@ pub enum RestoreError {
         /// Its path.
         path: String,
     },
+    /// Nobody brings a process with more rights than its own.
+    #[error("{0}: a receiver of root's takes such a process from root, or over a link with a key")]
+    NotEntitled(#[from] NotEntitled),
     /// Rights that the receiver does not have itself.
     #[error(
         "the program acts as user {user}, group {group} with capabilities {capabilities:#x}, which the receiver cannot \

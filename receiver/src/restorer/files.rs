@@ -12,6 +12,7 @@ use sys::{Errno, Fd, file, identity};
 
 use super::RestoreError;
 use super::error::shown;
+use crate::peer;
 
 /// `O_RDWR`
 const READ_WRITE: usize = 2;
@@ -109,6 +110,12 @@ pub(super) fn is_of_process(path: &[u8], pid: u32) -> bool {
     })
 }
 
+/// Whether a path below `/proc/PID` may lead to anything but what `/proc` tells.
+pub(super) fn leads_out_of_proc(path: &[u8]) -> bool {
+    const LINKS: [&[u8]; 7] = [b"root", b"cwd", b"exe", b"fd", b"map_files", b"ns", b"mem"];
+    path.split(|byte| *byte == b'/').any(|component| LINKS.contains(&component))
+}
+
 /// Opens the device at `path`.
 pub(super) fn open_device(path: &[u8], flags: u32) -> Result<OwnedFd, RestoreError> {
     let opened = open(path, (flags & 0o3) as usize | NOT_WAITING);
@@ -138,7 +145,7 @@ pub(super) fn missing(what: &'static str, path: &[u8], errno: Errno) -> RestoreE
 
 fn open(path: &[u8], flags: usize) -> Result<Fd, Errno> {
     let path = CString::new(path).map_err(|_| Errno::ENOENT)?;
-    file::open(&path, flags | NO_TERMINAL)
+    peer::with_its_rights(|| file::open(&path, flags | NO_TERMINAL))
 }
 
 #[cfg(test)]

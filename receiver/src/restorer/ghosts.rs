@@ -13,6 +13,7 @@ use nix::libc;
 use protocol::{GhostRecord, Manifest};
 
 use super::RestoreError;
+use crate::peer;
 
 /// Names that are tried in one directory.
 const ATTEMPTS: u32 = 100;
@@ -32,7 +33,7 @@ impl Ghosts {
         let mut ghosts = Self { paths: Vec::new(), parents: Vec::new() };
         for record in &manifest.ghosts {
             let path = OsStr::from_bytes(&record.path);
-            ghosts.one(record).map_err(|source| RestoreError::Ghost {
+            peer::with_its_rights(|| ghosts.one(record)).map_err(|source| RestoreError::Ghost {
                 path: path.to_string_lossy().into_owned(),
                 source,
             })?;
@@ -49,7 +50,9 @@ impl Ghosts {
     /// Ghost `index`, a file, for reading and writing.
     pub(super) fn open(&self, index: u32) -> Result<File, RestoreError> {
         let path = self.path(index)?;
-        let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path);
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
+        let opened = peer::with_its_rights(|| options.open(path));
         opened.map_err(|source| RestoreError::Ghost { path: path.display().to_string(), source })
     }
 
@@ -80,13 +83,16 @@ impl Ghosts {
 impl Drop for Ghosts {
     fn drop(&mut self) {
         for path in self.paths.iter().chain(self.parents.iter().rev()) {
-            let is_directory = path.symlink_metadata().is_ok_and(|found| found.is_dir());
-            let removed = if is_directory { fs::remove_dir(path) } else { fs::remove_file(path) };
+            let removed = peer::with_its_rights(|| remove(path));
             if let Err(error) = removed {
                 tracing::warn!(path = %path.display(), %error, "a name made for a deleted file is left behind");
             }
         }
     }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    if path.symlink_metadata()?.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) }
 }
 
 /// Makes a ghost in `directory`: as `name`, or as a name like it that nothing has.

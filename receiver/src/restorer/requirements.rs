@@ -10,6 +10,7 @@ use sys::proc::maps;
 
 use super::RestoreError;
 use super::credentials::{self, Change};
+use crate::peer;
 
 /// What this machine is, and what of the address space a new process starts with.
 #[derive(Debug)]
@@ -45,6 +46,7 @@ impl Here {
 
     /// Refuses what this machine is not or cannot give.
     pub(super) fn check(&self, manifest: &Manifest) -> Result<(), RestoreError> {
+        peer::permit(&manifest.process.credentials)?;
         check_registers(&manifest.host.xsave, &self.xsave)?;
         self.check_vdso(&manifest.host)?;
         self.change(manifest)?;

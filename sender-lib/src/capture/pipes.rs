@@ -39,6 +39,9 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
         // A pipe whose writers have gone holds all that will ever come: it moves with its bytes.
         if !(end == PipeEnd::Read && readiness.hang_up) {
             if let Some(stream) = stream_for(facts, context.all) {
+                if facts.fd == 0 && end == PipeEnd::Read {
+                    context.notes.push(Note::LostInput);
+                }
                 return Ok(DescriptionKind::Stream(stream));
             }
             if !(readiness.hang_up || readiness.error) {

@@ -309,6 +309,8 @@ pub(crate) enum Note {
     LostPipe(u32),
     /// Connections that nobody has accepted yet.
     QueuedConnections(u32),
+    /// Standard input that another process still writes.
+    LostInput,
 }
 
 impl Piece for Note {
@@ -318,6 +320,10 @@ impl Piece for Note {
                 (fd, "is connected to the outside: the connection will be reset")
             }
             Self::LostPipe(fd) => (fd, "is a pipe to another process: its other end will be closed"),
+            Self::LostInput => (
+                &0,
+                "is a pipe that another process writes: what comes from now on is lost, the receiver's input is read",
+            ),
             Self::QueuedConnections(fd) => (fd, "listens: connections not yet accepted will be reset"),
         };
         put!(text, "descriptor ", fd, " ", what);

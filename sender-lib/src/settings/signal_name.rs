@@ -45,6 +45,7 @@ fn parse(name: &[u8]) -> Option<u32> {
     if let Some(number) = decimal(name) {
         return Some(number);
     }
+    let name = &name.to_ascii_uppercase()[..];
     let name = name.strip_prefix(b"SIG").unwrap_or(name);
     if let Some(offset) = name.strip_prefix(b"RTMIN") {
         return real_time(REAL_TIME_MIN.checked_add(distance(offset, b"+")?)?);
@@ -53,7 +54,7 @@ fn parse(name: &[u8]) -> Option<u32> {
         return real_time(REAL_TIME_MAX.checked_sub(distance(offset, b"-")?)?);
     }
     let mut known = words(NAMES);
-    let index = known.position(|known| known.eq_ignore_ascii_case(name))?;
+    let index = known.position(|known| *known == *name)?;
     u32::try_from(index + 1).ok()
 }
 

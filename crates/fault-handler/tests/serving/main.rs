@@ -139,18 +139,6 @@ fn a_forked_child_reads_what_its_parent_had_at_the_fork() {
 }
 
 #[test]
-fn a_forked_child_does_not_have_what_was_kept_from_it() {
-    let Some(mut stage) = Stage::new() else { return };
-    stage.run_process_with(&[], |manifest| {
-        let [vma] = &mut manifest.vmas[..] else { panic!("one mapping") };
-        vma.flags.wipe_on_fork = true;
-    });
-    stage.child.begin(Command::ForkAndLoad(at(12))).expect("sends");
-    assert_eq!(stage.serve_until_answer(), 0);
-    push_all_and_end(stage);
-}
-
-#[test]
 fn pages_of_a_lost_source_end_in_sigbus_and_not_in_zeros() {
     let Some(mut stage) = Stage::new() else { return };
     stage.run_process(&[]);

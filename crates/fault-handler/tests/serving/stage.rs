@@ -155,7 +155,8 @@ impl Stage {
         let [control, fault, push] = [pair(), pair(), pair()];
         let channels = Channels::new(control.1, fault.1, push.1);
         let destination = thread::Builder::new().name("destination".into()).spawn(move || {
-            let handler = FaultHandler::new(&mut process, channels, Config::default()).expect("a loop");
+            let config = Config { recovery_deadline: Duration::from_millis(100), ..Config::default() };
+            let handler = FaultHandler::new(&mut process, channels, config).expect("a loop");
             let ended = handler.run();
             (process, ended)
         });

@@ -4,12 +4,14 @@
 //! which the process stands still.
 
 use alloc::vec::Vec;
+use core::ffi::CStr;
 
 use memory::VmaFlags;
 
 use super::maps::{self, Mapping};
 use super::{ProcError, ProcFile};
 use crate::number::words;
+use crate::path::KernelPath;
 
 const FILE: ProcFile = ProcFile::Smaps;
 
@@ -37,8 +39,20 @@ pub struct Attributes {
 /// # Errors
 /// The file cannot be read or is not what the kernel writes.
 pub fn own_mappings() -> Result<(Vec<Mapping>, Vec<Attributes>), ProcError> {
+    mappings_in(c"/proc/thread-self/smaps")
+}
+
+/// The user mappings of process `pid` and the attributes of each, ascending.
+///
+/// # Errors
+/// The file cannot be read or is not what the kernel writes.
+pub fn mappings_of(pid: u32) -> Result<(Vec<Mapping>, Vec<Attributes>), ProcError> {
+    mappings_in(KernelPath::numbered("/proc/", pid, "/smaps").as_c_str())
+}
+
+fn mappings_in(path: &CStr) -> Result<(Vec<Mapping>, Vec<Attributes>), ProcError> {
     let mut parser = Parser::default();
-    super::for_each_line(c"/proc/thread-self/smaps", FILE, &mut |line| parser.line(line))?;
+    super::for_each_line(path, FILE, &mut |line| parser.line(line))?;
     parser.finish()
 }
 

@@ -16,7 +16,7 @@ pub enum UffdError {
     #[error("following forks by userfaultfd is not permitted: run as root or grant CAP_SYS_PTRACE")]
     ForksNotPermitted,
     /// The kernel is too old, or built without what is needed.
-    #[error("this kernel's userfaultfd lacks features {missing:#x}: 5.7 or newer is needed")]
+    #[error("this kernel's userfaultfd lacks features {missing:#x}: 6.6 or newer is needed")]
     MissingFeatures {
         /// The `UFFD_FEATURE_*` bits that are not there; all that are required if the system call is missing.
         missing: u64,

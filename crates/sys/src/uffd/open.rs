@@ -16,8 +16,9 @@ const THREAD_ID: u64 = 1 << 8;
 
 /// `UFFD_FEATURE_*` bits without which post-copy corrupts programs: a fork, remap, remove or unmap that goes
 /// unseen turns pages that still travel into zeros, or brings pages back that were dropped.
-const REQUIRED_FEATURES: u64 = EVENT_FORK | EVENT_REMAP | EVENT_REMOVE | EVENT_UNMAP | THREAD_ID;
+const REQUIRED_FEATURES: u64 = EVENT_FORK | EVENT_REMAP | EVENT_REMOVE | EVENT_UNMAP | THREAD_ID | POISON;
 
+const POISON: u64 = 1 << 14;
 const UFFD_API: u64 = 0xaa;
 /// `_IOWR(0xaa, 0x3f, struct uffdio_api)`
 const UFFDIO_API: usize = 0xc018_aa3f;

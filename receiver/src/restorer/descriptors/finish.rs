@@ -20,6 +20,7 @@ use sys::{Errno, socket};
 use super::super::{BlankChild, RestoreError, Step};
 use super::anonymous;
 use super::sockets::{self, Sockets};
+use crate::peer;
 
 /// How long the source, on this very machine, may take to let go of what it has.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -264,11 +265,11 @@ fn attempt_bind(
 /// Gives the name in the file system its mode and owner, or deletes it.
 fn set_name(path: &Path, name: Option<(u32, u32, u32)>) {
     const PERMISSIONS: u32 = 0o7777;
-    let done = match name {
+    let done = peer::with_its_rights(|| match name {
         Some((mode, user, group)) => chown(path, Some(user), Some(group))
             .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode & PERMISSIONS))),
         None => fs::remove_file(path),
-    };
+    });
     if let Err(error) = done {
         tracing::warn!(%error, "the name of a socket is not as it was");
     }
@@ -331,6 +332,10 @@ fn seen_from_here(child: &BlankChild, path: &Path) -> PathBuf {
 
 /// Removes a socket that nobody listens at: the source's own, left behind when it let go of it.
 fn remove_stale(path: &Path) {
+    peer::with_its_rights(|| remove_if_stale(path));
+}
+
+fn remove_if_stale(path: &Path) {
     let is_socket =
         fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket() && found.nlink() > 0);
     let is_refused = |error: io::Error| {

@@ -23,6 +23,7 @@ use super::super::files;
 use super::super::ghosts::{self, Ghosts};
 use super::sockets::{self, Sockets};
 use super::{Origin, anonymous, fifos, interest};
+use crate::peer;
 
 /// Makes descriptions one after another. Both ends of every pipe and connection live here until all are passed.
 pub(super) struct Maker<'a> {
@@ -191,6 +192,9 @@ impl<'a> Maker<'a> {
         let (flags, offset) = (description.flags, super::info(fd, description)?.position);
         let failed = |source| RestoreError::Descriptor { fd, what: "a file", source };
         if files::is_of_process(&record.path, self.manifest.process.pid) {
+            if peer::is_restricted() && files::leads_out_of_proc(&record.path) {
+                return Err(files::missing("the open file", &record.path, sys::Errno::EACCES));
+            }
             return Ok(Origin::Inside { path: record.path.clone(), flags, offset });
         }
         let opened = File::from(files::open_again(self.manifest, file, flags)?);

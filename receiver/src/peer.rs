@@ -1,0 +1,182 @@
+//! Who is at the other end of a connection over loopback, and what may be done on that user's behalf.
+//!
+//! A manifest is only somebody's word. Without a key the kernel says whose: root may bring any process, anybody else
+//! only one with exactly the rights of the process that holds the connection, and the files that it names are opened
+//! with that user's rights.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
+
+use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setfsgid, setfsuid, setgroups};
+use procfs::process::{FDTarget, Process};
+use protocol::Credentials;
+
+/// Whom this session serves; one session is one process.
+static PEER: OnceLock<Peer> = OnceLock::new();
+
+/// Who sends a migration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Peer {
+    /// Somebody who may do here whatever the receiver may.
+    Trusted,
+    /// A process of somebody else, with these rights.
+    Process(Credentials),
+    /// Nobody knows.
+    Unknown,
+}
+
+/// A process with rights that its sender does not have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotEntitled {
+    /// The user that the process would be.
+    pub user: u32,
+    /// The user who sends it.
+    pub sender: Option<u32>,
+}
+
+impl fmt::Display for NotEntitled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.sender {
+            Some(sender) => write!(
+                f,
+                "user {sender} sends a process of user {} with other rights than its own",
+                self.user
+            ),
+            None => f.write_str("it cannot be told who sends this process"),
+        }
+    }
+}
+
+impl std::error::Error for NotEntitled {}
+
+impl Peer {
+    /// Looks who holds the other end of `connection`.
+    #[must_use]
+    pub fn of(connection: &OwnedFd) -> Self {
+        let Ok(connection) = connection.try_clone().map(TcpStream::from) else { return Self::Unknown };
+        let addresses = (connection.peer_addr(), connection.local_addr());
+        let (Ok(theirs), Ok(ours)) = addresses else { return Self::Unknown };
+        let Ok(sockets) = procfs::net::tcp() else { return Self::Unknown };
+        let is_theirs = |local: SocketAddr, remote: SocketAddr| local == theirs && remote == ours;
+        let found = sockets.into_iter().find(|entry| is_theirs(entry.local_address, entry.remote_address));
+        match found {
+            Some(socket) if socket.uid == 0 => Self::Trusted,
+            Some(socket) => holder(socket.uid, socket.inode).map_or(Self::Unknown, Self::Process),
+            None => Self::Unknown,
+        }
+    }
+
+    /// Whether a process with these rights may come from here. In a user namespace a process may show groups, and
+    /// capabilities, that mean nothing outside of it: groups count as the overflow group, capabilities do not come.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn permit(&self, wanted: &Credentials) -> Result<(), NotEntitled> {
+        const OVERFLOW: u32 = 65534;
+        let refuse = |sender| Err(NotEntitled { user: wanted.user, sender });
+        match self {
+            Self::Trusted => Ok(()),
+            Self::Unknown => refuse(None),
+            Self::Process(own) => {
+                let mut groups = wanted.groups.iter();
+                let entitled = (own.user, own.group) == (wanted.user, wanted.group)
+                    && groups.all(|group| own.groups.contains(group) || *group == OVERFLOW)
+                    && wanted.capabilities == 0;
+                if entitled { Ok(()) } else { refuse(Some(own.user)) }
+            }
+        }
+    }
+}
+
+/// Says once whom this session serves.
+pub fn serve(peer: Peer) {
+    let _ = PEER.set(peer);
+}
+
+/// Whether the sender may bring a process with these rights; one that was not named may.
+///
+/// # Errors
+/// It may not.
+pub fn permit(wanted: &Credentials) -> Result<(), NotEntitled> {
+    PEER.get().map_or(Ok(()), |peer| peer.permit(wanted))
+}
+
+/// Whether files are opened with somebody else's rights.
+#[must_use]
+pub fn is_restricted() -> bool {
+    PEER.get().is_some_and(|peer| *peer != Peer::Trusted)
+}
+
+/// Does something with files as the sender might do it.
+pub fn with_its_rights<T>(work: impl FnOnce() -> T) -> T {
+    let Some(Peer::Process(sender)) = PEER.get() else { return work() };
+    let before = getgroups().unwrap_or_default();
+    let groups: Vec<Gid> = sender.groups.iter().copied().map(Gid::from_raw).collect();
+    // A receiver that is not root has the sender's rights already, or the process was refused.
+    let changed = geteuid().is_root() && setgroups(&groups).is_ok();
+    if changed {
+        setfsgid(Gid::from_raw(sender.group));
+        setfsuid(Uid::from_raw(sender.user));
+    }
+    let result = work();
+    if changed {
+        setfsuid(geteuid());
+        setfsgid(getegid());
+        // As root it cannot fail; if it did, there would be fewer rights, not more.
+        let _ = setgroups(&before);
+    }
+    result
+}
+
+/// The rights of the process of `user` that has the socket with this inode open.
+fn holder(user: u32, inode: u64) -> Option<Credentials> {
+    let has_it = |process: &Process| {
+        let mut descriptors = process.fd().ok().into_iter().flatten().flatten();
+        descriptors.any(|descriptor| descriptor.target == FDTarget::Socket(inode))
+    };
+    let mut processes = procfs::process::all_processes().ok()?.flatten();
+    let holder = processes
+        .find(|process| process.uid().is_ok_and(|uid| uid == user || uid == 0) && has_it(process))?;
+    let status = holder.status().ok()?;
+    Some(Credentials { user: status.euid, group: status.egid, groups: status.groups, capabilities: 0 })
+        .filter(|credentials| credentials.user == user)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn who(user: u32, groups: &[u32], capabilities: u64) -> Credentials {
+        Credentials { user, group: user, groups: groups.to_vec(), capabilities }
+    }
+
+    #[test]
+    fn the_kernel_knows_who_holds_the_other_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let (accepted, _) = listener.accept().expect("a connection");
+        let expected = geteuid().as_raw();
+        match Peer::of(&accepted.into()) {
+            Peer::Trusted => assert_eq!(expected, 0),
+            Peer::Process(own) => assert_eq!(own.user, expected),
+            Peer::Unknown => panic!("nobody knows"),
+        }
+        drop(client);
+    }
+
+    #[test]
+    fn nobody_brings_more_rights_than_its_own() {
+        let peer = Peer::Process(who(5, &[7, 8], 0));
+        assert!(peer.permit(&who(5, &[7, 8], 0)).is_ok());
+        assert!(peer.permit(&who(5, &[65534], 0)).is_ok());
+        assert!(peer.permit(&who(0, &[], 0)).is_err());
+        assert!(peer.permit(&who(5, &[0], 0)).is_err());
+        assert!(peer.permit(&who(5, &[], 1)).is_err());
+        assert!(Peer::Unknown.permit(&who(5, &[], 0)).is_err());
+        assert!(Peer::Trusted.permit(&who(0, &[0], u64::MAX)).is_ok());
+    }
+}
