@@ -12,7 +12,7 @@
 //! **Writing.** What the socket does not take is kept, up to a bound; [`Connection::wants_write`] says that
 //! [`Connection::flush`] has work as soon as the socket is writable. Bulk senders wait for that themselves.
 //!
-//! **Sealing.** [`link`] is below the frames: a connection that has been sealed ([`Connection::seal`]) encrypts every
+//! **Sealing.** `link.rs` is below the frames: a connection that has been sealed ([`Connection::seal`]) encrypts every
 //! byte, one that has not leaves them as they are, and nobody above it knows.
 //!
 //! **Ending.** The three connections of a migration race each other. So both sides read the control connection

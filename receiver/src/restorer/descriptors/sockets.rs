@@ -1,5 +1,5 @@
 //! Sockets, made here: with their options, connected to each other where both ends are in the process, and with what
-//! waited in them. Addresses in the outside world come later ([`super::finish`]).
+//! waited in them. Addresses in the outside world come later ([`mod@super::finish`]).
 
 mod connection;
 mod options;
