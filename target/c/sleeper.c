@@ -144,9 +144,10 @@ static long call_sigtimedwait(void)
 static long call_pause(void) { return pause(); }
 static long call_sigsuspend(void)
 {
-    sigset_t none;
-    sigemptyset(&none);
-    return sigsuspend(&none);
+    sigset_t all_but_one;
+    sigfillset(&all_but_one);
+    sigdelset(&all_but_one, WAKER);
+    return sigsuspend(&all_but_one);
 }
 static long call_read_pipe(void)
 {
@@ -229,6 +230,11 @@ static uint64_t late_ns[SLEEPERS];
 static void *sleep_on(void *argument)
 {
     struct sleeper *own = argument;
+    sigset_t ending; /* is for the main thread */
+    sigemptyset(&ending);
+    sigaddset(&ending, SIGTERM);
+    sigaddset(&ending, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &ending, NULL);
     for (;;) {
         pthread_barrier_wait(&together);
         if (ended)
