@@ -99,9 +99,11 @@ static long call_epoll_wait(void)
 static long call_epoll_pwait(void)
 {
     struct epoll_event found;
-    sigset_t none;
-    sigemptyset(&none);
-    return epoll_pwait(epoll, &found, 1, WAIT_MS, &none);
+    sigset_t ending;
+    sigemptyset(&ending);
+    sigaddset(&ending, SIGTERM);
+    sigaddset(&ending, SIGINT);
+    return epoll_pwait(epoll, &found, 1, WAIT_MS, &ending);
 }
 static long call_futex(void) { return syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 0, &length, NULL, 0); }
 static long call_sem_timedwait(void)
