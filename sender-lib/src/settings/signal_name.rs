@@ -45,17 +45,22 @@ fn parse(name: &[u8]) -> Option<u32> {
     if let Some(number) = decimal(name) {
         return Some(number);
     }
-    let name = &name.to_ascii_uppercase()[..];
-    let name = name.strip_prefix(b"SIG").unwrap_or(name);
-    if let Some(offset) = name.strip_prefix(b"RTMIN") {
+    let name = behind(name, b"SIG").unwrap_or(name);
+    if let Some(offset) = behind(name, b"RTMIN") {
         return real_time(REAL_TIME_MIN.checked_add(distance(offset, b"+")?)?);
     }
-    if let Some(offset) = name.strip_prefix(b"RTMAX") {
+    if let Some(offset) = behind(name, b"RTMAX") {
         return real_time(REAL_TIME_MAX.checked_sub(distance(offset, b"-")?)?);
     }
     let mut known = words(NAMES);
-    let index = known.position(|known| *known == *name)?;
+    let index = known.position(|known| known.eq_ignore_ascii_case(name))?;
     u32::try_from(index + 1).ok()
+}
+
+/// What follows `prefix`, in capitals or not. (Nothing may be allocated here: there is no arena yet.)
+fn behind<'a>(name: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let (front, rest) = name.split_at_checked(prefix.len())?;
+    front.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
 /// The number behind `sign`; 0 for nothing at all.
