@@ -23,7 +23,7 @@ def _frame(kind: int, body: bytes = b"", length: int = -1, count: int = 0, argum
 
 
 def _hello(migration: bytes, channel: int, attempt: int = 0, token: bytes = bytes(16)) -> bytes:
-    body = b"POSTHAST" + bytes([_PROTOCOL, _PROTOCOL]) + migration + bytes([channel]) + token + bytes([attempt])
+    body = b"POSTHAST" + bytes([_PROTOCOL, _PROTOCOL]) + migration + bytes([channel]) + token + bytes([attempt, 0])
     return _frame(_HELLO, body)
 
 
@@ -39,9 +39,9 @@ def _party(receiver, migration: bytes) -> list:
     for number, channel in enumerate(channels):
         channel.sendall(_hello(migration, number))
     for channel in channels:
-        kind = struct.unpack("<IHHQ", channel.recv(16, socket.MSG_WAITALL))[1]
+        length, kind = struct.unpack("<IHHQ", channel.recv(16, socket.MSG_WAITALL))[:2]
         expect(kind == 2, f"the greeting was answered by kind {kind}")
-        channel.recv(1, socket.MSG_WAITALL)
+        channel.recv(length, socket.MSG_WAITALL)
     return channels
 
 
