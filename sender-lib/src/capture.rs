@@ -25,6 +25,7 @@ use core::sync::atomic::AtomicU32;
 use memory::{Addr, Backing, PageRange, Sharing};
 use protocol::{FileVerdict, Manifest, SignalAction, ThreadRecord};
 use sys::clock;
+use sys::pagemap::Pagemap;
 
 use descriptors::Table;
 use refusal::{Doing, MappingTrait, Note, ProcessTrait, Refusal};
@@ -61,10 +62,10 @@ pub(crate) struct Captured {
 ///
 /// # Errors
 /// What cannot be moved.
-pub(crate) fn running(around: &Surroundings<'_>) -> Result<Box<Captured>, Refusal> {
+pub(crate) fn running(pagemap: &mut Pagemap, around: &Surroundings<'_>) -> Result<Box<Captured>, Refusal> {
     let tids = sys::process::other_threads().map_err(Refusal::kernel(Doing::Threads))?;
     process::check(&tids)?;
-    build(around, thread::listed(&tids), None)
+    build(pagemap, around, thread::listed(&tids), None)
 }
 
 /// Whether the destination's verdicts allow the move. It looks itself at files that have no verdict yet.
@@ -87,6 +88,7 @@ pub(crate) fn accept(manifest: &Manifest, verdicts: &[FileVerdict]) -> Result<()
 /// # Errors
 /// What cannot be moved.
 pub(crate) fn stopped(
+    pagemap: &mut Pagemap,
     around: &Surroundings<'_>,
     threads: Vec<ThreadRecord>,
     before: &Manifest,
@@ -95,7 +97,7 @@ pub(crate) fn stopped(
     if sys::process::has_children().map_err(Refusal::kernel(Doing::Children))? {
         return Err(ProcessTrait::Children.into());
     }
-    let captured = build(around, threads, Some((before, verdicts)))?;
+    let captured = build(pagemap, around, threads, Some((before, verdicts)))?;
     accept(&captured.manifest, verdicts)?;
     Ok(captured)
 }
@@ -105,11 +107,15 @@ pub(crate) fn stopped(
 ///
 /// # Errors
 /// What cannot be moved.
-pub(crate) fn look_again(own: &[PageRange], before: &mut Manifest) -> Result<(), Refusal> {
+pub(crate) fn look_again(
+    pagemap: &mut Pagemap,
+    own: &[PageRange],
+    before: &mut Manifest,
+) -> Result<(), Refusal> {
     let mut files = Files::new(Some(before));
     let began = clock::monotonic_ns();
     let (_, vmas) = mappings::collect(own, None, &mut files, &mut Objects::default())?;
-    before.guards = pages::guards(&vmas, Some(before))?;
+    before.guards = pages::guards(pagemap, &vmas, Some(before))?;
     before.vmas = vmas;
     if clock::monotonic_ns() - began < QUICK_LOOK_NS {
         before.vmas.clear();
@@ -118,6 +124,7 @@ pub(crate) fn look_again(own: &[PageRange], before: &mut Manifest) -> Result<(),
 }
 
 fn build(
+    pagemap: &mut Pagemap,
     around: &Surroundings<'_>,
     threads: Vec<ThreadRecord>,
     before: Option<(&Manifest, &[FileVerdict])>,
@@ -130,11 +137,11 @@ fn build(
     let (table, notes) =
         descriptors::collect(around, &mut files, &mut objects, &mut ghosts, before.is_some())?;
     mappings::settle_deleted(&mappings, &mut vmas, &objects)?;
-    let guards = pages::guards(&vmas, before.map(|(manifest, _)| manifest))?;
+    let guards = pages::guards(pagemap, &vmas, before.map(|(manifest, _)| manifest))?;
     let process = process::record(around.park_action, &mut files, &mut ghosts)?;
     let (mut eager, mut lazy) = match before {
         Some((_, verdicts)) => (
-            pages::eager(&vmas, &threads, &process.mm, verdicts, around.leaving_gate, around.state)?,
+            pages::eager(pagemap, &vmas, &threads, &process.mm, verdicts, around.leaving_gate, around.state)?,
             pages::lazy(&vmas, &objects, verdicts, around.state),
         ),
         // Nothing is known of the files yet; what counts in a reservation are the mappings.

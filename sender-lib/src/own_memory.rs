@@ -36,6 +36,11 @@ impl OwnMemory {
         [&self.mem, self.pagemap.descriptor()].map(|fd| fd.raw().cast_unsigned())
     }
 
+    /// What the kernel knows of each page.
+    pub(crate) const fn pagemap(&mut self) -> &mut Pagemap {
+        &mut self.pagemap
+    }
+
     /// Takes the mappings of the stopped process.
     pub(crate) fn set_mappings(&mut self, vmas: &[Vma]) {
         self.vmas = vmas.to_vec();

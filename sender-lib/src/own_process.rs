@@ -48,8 +48,8 @@ impl OwnProcess {
     /// # Errors
     /// Why it cannot be moved, in words for the user.
     pub(crate) fn look(route: Route) -> Result<Self, String> {
-        let memory = OwnMemory::open().map_err(|errno| text!["reading the own memory: ", errno])?;
-        let captured = capture(&memory, None, None)?;
+        let mut memory = OwnMemory::open().map_err(|errno| text!["reading the own memory: ", errno])?;
+        let captured = capture(&mut memory, None, None)?;
         Ok(Self {
             memory,
             route,
@@ -108,7 +108,7 @@ impl OwnProcess {
 }
 
 impl SourceProcess for OwnProcess {
-    fn accept(&mut self, answer: Reserved) {
+    fn accept(&mut self, answer: Reserved) -> Result<(), Failure> {
         self.verdicts = answer.files;
         self.all_pages_first = answer.all_pages_first;
         self.connections = answer.connections;
@@ -120,21 +120,22 @@ impl SourceProcess for OwnProcess {
         if answer.all_pages_first {
             log!("the receiver may not follow forks: the program stands still until all its memory is there");
         }
-    }
-
-    fn park(&mut self) -> Result<(), Failure> {
         // The page server has sent it and let go of it. `make_mut` would cost 5 KiB of code that copies manifests.
         let Some(running) = Arc::get_mut(&mut self.running) else {
             return Err(Failure::Local(text!["the manifest of the running process is still in use"]));
         };
         capture::accept(running, &self.verdicts)
-            .and_then(|()| capture::look_again(&own_ranges(), running))
+            .and_then(|()| capture::look_again(self.memory.pagemap(), &own_ranges(), running))
             .map_err(|refusal| Failure::Local(refusal.in_words()))?;
         if self.notes.iter().any(|note| self.takes(*note)) && !tcp::may_freeze() {
             return Err(Failure::Local(String::from(
                 "connections move only with CAP_NET_ADMIN: run the program as root, or the receiver with --tcp reset",
             )));
         }
+        Ok(())
+    }
+
+    fn park(&mut self) -> Result<(), Failure> {
         self.parked = quiesce::park().map_err(Failure::Local)?;
         Ok(())
     }
@@ -146,7 +147,7 @@ impl SourceProcess for OwnProcess {
             Connections::Reset => None,
             Connections::Move => ffi::header().map(|header| header.frozen.as_slice()),
         };
-        let mut manifest = capture(&self.memory, stopped, frozen).map_err(Failure::Local)?.manifest;
+        let mut manifest = capture(&mut self.memory, stopped, frozen).map_err(Failure::Local)?.manifest;
         manifest.process.pending = pending;
         self.memory.set_mappings(&manifest.vmas);
         self.add_eager(&mut manifest);
@@ -194,7 +195,7 @@ fn own_ranges() -> Vec<PageRange> {
 /// Captures the running process, or the `stopped` one of which the threads, the earlier manifest and the verdicts on it
 /// are known. Leaves out all that is the parasite's and takes back what it changed.
 fn capture(
-    memory: &OwnMemory,
+    memory: &mut OwnMemory,
     stopped: Option<(Vec<ThreadRecord>, &Manifest, &[FileVerdict])>,
     frozen: Option<&[AtomicU32]>,
 ) -> Result<Box<Captured>, String> {
@@ -215,8 +216,10 @@ fn capture(
         }),
     };
     let captured = match stopped {
-        None => capture::running(&around),
-        Some((parked, before, verdicts)) => capture::stopped(&around, parked, before, verdicts),
+        None => capture::running(memory.pagemap(), &around),
+        Some((parked, before, verdicts)) => {
+            capture::stopped(memory.pagemap(), &around, parked, before, verdicts)
+        }
     };
     let mut captured = captured.map_err(|refusal| refusal.in_words())?;
     if dumpable::is_open() {

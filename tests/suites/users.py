@@ -48,9 +48,9 @@ def _home(lab) -> Path:
     return binaries
 
 
-def _start(lab, binaries: Path, workload: str):
+def _start(lab, binaries: Path, workload: str, name: str = "", stdin=None):
     command = [*_AS_NOBODY, "env", f"LD_PRELOAD={binaries / 'libsender.so'}", str(binaries / "target"), workload]
-    program = lab.program(workload, command, {"LD_PRELOAD": ""})
+    program = lab.program(name or workload, command, {"LD_PRELOAD": ""}, stdin=stdin)
     program.wait_lines(3)
     return program
 
@@ -106,9 +106,7 @@ def to_root(lab) -> None:
     secret.write_text("of root")
     secret.chmod(0o600)
     with _open_files(), open(secret, "rb") as theirs:
-        command = [*_AS_NOBODY, "env", f"LD_PRELOAD={binaries / 'libsender.so'}", str(binaries / "target"), "counter"]
-        program = lab.program("holder", command, {"LD_PRELOAD": ""}, stdin=theirs)
-        program.wait_lines(3)
+        program = _start(lab, binaries, "counter", "holder", theirs)
         program.aim(receiver.port)
         try_and_stay(Witness(program), "secret.*permission denied")
 

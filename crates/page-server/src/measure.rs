@@ -20,10 +20,6 @@ impl Measure {
         self.report.setup_us = self.lap(now);
     }
 
-    pub(crate) const fn parking(&mut self, now: Instant) {
-        self.since = now;
-    }
-
     pub(crate) fn parked(&mut self, now: Instant) {
         self.report.park_us = self.lap(now);
     }

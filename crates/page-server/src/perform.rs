@@ -63,7 +63,6 @@ impl<P: SourceProcess> Server<'_, P> {
 
     fn capture(&mut self) {
         self.process.note("reserved at the destination; parking");
-        self.measure.parking(now());
         let captured = self.process.park().and_then(|()| {
             self.measure.parked(now());
             self.process.capture()

@@ -21,8 +21,11 @@ pub struct ReadRun {
 /// The process at the source. Until [`Self::park`] it runs; after it nothing but this trait's owner touches it.
 pub trait SourceProcess {
     /// Takes what the destination found for each file of the manifest, and what it cannot do; the capture decides by
-    /// it which pages are eager and which lazy.
-    fn accept(&mut self, answer: Reserved);
+    /// it which pages are eager and which lazy. What takes time and can be done while the process runs is done here.
+    ///
+    /// # Errors
+    /// Why the process cannot move to this destination, in words for the user.
+    fn accept(&mut self, answer: Reserved) -> Result<(), Failure>;
 
     /// Brings every thread to rest.
     ///

@@ -186,9 +186,9 @@ impl<'process, P: SourceProcess> Server<'process, P> {
                 self.handle(SourceInput::Running { patience_s });
             }
             Heard::Reserved(answer) if answer.files.len() == self.files => {
+                let accepted = self.process.accept(answer);
                 self.measure.reserved(now());
-                self.process.accept(answer);
-                self.handle(SourceInput::Reserved);
+                self.handle(accepted.map_or_else(SourceInput::Broken, |()| SourceInput::Reserved));
             }
             Heard::Reserved(_) => {
                 let failure = Failure::Protocol("not one verdict for each file");

@@ -47,6 +47,8 @@ pub enum Command {
     OpenUffd,
     /// Closes a descriptor of the child.
     Close(u32),
+    /// Forked children get the range empty (`MADV_WIPEONFORK`).
+    WipeOnFork(PageRange),
 }
 
 impl Command {
@@ -62,6 +64,7 @@ impl Command {
             Self::Exec => [7, 0, 0, 0],
             Self::OpenUffd => [8, 0, 0, 0],
             Self::Close(fd) => [9, u64::from(fd), 0, 0],
+            Self::WipeOnFork(range) => [10, range.start().0, range.len(), 0],
         }
     }
 }
@@ -199,6 +202,7 @@ fn carry_out(code: u64, [a, b, c]: [usize; 3]) -> Result<usize, Errno> {
     const FIXED_PRIVATE_ANONYMOUS: usize = 0x10 | 0x2 | 0x20;
     const MAYMOVE_FIXED: usize = 3;
     const DONTNEED: usize = 4;
+    const WIPEONFORK: usize = 18;
     match code {
         0 => raw(nr::MMAP, [a, b, 3, FIXED_PRIVATE_ANONYMOUS, usize::MAX, 0]),
         1 => Ok(usize::from(load(a))),
@@ -209,7 +213,9 @@ fn carry_out(code: u64, [a, b, c]: [usize; 3]) -> Result<usize, Errno> {
         6 => fork_and_load(a),
         7 => raw(EXECVE, [c"/bin/true".as_ptr().expose_provenance(), 0, 0, 0, 0, 0]),
         8 => open_in_this_process().map(|fd| fd.into_raw().cast_unsigned() as usize),
-        _ => raw(nr::CLOSE, [a, 0, 0, 0, 0, 0]),
+        9 => raw(nr::CLOSE, [a, 0, 0, 0, 0, 0]),
+        10 => raw(nr::MADVISE, [a, b, WIPEONFORK, 0, 0, 0]),
+        _ => Err(Errno::EINVAL),
     }
 }
 

@@ -151,10 +151,7 @@ impl Program {
         arguments: [u64; N],
         words: &[(usize, Addr)],
     ) -> Slot {
-        let call = Slot(self.ops.len() + words.len());
-        for &(index, from) in words {
-            self.copy(from, self.argument(call, index));
-        }
+        self.fill_in(words);
         self.call(number, arguments)
     }
 
@@ -165,11 +162,16 @@ impl Program {
         arguments: [u64; N],
         words: &[(usize, Addr)],
     ) -> Slot {
+        self.fill_in(words);
+        self.attempt(number, arguments)
+    }
+
+    /// Copies words of the hole into arguments of the operation behind the copies.
+    fn fill_in(&mut self, words: &[(usize, Addr)]) {
         let call = Slot(self.ops.len() + words.len());
         for &(index, from) in words {
             self.copy(from, self.argument(call, index));
         }
-        self.attempt(number, arguments)
     }
 
     /// Leaves by the gate, with what the gate expects in its registers.

@@ -120,7 +120,9 @@ impl Source {
 }
 
 impl SourceProcess for Source {
-    fn accept(&mut self, _answer: Reserved) {}
+    fn accept(&mut self, _answer: Reserved) -> Result<(), Failure> {
+        Ok(())
+    }
 
     fn park(&mut self) -> Result<(), Failure> {
         Ok(())

@@ -46,6 +46,7 @@ pub(crate) fn lazy(
 /// Pages that must come before `Run`: what the kernel reads while a thread starts or ends and where `/proc` shows them,
 /// the leaving gate if its file travels, and changed pages of private mappings of files that the destination has.
 pub(crate) fn eager(
+    pagemap: &mut Pagemap,
     vmas: &[Vma],
     threads: &[ThreadRecord],
     mm: &MmFields,
@@ -66,7 +67,6 @@ pub(crate) fn eager(
         }
     }
     let mut ranges = RangeSet::new();
-    let mut pagemap = Pagemap::open().map_err(&failed)?;
     for vma in vmas {
         for touched in wanted.runs_in(vma.range) {
             ranges.insert(touched);
@@ -95,9 +95,12 @@ pub(crate) fn eager(
 
 /// Pages that must not be touched. Of the stopped process only mappings that had some while it ran are looked
 /// through, and those that are new: a look costs time for every page.
-pub(crate) fn guards(vmas: &[Vma], before: Option<&Manifest>) -> Result<Vec<PageRange>, Refusal> {
+pub(crate) fn guards(
+    pagemap: &mut Pagemap,
+    vmas: &[Vma],
+    before: Option<&Manifest>,
+) -> Result<Vec<PageRange>, Refusal> {
     let failed = Refusal::kernel(Doing::Pages);
-    let mut pagemap = Pagemap::open().map_err(&failed)?;
     let mut found = Vec::new();
     for vma in vmas {
         let is_free = before.is_some_and(|before| {

@@ -139,6 +139,17 @@ fn a_forked_child_reads_what_its_parent_had_at_the_fork() {
 }
 
 #[test]
+fn a_forked_child_does_not_have_what_was_kept_from_it() {
+    let Some(mut stage) = Stage::new() else { return };
+    stage.run_process(&[]);
+    // The process says so itself, as it may at any time: no manifest tells of it.
+    stage.child.ask(Command::WipeOnFork(pages(8, 8))).expect("advises");
+    stage.child.begin(Command::ForkAndLoad(at(12))).expect("sends");
+    assert_eq!(stage.serve_until_answer(), 0);
+    push_all_and_end(stage);
+}
+
+#[test]
 fn pages_of_a_lost_source_end_in_sigbus_and_not_in_zeros() {
     let Some(mut stage) = Stage::new() else { return };
     stage.run_process(&[]);

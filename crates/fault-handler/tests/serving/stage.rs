@@ -171,13 +171,7 @@ impl Stage {
 
     /// Everything up to the process at work here; `eager` pages are sent in time.
     pub(crate) fn run_process(&mut self, eager: &[PageRange]) {
-        self.run_process_with(eager, |_| {});
-    }
-
-    /// The same for a manifest that `change` has changed.
-    pub(crate) fn run_process_with(&mut self, eager: &[PageRange], change: impl FnOnce(&mut Manifest)) {
-        let mut manifest = manifest(eager);
-        change(&mut manifest);
+        let manifest = manifest(eager);
         self.message(Kind::Reserve, &manifest);
         self.expect(Kind::Reserved);
         self.message(Kind::Switchover, &manifest);

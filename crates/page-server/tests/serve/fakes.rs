@@ -61,9 +61,10 @@ impl FakeProcess {
 }
 
 impl SourceProcess for FakeProcess {
-    fn accept(&mut self, answer: Reserved) {
+    fn accept(&mut self, answer: Reserved) -> Result<(), Failure> {
         assert_eq!(answer.files, [FileVerdict::Same]);
         self.called("accept");
+        Ok(())
     }
 
     fn park(&mut self) -> Result<(), Failure> {

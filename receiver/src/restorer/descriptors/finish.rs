@@ -102,7 +102,7 @@ fn is_bound_at_last(manifest: &Manifest, index: u32, record: &SocketRecord) -> b
     let is_same =
         |(other, _, found): (u32, u64, &SocketRecord)| other != index && found.address == record.address;
     let is_accepted = sockets::is_connected_stream(record)
-        && (path_of(&record.address).is_some() || sockets::records(manifest).any(is_same));
+        && (sockets::path_of(&record.address).is_some() || sockets::records(manifest).any(is_same));
     !record.address.is_empty() && !is_accepted
 }
 
@@ -238,9 +238,9 @@ fn attempt_bind(
     bind: &Bind,
 ) -> Result<Result<u64, Errno>, RestoreError> {
     let Bind { fd, index, record } = bind;
-    let path = path_of(&record.address).map(|path| seen_from_here(child, path));
+    let path = sockets::path_of(&record.address).map(|path| seen_from_here(child, path));
     if let Some(path) = &path {
-        remove_stale(path);
+        peer::with_its_rights(|| remove_stale(path));
     }
     let mut bound = call(child, libc::SYS_bind, *fd, &record.address)?;
     let is_elsewhere = bound.is_err_and(|errno| io::Error::from(errno).kind() == ErrorKind::AddrNotAvailable);
@@ -300,7 +300,7 @@ fn deliver_all(child: &BlankChild, work: &Finish, from_inside: bool) {
 
 /// Sends a message that waited, from the socket that had sent it or from a nameless one.
 fn deliver(child: &BlankChild, work: &Finish, letter: &Letter) -> Result<(), Errno> {
-    let to = match path_of(&letter.to) {
+    let to = match sockets::path_of(&letter.to) {
         Some(path) => {
             let path = seen_from_here(child, path);
             [&letter.to[..2], path.as_os_str().as_bytes(), b"\0"].concat()
@@ -317,10 +317,6 @@ fn deliver(child: &BlankChild, work: &Finish, letter: &Letter) -> Result<(), Err
     socket::send(sender.as_fd(), &letter.content, &to, &[])
 }
 
-fn path_of(address: &[u8]) -> Option<&Path> {
-    sockets::path_of(address)
-}
-
 /// A path of the child, whose working directory may be another.
 fn seen_from_here(child: &BlankChild, path: &Path) -> PathBuf {
     if path.is_absolute() {
@@ -332,10 +328,6 @@ fn seen_from_here(child: &BlankChild, path: &Path) -> PathBuf {
 
 /// Removes a socket that nobody listens at: the source's own, left behind when it let go of it.
 fn remove_stale(path: &Path) {
-    peer::with_its_rights(|| remove_if_stale(path));
-}
-
-fn remove_if_stale(path: &Path) {
     let is_socket =
         fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket() && found.nlink() > 0);
     let is_refused = |error: io::Error| {
