@@ -21,7 +21,7 @@ PARASITE  := --package sender-lib --profile parasite
 # Jump tables, aligned loops, and what is hoisted out of loops or loaded ahead, would cost more than they save.
 SMALLER   := $(addprefix -Cllvm-args=-,inline-threshold=150 inline-instr-cost=60 inline-call-penalty=300 \
              min-jump-table-entries=1000 align-loops=1 disable-machine-licm enable-load-pre=false)
-WORKSPACE := --workspace --exclude sender-lib
+WORKSPACE := --workspace --exclude sender-lib --exclude sender-body --exclude sender-seam
 
 .PHONY: all build rebuild clean test check demo bench criu lint install uninstall toolchain test-tools
 
@@ -70,8 +70,8 @@ bench: build
 lint: toolchain
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked $(WORKSPACE) --all-targets -- -D warnings
-	$(CARGO) clippy --locked $(PARASITE) -- -D warnings
-	$(CARGO) clippy --locked $(PARASITE) --features sealed -- -D warnings
+	$(CARGO) clippy --locked $(PARASITE) --package sender-body --package sender-seam -- -D warnings
+	$(CARGO) clippy --locked $(PARASITE) --package sender-body --package sender-seam --features sender-lib/sealed -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items $(WORKSPACE)
 	$(CARGO) run --locked --package xtask -- tidy
 

@@ -3,12 +3,11 @@
 //! At rest it is one signal handler: no thread, no descriptor, no mapping. It needs no libc, imports no symbol and
 //! exports none, so that it works under glibc and musl alike and never meets the host's locks.
 //!
+//! This is its resident half: what is there from the program's first moment to its last. The other half, the body, does
+//! the work, and is there only while a migration lasts.
+//!
 //! ```text
-//! loader ─► trigger::install          signal ─► trigger::start ─► helper thread: migration::run
-//!                                                                    settings   where to
-//!                                                                    quiesce    every thread at rest
-//!                                                                    capture    the manifest
-//!                                                                    page-server  the rest
+//! loader ─► trigger::install          signal ─► trigger::start ─► helper thread ─► the body
 //! ```
 #![no_std]
 #![deny(unsafe_code)]
@@ -17,20 +16,13 @@
 extern crate alloc;
 
 mod arena;
-mod capture;
-mod commit;
 mod config;
-mod connect;
-mod dumpable;
 mod ffi;
 mod log;
-mod migration;
-mod own_memory;
-mod own_process;
-mod panic;
-mod quiesce;
-mod restart;
-mod rseq;
 mod settings;
-mod state;
 mod trigger;
+
+use sender_seam::state::State;
+
+/// The one instance.
+static STATE: State = State::new();

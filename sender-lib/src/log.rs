@@ -5,43 +5,22 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use protocol::Text;
+use sender_seam::log::Line;
 use sys::status::FileType;
 use sys::{Errno, descriptor, file, poll, status};
 
-use crate::config::LOG_LINE_BYTES;
-use crate::{commit, ffi, settings};
-
-/// A line under construction; what does not fit is cut.
-pub(crate) struct Line {
-    bytes: [u8; LOG_LINE_BYTES],
-    len: usize,
-}
-
-impl Text for Line {
-    fn push_text(&mut self, piece: &str) {
-        // One byte stays free for the end of the line.
-        let room = self.bytes.get_mut(self.len..LOG_LINE_BYTES - 1).unwrap_or_default();
-        let mut taken = 0;
-        for (slot, byte) in room.iter_mut().zip(piece.bytes()) {
-            *slot = if byte < b' ' { b' ' } else { byte };
-            taken += 1;
-        }
-        self.len += taken;
-    }
-}
+use crate::{STATE, ffi, settings};
 
 /// Writes one line, which `put` fills. It lies in a frame of this function's own: on the stack of a signal handler
 /// there is room for it only when there is something to say.
+#[inline(never)]
 pub(crate) fn line(put: &dyn Fn(&mut Line)) {
-    let mut line = Line { bytes: [0; LOG_LINE_BYTES], len: 0 };
-    line.push_text("posthaste: ");
-    put(&mut line);
-    if let Some(end) = line.bytes.get_mut(line.len) {
-        *end = b'\n';
-        line.len += 1;
-    }
-    let bytes = line.bytes.get(..line.len).unwrap_or_default();
+    write(&Line::of(put));
+}
+
+/// Writes one line.
+pub(crate) extern "C" fn write(line: &Line) {
+    let bytes = line.bytes();
     if !settings::log_path(|path| append(path, bytes).is_ok()) {
         to_standard_error(bytes);
     }
@@ -84,7 +63,7 @@ fn is_data_file() -> bool {
     }
     let Ok(flags) = descriptor::status_flags(2) else { return false };
     // The program writes on from its own position there.
-    if !commit::may_still_run_here() && flags & APPEND == 0 {
+    if STATE.is_committed() && flags & APPEND == 0 {
         return true;
     }
     let known = STANDARD_ERROR.each_ref().map(|word| word.load(Relaxed));

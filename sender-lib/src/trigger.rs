@@ -5,8 +5,7 @@ use sys::signal;
 
 use crate::log::{self, log};
 use crate::settings::{self, TriggerSignal};
-use crate::state::STATE;
-use crate::{arena, ffi};
+use crate::{STATE, arena, ffi};
 
 /// What the loader runs: makes the trigger signal ours, unless the program was started with another action for it.
 pub(crate) fn install() {
@@ -34,12 +33,14 @@ pub(crate) fn start() {
         log!("a migration is under way; the second signal is ignored");
         return;
     }
-    if let Err(arena::NoArena(errno)) = arena::map() {
-        STATE.disclaim();
-        log!("no memory for a migration: ", errno, "; the program goes on here");
-        return;
-    }
-    let start = STATE.arena().map_or(0, |(start, _)| start);
+    let start = match arena::map() {
+        Ok(start) => start,
+        Err(errno) => {
+            STATE.disclaim();
+            log!("no memory for a migration: ", errno, "; the program goes on here");
+            return;
+        }
+    };
     if let Err(errno) = ffi::spawn_helper(start) {
         arena::unmap();
         STATE.disclaim();

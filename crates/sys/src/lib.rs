@@ -10,6 +10,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod auxv;
 #[cfg(feature = "std")]
 pub mod birth;
 pub mod clock;
@@ -37,6 +38,7 @@ pub mod random;
 pub mod raw;
 pub mod secret;
 pub mod signal;
+pub mod signal_frame;
 #[cfg(feature = "std")]
 pub mod socket;
 pub mod status;

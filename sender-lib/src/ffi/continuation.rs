@@ -6,8 +6,8 @@
 
 use core::arch::global_asm;
 
-use super::frame::{Register, get, set};
-use crate::restart::Place;
+use sender_seam::restart::Place;
+use sys::signal_frame::{Register, get, set};
 
 global_asm!(
     ".hidden posthaste_wait_on",
@@ -132,7 +132,7 @@ const _: () = assert!(size_of::<Record>() <= SIGNAL_INFO_BYTES, "a record fits w
 /// Lets the thread of `context` wait here until `deadline` in call `number`, whose time-out is at `place`.
 ///
 /// # Safety
-/// As for [`super::frame::repeat_interrupted_call`].
+/// As for [`super::repeat::repeat_interrupted_call`].
 pub(super) unsafe fn wait_on(context: *mut u8, number: u32, place: Place, deadline: u64) {
     const POLLIN: u64 = 1;
     const POLLOUT: u64 = 4;

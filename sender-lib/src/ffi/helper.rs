@@ -2,11 +2,15 @@
 
 use core::arch::asm;
 
+use sender_seam::Resident;
 use sys::Errno;
 use sys::raw::nr;
 
-use crate::state::STATE;
-use crate::{arena, migration};
+use crate::settings::{self, KEY_FILE, RECEIVER};
+use crate::{STATE, arena, log};
+
+use super::gate::leaving_gate;
+use super::signals;
 
 /// `CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM`: a thread of the host like any other.
 const THREAD_FLAGS: usize = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000;
@@ -37,12 +41,28 @@ pub(crate) fn spawn_helper(arena_start: u64) -> Result<(), Errno> {
 }
 
 extern "C" fn enter() -> ! {
-    leave(migration::run())
+    STATE.set_helper();
+    settings::remember();
+    let start = STATE.arena().map_or(0, |(start, _)| start);
+    let resident = Resident {
+        state: &STATE,
+        receiver: &RECEIVER,
+        key_file: &KEY_FILE,
+        park_action: signals::park_action(),
+        leaving_gate: leaving_gate(),
+        room: arena::stack_top(start),
+        say: log::write,
+        repeat: signals::repeat,
+        leave,
+    };
+    // SAFETY: this frame lies on the helper's stack and is never left: it goes with the arena.
+    let resident = unsafe { &*core::ptr::from_ref(&resident) };
+    leave(sender_body::begin(resident))
 }
 
 /// Ends the helper thread and with it the migration: the process is at rest again. `unmap` takes the arena away,
 /// this thread's stack included.
-pub(crate) fn leave(unmap: bool) -> ! {
+extern "C" fn leave(unmap: bool) -> ! {
     let (start, bytes) = STATE.arena().filter(|_| unmap).unwrap_or((0, 0));
     let owner = STATE.owner_word().as_ptr();
     // SAFETY: nobody else uses the arena any more (`quiesce::release`), and from the first system call on these

@@ -1,14 +1,15 @@
 //! Entries from the loader and from the kernel's signal delivery, and the actions that lead to them.
 
 use core::arch::global_asm;
+use core::sync::atomic::Ordering::SeqCst;
 
+use sender_seam::restart::{Call, Interrupted};
+use sender_seam::{MARK, PARK_SIGNAL, Rest};
 use sys::signal::{self, Action};
 use sys::{Errno, thread};
 
-use super::frame;
-use crate::quiesce::{self, PARK_SIGNAL};
-use crate::state::STATE;
-use crate::trigger;
+use super::repeat::repeat_interrupted_call;
+use crate::{STATE, trigger};
 
 const SA_SIGINFO: u64 = 0x4;
 const SA_RESTORER: u64 = 0x0400_0000;
@@ -55,22 +56,46 @@ type Handler = unsafe extern "C" fn(i32, *const SignalInfo, *mut u8);
 
 extern "C" fn on_trigger(_: i32, _: *const SignalInfo, context: *mut u8) {
     // SAFETY: this is the third argument of a handler with SA_SIGINFO.
-    unsafe { frame::repeat_interrupted_call(context, None) };
+    unsafe { repeat_interrupted_call(context, None) };
     trigger::start();
 }
 
 extern "C" fn on_park(signal: i32, info: *const SignalInfo, context: *mut u8) {
     // SAFETY: the kernel hands a valid siginfo_t to a handler with SA_SIGINFO.
     let facts = unsafe { &*info };
-    if facts.code == signal::SI_QUEUE && facts.errno == quiesce::MARK {
-        // SAFETY: this is the third argument of a handler with SA_SIGINFO.
-        let frame = unsafe { frame::facts(context) };
-        // SAFETY: as above.
-        let repeat = |call| unsafe { frame::repeat_interrupted_call(context, call) };
-        quiesce::come_to_rest(facts.value, frame, repeat);
+    if facts.code == signal::SI_QUEUE && facts.errno == MARK {
+        STATE.inside.fetch_add(1, SeqCst);
+        // From here on the body stays, because its `release` waits for `inside`; before, it may be gone.
+        match rest(facts.value) {
+            // SAFETY: the context is the third argument of a handler with SA_SIGINFO.
+            Some(rest) => unsafe { rest(facts.value, context) },
+            None => {
+                // SAFETY: as above.
+                unsafe { repeat_interrupted_call(context, None) };
+            }
+        }
+        STATE.inside.fetch_sub(1, SeqCst);
     } else {
         chain(signal, info, context);
     }
+}
+
+/// Where a thread rests that got the park signal `ticket`; `None` if it came too late.
+fn rest(ticket: u64) -> Option<Rest> {
+    let generation = u32::try_from(ticket >> 32).unwrap_or(0);
+    let at = usize::try_from(STATE.rest()).ok().filter(|at| *at != 0 && STATE.is_parking(generation))?;
+    let at = core::ptr::with_exposed_provenance::<()>(at);
+    // SAFETY: the body has put it there, and is there as long as anybody shall park.
+    Some(unsafe { core::mem::transmute::<*const (), Rest>(at) })
+}
+
+/// See [`sender_seam::Resident::repeat`].
+///
+/// # Safety
+/// As for [`repeat_interrupted_call`].
+pub(super) unsafe extern "C" fn repeat(context: *mut u8, call: Option<&Call>, was: &mut Interrupted) {
+    // SAFETY: handed on to the caller.
+    *was = unsafe { repeat_interrupted_call(context, call.copied()) }.unwrap_or_default();
 }
 
 /// Does what the host would have done with a signal that is not the parasite's.
@@ -89,7 +114,11 @@ fn chain(signal: i32, info: *const SignalInfo, context: *mut u8) {
             unsafe { handler(signal, info, context) };
         }
         None => {
-            restore_park_action();
+            let ours = park_action().handler;
+            if signal::action(PARK_SIGNAL).is_ok_and(|action| action.handler == ours) {
+                // SAFETY: the action was the host's own choice.
+                let _ = unsafe { signal::set_action(PARK_SIGNAL, &saved) };
+            }
             // Blocked until this handler returns, then it takes its default course.
             let _ = signal::send_to_thread(thread::process_id(), thread::thread_id(), signal.cast_unsigned());
         }
@@ -111,28 +140,7 @@ pub(crate) fn install_trigger(signal: u32) -> Result<(), Errno> {
     unsafe { signal::set_action(signal, &handler_action(on_trigger)) }
 }
 
-/// Whether the park signal leads to the park handler.
-pub(crate) fn park_handler_is_installed() -> bool {
-    signal::action(PARK_SIGNAL).is_ok_and(|action| action.handler == handler_action(on_park).handler)
-}
-
-/// Makes the park signal lead to the park handler and saves what it did before.
-pub(crate) fn install_park_handler() -> Result<(), Errno> {
-    let present = signal::action(PARK_SIGNAL)?;
-    let ours = handler_action(on_park);
-    if present.handler == ours.handler {
-        return Ok(());
-    }
-    STATE.save_action(&present);
-    // SAFETY: as for the trigger; a signal that is not the parasite's goes on to the saved action.
-    unsafe { signal::set_action(PARK_SIGNAL, &ours) }
-}
-
-/// Gives the park signal back to the host.
-pub(crate) fn restore_park_action() {
-    if park_handler_is_installed() {
-        // SAFETY: the action was the host's own choice.
-        let restored = unsafe { signal::set_action(PARK_SIGNAL, &STATE.saved_action()) };
-        debug_assert!(restored.is_ok(), "the kernel gave this very action out");
-    }
+/// What the park signal does while threads are to rest.
+pub(super) fn park_action() -> Action {
+    handler_action(on_park)
 }

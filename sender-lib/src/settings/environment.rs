@@ -1,7 +1,7 @@
 //! The environment block of this process, read from `/proc/self` without allocating: the constructor has no heap,
 //! and musl hands it no pointer.
 
-use sys::{Fd, file};
+use sys::{Fd, auxv, file};
 
 const BUFFER: usize = 2048;
 
@@ -53,5 +53,5 @@ fn is_secure() -> bool {
     let mut auxv = [0; 1024];
     let got = file::open(c"/proc/self/auxv", file::READ_ONLY).map_or(0, |fd| fill(&fd, &mut auxv));
     let auxv = auxv.get(..got).unwrap_or_default();
-    crate::rseq::entry(auxv, AT_SECURE) != Some(0)
+    auxv::entry(auxv, AT_SECURE) != Some(0)
 }

@@ -4,7 +4,7 @@
 
 extern crate alloc;
 
-#[path = "../../../sender-lib/src"]
+#[path = "../../../sender-lib/body/src"]
 mod parasite {
     pub(crate) mod capture;
 }

@@ -26,23 +26,18 @@ use core::sync::atomic::Ordering::SeqCst;
 use core::time::Duration;
 
 use protocol::{SignalInfo, ThreadRecord, text};
+use sender_seam::restart::{Call, Interrupted};
+use sender_seam::{MARK, PARK_SIGNAL};
 use sys::signal::{self, Action, Delivery, Payload};
-use sys::{clock, file, thread};
+use sys::{clock, file, signal_frame, thread};
 
 use crate::arena::Header;
 use crate::config::{PARK_DEADLINE, PARK_POLL, RELEASE_DEADLINE};
-use crate::ffi::{self, FrameFacts, Interrupted};
-use crate::restart::Call;
+use crate::ffi::{self, resident};
 use crate::rseq;
-use crate::state::STATE;
 
 pub(crate) use seat::Seat;
 pub(crate) use signals::Board;
-
-/// glibc's `SIGSETXID`; musl's `SIGCANCEL` is 33 too. Neither can be blocked through its libc.
-pub(crate) const PARK_SIGNAL: u32 = 33;
-/// `si_errno` of a park signal.
-pub(crate) const MARK: i32 = 0x7057_4853;
 
 /// Bit of `Header::orders`: the threads may go on. Every other change is a question on the board.
 const GO_ON: u32 = 1;
@@ -52,42 +47,39 @@ const QUESTION: u32 = 2;
 /// XSAVE component 18, the AMX tiles: the receiving thread would have to ask for them first.
 const TILE_DATA: u64 = 1 << 18;
 
-/// What the handler of a marked signal does, on the thread that is to rest. Returns when the thread is released.
+/// What a thread does that is to rest: notes its state on its seat and sleeps. `repeat` lets the call that it was seen
+/// in be made again. Returns when the thread is released.
+///
+/// The arena stays meanwhile, because [`release`] waits for the thread (`State::inside`).
 pub(crate) fn come_to_rest(
     ticket: u64,
-    frame: FrameFacts,
+    frame: signal_frame::Facts,
     repeat: impl Fn(Option<Call>) -> Option<Interrupted>,
 ) {
-    let [generation, index] =
-        [ticket >> 32, ticket & 0xffff_ffff].map(|half| u32::try_from(half).unwrap_or(0));
-    STATE.inside.fetch_add(1, SeqCst);
-    // From here on the arena stays, because `release` waits for `inside`; before, it may be gone.
-    if STATE.is_parking(generation)
-        && let Some(header) = ffi::header()
-        && let Some(seat) = usize::try_from(index).ok().and_then(|index| header.seats.get(index))
-    {
-        seat.note_interrupted(repeat(seat.call()));
-        seat.fill(frame, &rseq::Facts::load(header));
-        seat.enter();
-        header.arrivals.fetch_add(1, SeqCst);
-        thread::wake_all(&header.arrivals);
-        loop {
-            let orders = header.orders.load(SeqCst);
-            if orders & GO_ON != 0 {
-                break;
-            }
-            header.board.answer();
-            thread::wait_on(&header.orders, orders, None);
-        }
-    } else {
+    let index = usize::try_from(ticket & 0xffff_ffff).unwrap_or(usize::MAX);
+    let Some((header, seat)) = ffi::header().and_then(|header| Some((header, header.seats.get(index)?)))
+    else {
         repeat(None);
+        return;
+    };
+    seat.note_interrupted(repeat(seat.call()));
+    seat.fill(frame, &rseq::Facts::load(header));
+    seat.enter();
+    header.arrivals.fetch_add(1, SeqCst);
+    thread::wake_all(&header.arrivals);
+    loop {
+        let orders = header.orders.load(SeqCst);
+        if orders & GO_ON != 0 {
+            break;
+        }
+        header.board.answer();
+        thread::wait_on(&header.orders, orders, None);
     }
-    STATE.inside.fetch_sub(1, SeqCst);
 }
 
 /// What the park signal does without the parasite: this belongs into a manifest.
 pub(crate) fn host_park_action() -> Option<Action> {
-    ffi::park_handler_is_installed().then(|| STATE.saved_action())
+    ffi::park_handler_is_installed().then(|| resident().state.saved_action())
 }
 
 /// Threads at rest.
@@ -106,7 +98,7 @@ pub(crate) struct Parked {
 pub(crate) fn park() -> Result<Parked, String> {
     let header = ffi::header().ok_or("the arena is gone")?;
     rseq::discover().store(header);
-    STATE.set_parking(true);
+    resident().state.set_parking(true);
     let deadline = deadline_in(PARK_DEADLINE);
     let mut clocks = calls::Clocks::default();
     let mut quiet_rounds = 0;
@@ -155,7 +147,7 @@ fn seat_newcomers(header: &Header, clocks: &mut calls::Clocks) -> Result<usize, 
 }
 
 fn signal_seat(index: usize, seat: &Seat) -> Result<(), String> {
-    let value = u64::from(STATE.generation()) << 32 | index as u64;
+    let value = u64::from(resident().state.generation()) << 32 | index as u64;
     let payload = Payload { mark: MARK, value };
     match signal::queue_to_thread(thread::process_id(), seat.tid(), PARK_SIGNAL, payload) {
         Delivery::Queued => seat.count_signal(),
@@ -236,8 +228,8 @@ pub(crate) fn release() -> bool {
     let drained = wait_until(deadline, || {
         header.seats_in_use().all(|(_, seat)| seat.has_entered_for_every_signal() || !is_alive(seat.tid()))
     });
-    STATE.set_parking(false);
-    let left = wait_until(deadline_in(RELEASE_DEADLINE), || STATE.inside.load(SeqCst) == 0);
+    resident().state.set_parking(false);
+    let left = wait_until(deadline_in(RELEASE_DEADLINE), || resident().state.inside.load(SeqCst) == 0);
     if drained && left {
         ffi::restore_park_action();
     }
@@ -252,8 +244,8 @@ fn wait_until(deadline: u64, condition: impl Fn() -> bool) -> bool {
         if clock::monotonic_ns() >= deadline {
             return false;
         }
-        let inside = STATE.inside.load(SeqCst);
-        thread::wait_on(&STATE.inside, inside, Some(nanoseconds(PARK_POLL)));
+        let inside = resident().state.inside.load(SeqCst);
+        thread::wait_on(&resident().state.inside, inside, Some(nanoseconds(PARK_POLL)));
     }
 }
 

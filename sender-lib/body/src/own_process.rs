@@ -17,10 +17,11 @@ use sys::descriptor::{self, tcp};
 use crate::capture::refusal::Note;
 use crate::capture::{self, Captured, Surroundings};
 use crate::connect::Route;
+use crate::ffi::resident;
 use crate::log::log;
 use crate::own_memory::OwnMemory;
 use crate::quiesce::Parked;
-use crate::{arena, commit, dumpable, ffi, quiesce, state};
+use crate::{arena, commit, dumpable, ffi, quiesce};
 
 /// See the module.
 pub(crate) struct OwnProcess {
@@ -205,8 +206,8 @@ fn capture(
     let around = Surroundings {
         ranges: &ranges,
         descriptors: &descriptors,
-        state: state::page().ok_or("the state page is beyond user space")?,
-        leaving_gate: Addr(ffi::leaving_gate()),
+        state: resident().state.page().ok_or("the state page is beyond user space")?,
+        leaving_gate: Addr(resident().leaving_gate),
         frozen,
         park_action: quiesce::host_park_action().map(|action| SignalAction {
             handler: action.handler,

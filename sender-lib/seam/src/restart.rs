@@ -2,9 +2,9 @@
 //!
 //! `SA_RESTART` repeats most interrupted calls, but some return `EINTR` whatever the flag says (signal(7)): sleeps,
 //! poll and its kin, waits with a time-out. The program asked for none of these signals, so the call is made again. One
-//! that began its time-out before is made again for what is left of it, by [`crate::ffi`]'s continuation.
+//! that began its time-out before is made again for what is left of it, by the resident half's continuation (`sender-lib/src/ffi/continuation.rs`).
 //!
-//! Which call a thread was in is looked up before it gets its signal (`quiesce::calls`). Where nobody looked, the code
+//! Which call a thread was in is looked up before it gets its signal (`sender-lib/body/src/quiesce/calls.rs`). Where nobody looked, the code
 //! says it: glibc has `mov eax, NUMBER` in front of `syscall` in every wrapper. Such a time-out begins anew.
 
 use sys::clock;
@@ -12,12 +12,12 @@ use sys::descriptor::socket;
 use sys::own_memory::{can_be_written, read_own};
 
 /// Bytes of `mov eax, imm32` and `syscall`.
-pub(crate) const CODE_BYTES: usize = 7;
+pub const CODE_BYTES: usize = 7;
 
 /// Where a call has its time-out; the numbers are those that the continuation branches on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u64)]
-pub(crate) enum Place {
+pub enum Place {
     /// A pointer, the first argument.
     First = 0,
     /// A pointer, the third argument.
@@ -40,19 +40,32 @@ pub(crate) enum Place {
     FifthCounted = 9,
 }
 
+/// What has to be put back into a context so that its call has returned `EINTR` after all.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Interrupted {
+    /// Where the thread goes on then; 0 if no call is made again.
+    pub instruction: u64,
+    /// With which stack pointer.
+    pub stack: u64,
+    /// The kernel makes the call again where every handler wants that (`SA_RESTART`).
+    pub by_kernel: bool,
+}
+
 const NANOSLEEP: u32 = 35;
 const FUTEX: u32 = 202;
 const CLOCK_NANOSLEEP: u32 = 230;
 
 /// A call that a thread was seen in.
-#[derive(Clone, Copy)]
-pub(crate) struct Call {
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
     /// Its number.
-    pub(crate) number: u32,
+    pub number: u32,
     /// The address behind its `syscall` instruction.
-    pub(crate) behind: u64,
+    pub behind: u64,
     /// When it went to sleep, by `CLOCK_MONOTONIC`; 0 if that is not known.
-    pub(crate) since: u64,
+    pub since: u64,
 }
 
 /// Calls that return `EINTR` although they could be made again, by number (`asm/unistd_64.h`).
@@ -85,20 +98,20 @@ const CALLS: [(u32, Place); 25] = [
 ];
 
 /// The number of the call that `code`, up to the interrupted instruction's end, made; `None` if it cannot be told.
-pub(crate) fn call_of(code: [u8; CODE_BYTES]) -> Option<u32> {
+pub fn call_of(code: [u8; CODE_BYTES]) -> Option<u32> {
     const MOV_EAX: u8 = 0xb8;
     let [MOV_EAX, n0, n1, n2, n3, 0x0f, 0x05] = code else { return None };
     Some(u32::from_le_bytes([n0, n1, n2, n3]))
 }
 
 /// Where call `number` has its time-out; `None` if the call must not be made again.
-pub(crate) fn place(number: u32) -> Option<Place> {
+pub fn place(number: u32) -> Option<Place> {
     CALLS.iter().find(|(known, _)| *known == number).map(|(_, place)| *place)
 }
 
 /// When the time of a call is over, by `CLOCK_MONOTONIC`; `None` if it can be made again as it was made. `since` is
 /// when it began, 0 if that is not known.
-pub(crate) fn deadline(number: u32, place: Place, arguments: [u64; 5], since: u64) -> Option<u64> {
+pub fn deadline(number: u32, place: Place, arguments: [u64; 5], since: u64) -> Option<u64> {
     const ABSOLUTE: u64 = 1;
     const OPERATION: u64 = 0x7f;
     /// Realtime, monotonic, boot time, atomic time: those that pass while nobody runs.

@@ -12,7 +12,8 @@ use sys::thread;
 
 /// See the module.
 #[repr(C, align(4096))]
-pub(crate) struct State {
+#[derive(Debug)]
+pub struct State {
     /// Process id of whom a migration runs in; 0 at rest.
     owner: AtomicU32,
     /// Thread id of the helper.
@@ -22,7 +23,11 @@ pub(crate) struct State {
     /// The generation whose park signals count; 0 while nobody shall park.
     parking: AtomicU32,
     /// Threads in the park handler that may touch the arena.
-    pub(crate) inside: AtomicU32,
+    pub inside: AtomicU32,
+    /// 1 once `Run` was sent: from here the process must never run here again.
+    committed: AtomicU32,
+    /// Address of the body's [`crate::Rest`]; 0 before there is a body.
+    rest: AtomicU64,
     arena_start: AtomicU64,
     arena_bytes: AtomicU64,
     /// What the park signal did before the park handler came, word for word.
@@ -31,21 +36,32 @@ pub(crate) struct State {
 
 const _: () = assert!(size_of::<State>() == 4096, "the state is one page");
 
-/// The one instance.
-pub(crate) static STATE: State = State {
-    owner: AtomicU32::new(0),
-    helper: AtomicU32::new(0),
-    generation: AtomicU32::new(0),
-    parking: AtomicU32::new(0),
-    inside: AtomicU32::new(0),
-    arena_start: AtomicU64::new(0),
-    arena_bytes: AtomicU64::new(0),
-    saved_action: [const { AtomicU64::new(0) }; 4],
-};
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl State {
+    /// At rest.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            owner: AtomicU32::new(0),
+            helper: AtomicU32::new(0),
+            generation: AtomicU32::new(0),
+            parking: AtomicU32::new(0),
+            inside: AtomicU32::new(0),
+            committed: AtomicU32::new(0),
+            rest: AtomicU64::new(0),
+            arena_start: AtomicU64::new(0),
+            arena_bytes: AtomicU64::new(0),
+            saved_action: [const { AtomicU64::new(0) }; 4],
+        }
+    }
+
     /// Takes the one migration that a process may be in; false if one is under way.
-    pub(crate) fn claim(&self) -> bool {
+    pub fn claim(&self) -> bool {
         let own = thread::process_id();
         let owner = self.owner.load(Ordering::SeqCst);
         if owner == own
@@ -60,72 +76,103 @@ impl State {
         }
         self.generation.fetch_add(1, Ordering::SeqCst);
         self.helper.store(0, Ordering::SeqCst);
+        self.committed.store(0, Ordering::SeqCst);
+        self.rest.store(0, Ordering::SeqCst);
         self.arena_start.store(0, Ordering::SeqCst);
         true
     }
 
     /// Gives up a claim with which nothing was begun.
-    pub(crate) fn disclaim(&self) {
+    pub fn disclaim(&self) {
         self.owner.store(0, Ordering::SeqCst);
     }
 
     /// The word that the helper's last instructions set to 0.
-    pub(crate) const fn owner_word(&self) -> &AtomicU32 {
+    #[must_use]
+    pub const fn owner_word(&self) -> &AtomicU32 {
         &self.owner
     }
 
     /// Whether a migration of this very process is under way.
-    pub(crate) fn is_ours(&self) -> bool {
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
         self.owner.load(Ordering::SeqCst) == thread::process_id()
     }
 
     /// Remembers the calling thread as the helper.
-    pub(crate) fn set_helper(&self) {
+    pub fn set_helper(&self) {
         self.helper.store(thread::thread_id(), Ordering::SeqCst);
     }
 
     /// Whether the calling thread is the helper of a migration of this process.
-    pub(crate) fn is_helper(&self) -> bool {
+    #[must_use]
+    pub fn is_helper(&self) -> bool {
         self.is_ours() && self.helper.load(Ordering::SeqCst) == thread::thread_id()
     }
 
     /// Which migration of this process this is.
-    pub(crate) fn generation(&self) -> u32 {
+    #[must_use]
+    pub fn generation(&self) -> u32 {
         self.generation.load(Ordering::SeqCst)
     }
 
     /// Lets park signals of this migration count, or no longer.
-    pub(crate) fn set_parking(&self, on: bool) {
+    pub fn set_parking(&self, on: bool) {
         self.parking.store(if on { self.generation() } else { 0 }, Ordering::SeqCst);
     }
 
     /// Whether park signals of `generation` count.
-    pub(crate) fn is_parking(&self, generation: u32) -> bool {
+    #[must_use]
+    pub fn is_parking(&self, generation: u32) -> bool {
         self.parking.load(Ordering::SeqCst) == generation && self.is_ours()
     }
 
+    /// Notes that `Run` is about to be sent, or that the destination has given its word that it never runs the process.
+    pub fn set_committed(&self, committed: bool) {
+        self.committed.store(u32::from(committed), Ordering::SeqCst);
+    }
+
+    /// Whether the process must never run here again.
+    #[must_use]
+    pub fn is_committed(&self) -> bool {
+        self.is_ours() && self.committed.load(Ordering::SeqCst) != 0
+    }
+
+    /// Remembers where the body is entered by threads that are to rest.
+    pub fn set_rest(&self, at: u64) {
+        self.rest.store(at, Ordering::SeqCst);
+    }
+
+    /// Where the body is entered by threads that are to rest; 0 before it is there.
+    #[must_use]
+    pub fn rest(&self) -> u64 {
+        self.rest.load(Ordering::SeqCst)
+    }
+
     /// Remembers where the arena is.
-    pub(crate) fn set_arena(&self, start: u64, bytes: usize) {
+    pub fn set_arena(&self, start: u64, bytes: usize) {
         self.arena_bytes.store(bytes as u64, Ordering::SeqCst);
         self.arena_start.store(start, Ordering::SeqCst);
     }
 
     /// Start and length of the arena, in bytes; only while a migration of this process is under way.
-    pub(crate) fn arena(&self) -> Option<(u64, u64)> {
+    #[must_use]
+    pub fn arena(&self) -> Option<(u64, u64)> {
         let start = self.arena_start.load(Ordering::SeqCst);
         (self.is_ours() && start != 0).then(|| (start, self.arena_bytes.load(Ordering::SeqCst)))
     }
 
     /// As [`Self::arena`], without asking the kernel for the process id: for the helper, which is the only thread
     /// that allocates and exists in no forked child.
-    pub(crate) fn arena_of_helper(&self) -> Option<(u64, u64)> {
+    #[must_use]
+    pub fn arena_of_helper(&self) -> Option<(u64, u64)> {
         let start = self.arena_start.load(Ordering::Relaxed);
         let claimed = self.owner.load(Ordering::Relaxed) != 0;
         (claimed && start != 0).then(|| (start, self.arena_bytes.load(Ordering::Relaxed)))
     }
 
     /// Remembers what the park signal does without the parasite.
-    pub(crate) fn save_action(&self, action: &Action) {
+    pub fn save_action(&self, action: &Action) {
         let words = [action.handler, action.flags, action.restorer, action.mask];
         for (slot, word) in self.saved_action.iter().zip(words) {
             slot.store(word, Ordering::SeqCst);
@@ -133,14 +180,16 @@ impl State {
     }
 
     /// What the park signal does without the parasite.
-    pub(crate) fn saved_action(&self) -> Action {
+    #[must_use]
+    pub fn saved_action(&self) -> Action {
         let [handler, flags, restorer, mask] =
             self.saved_action.each_ref().map(|word| word.load(Ordering::SeqCst));
         Action { handler, flags, restorer, mask }
     }
-}
 
-/// Where the state page is.
-pub(crate) fn page() -> Option<PageRange> {
-    PageRange::page_of(Addr(core::ptr::from_ref(&STATE).addr() as u64))
+    /// Where it is.
+    #[must_use]
+    pub fn page(&self) -> Option<PageRange> {
+        PageRange::page_of(Addr(core::ptr::from_ref(self).addr() as u64))
+    }
 }

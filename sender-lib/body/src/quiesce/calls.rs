@@ -7,13 +7,13 @@
 use alloc::vec::Vec;
 
 use protocol::{SignalInfo, ThreadRecord};
+use sender_seam::restart::{self, Call, Place};
 use sys::number::{decimal, hexadecimal, words};
 use sys::path::KernelPath;
 use sys::{clock, file, signal, thread};
 
 use crate::arena::Header;
 use crate::ffi;
-use crate::restart::{self, Call, Place};
 
 /// How the processors' clocks stand to `CLOCK_MONOTONIC`, as far as that was asked.
 #[derive(Default)]

@@ -10,7 +10,6 @@ use sys::{clock, random, thread};
 use crate::connect::Route;
 use crate::log::log;
 use crate::own_process::OwnProcess;
-use crate::state::STATE;
 use crate::{dumpable, ffi, quiesce, settings};
 
 /// Exit status of a process whose program lives elsewhere.
@@ -21,7 +20,6 @@ const LOST: u8 = 1;
 /// Runs a migration. Returns only when the program goes on here, with every thread released; true if nobody needs
 /// the arena any more.
 pub(crate) fn run() -> bool {
-    STATE.set_helper();
     thread::set_name(c"posthaste");
     let started = Instant(clock::monotonic_ns());
     let reason = match attempt(started) {

@@ -4,24 +4,37 @@ use core::ffi::CStr;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// Bytes of the longest text, its final zero included.
-pub(super) const LONGEST: usize = 512;
+pub const LONGEST: usize = 512;
 
 /// A zero-terminated text; empty at first.
 ///
 /// Replaced only by the constructor and by the one helper thread; a reader on another thread in that moment may see
-/// a mixture of two paths, no more.
-pub(super) struct Text([AtomicU8; LONGEST]);
+/// a mixture of two texts, no more.
+#[derive(Debug)]
+pub struct Remembered([AtomicU8; LONGEST]);
 
 /// The text does not fit.
-pub(super) struct TooLong;
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooLong;
 
-impl Text {
-    pub(super) const fn new() -> Self {
+impl Default for Remembered {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Remembered {
+    /// The empty text.
+    #[must_use]
+    pub const fn new() -> Self {
         Self([const { AtomicU8::new(0) }; LONGEST])
     }
 
     /// Replaces the text.
-    pub(super) fn set(&self, text: &[u8]) -> Result<(), TooLong> {
+    ///
+    /// # Errors
+    /// It is too long; the old one stays.
+    pub fn set(&self, text: &[u8]) -> Result<(), TooLong> {
         if text.len() >= LONGEST {
             return Err(TooLong);
         }
@@ -31,7 +44,7 @@ impl Text {
     }
 
     /// A copy of the text.
-    pub(super) fn copy_to<'a>(&self, copy: &'a mut [u8; LONGEST]) -> &'a CStr {
+    pub fn copy_to<'a>(&self, copy: &'a mut [u8; LONGEST]) -> &'a CStr {
         for (byte, slot) in copy.iter_mut().zip(&self.0) {
             *byte = slot.load(Relaxed);
         }

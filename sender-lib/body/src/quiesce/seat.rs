@@ -5,11 +5,10 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use memory::Addr;
 use protocol::{RseqRecord, ThreadRecord};
-use sys::thread;
+use sender_seam::restart::{Call, Interrupted};
+use sys::{signal_frame, thread};
 
 use crate::arena::Header;
-use crate::ffi::{FrameFacts, Interrupted};
-use crate::restart::Call;
 use crate::rseq;
 
 /// Written by the thread that sits on it until it has entered, then read by the coordinator.
@@ -39,7 +38,7 @@ pub(crate) struct Seat {
 
 impl Seat {
     /// Notes the calling thread's state.
-    pub(super) fn fill(&self, frame: FrameFacts, rseq: &rseq::Facts) {
+    pub(super) fn fill(&self, frame: signal_frame::Facts, rseq: &rseq::Facts) {
         self.frame.store(frame.at, SeqCst);
         self.frame_len.store(frame.len, SeqCst);
         self.components.store(frame.components, SeqCst);

@@ -6,9 +6,8 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::header_at;
+use super::{header_at_room, resident};
 use crate::arena::{self, CLASSES, Header};
-use crate::state::STATE;
 
 struct Heap;
 
@@ -25,14 +24,14 @@ fn block(layout: Layout) -> Option<(usize, usize)> {
     (class < CLASSES).then_some((bytes, class))
 }
 
-/// The arena's header, its start and its length.
-fn arena() -> Option<(&'static Header, u64, u64)> {
-    let (start, len) = STATE.arena_of_helper()?;
-    Some((header_at(start)?, start, len))
+/// The arena's header and its end.
+fn arena() -> Option<(&'static Header, u64)> {
+    let (start, len) = resident().state.arena_of_helper()?;
+    Some((header_at_room()?, start + len))
 }
 
 fn take(layout: Layout) -> Option<*mut u8> {
-    let (header, start, len) = arena()?;
+    let (header, end_of_arena) = arena()?;
     let (bytes, class) = block(layout)?;
     let free = header.heap_free.get(class)?;
     let first = free.load(Relaxed);
@@ -42,10 +41,10 @@ fn take(layout: Layout) -> Option<*mut u8> {
         free.store(unsafe { at.read() }, Relaxed);
         return Some(at.cast());
     }
-    let next = header.heap_next.load(Relaxed).max(arena::heap_at(start));
+    let next = header.heap_next.load(Relaxed).max(arena::heap());
     // Large blocks begin on a page, so that a freed and reused one never shares one with small fry.
     let at = next.next_multiple_of(bytes.min(4096).max(layout.align()) as u64);
-    let end = at.checked_add(bytes as u64).filter(|end| *end <= start + len)?;
+    let end = at.checked_add(bytes as u64).filter(|end| *end <= end_of_arena)?;
     header.heap_next.store(end, Relaxed);
     usize::try_from(at).ok().map(core::ptr::with_exposed_provenance_mut)
 }
@@ -58,7 +57,7 @@ unsafe impl GlobalAlloc for Heap {
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        let (Some((header, ..)), Some((_, class))) = (arena(), block(layout)) else { return };
+        let (Some((header, _)), Some((_, class))) = (arena(), block(layout)) else { return };
         let Some(free) = header.heap_free.get(class) else { return };
         // SAFETY: the caller gives the block back; it is at least 16 bytes and aligned to 16.
         unsafe { at.cast::<u64>().write(free.load(Relaxed)) };

@@ -1,24 +1,18 @@
 //! The point of no return, as a word that a panic can still read.
 
-use core::sync::atomic::Ordering::SeqCst;
-
-use crate::ffi;
+use crate::ffi::resident;
 
 /// `Run` is about to be sent.
 pub(crate) fn never_run_here_again() {
-    if let Some(header) = ffi::header() {
-        header.committed.store(1, SeqCst);
-    }
+    resident().state.set_committed(true);
 }
 
 /// The destination has given its word that it never runs the process.
 pub(crate) fn take_back() {
-    if let Some(header) = ffi::header() {
-        header.committed.store(0, SeqCst);
-    }
+    resident().state.set_committed(false);
 }
 
 /// Whether `Run` was not sent yet.
 pub(crate) fn may_still_run_here() -> bool {
-    ffi::header().is_none_or(|header| header.committed.load(SeqCst) == 0)
+    !resident().state.is_committed()
 }

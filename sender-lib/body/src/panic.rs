@@ -8,9 +8,9 @@ use core::panic::PanicInfo;
 
 use sys::thread;
 
+use crate::ffi::resident;
 use crate::log::log;
-use crate::state::STATE;
-use crate::{commit, ffi, migration};
+use crate::{commit, migration};
 
 /// Exit status after an internal error, `EX_SOFTWARE`.
 const INTERNAL_ERROR: u8 = 70;
@@ -23,8 +23,8 @@ fn on_panic(info: &PanicInfo<'_>) -> ! {
         Some(at) => log!("internal error at ", at.file(), ":", at.line(), ": ", text),
         None => log!("internal error: ", text),
     }
-    if STATE.is_helper() && commit::may_still_run_here() {
-        ffi::leave(migration::take_back());
+    if resident().state.is_helper() && commit::may_still_run_here() {
+        (resident().leave)(migration::take_back());
     }
     thread::exit_process(INTERNAL_ERROR)
 }

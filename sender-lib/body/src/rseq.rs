@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
 
+use sys::auxv::entry;
 use sys::file;
 use sys::own_memory::read_own;
 use sys::thread::{self, RseqAnswer};
@@ -100,15 +101,6 @@ pub(crate) fn discover() -> Facts {
         word(symbol)
     });
     Facts { offset, long_len: u32::try_from(long_len).unwrap_or(0) }
-}
-
-/// The value of one entry of an auxiliary vector.
-pub(crate) fn entry(auxv: &[u8], key: u64) -> Option<u64> {
-    auxv.chunks_exact(16).find_map(|pair| {
-        let (tag, value) = pair.split_at_checked(8)?;
-        (u64::from_le_bytes(tag.try_into().ok()?) == key).then_some(())?;
-        value.try_into().ok().map(u64::from_le_bytes)
-    })
 }
 
 fn bytes(at: u64, len: usize) -> Option<Vec<u8>> {

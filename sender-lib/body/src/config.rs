@@ -1,0 +1,24 @@
+//! Every bound of the parasite's body, with its unit.
+
+use core::time::Duration;
+
+/// Threads that one process may have.
+pub(crate) const MAX_THREADS: usize = 8192;
+/// TCP connections that move with one process.
+pub(crate) const MAX_CONNECTIONS: usize = 8192;
+/// From the first park signal until the last thread stands still.
+pub(crate) const PARK_DEADLINE: Duration = Duration::from_secs(5);
+/// From the release until the last thread has left the park handler.
+pub(crate) const RELEASE_DEADLINE: Duration = Duration::from_secs(2);
+/// How long the coordinator sleeps at most before it looks whether a thread has gone.
+pub(crate) const PARK_POLL: Duration = Duration::from_millis(1);
+/// Signals that may wait for the threads of a process.
+pub(crate) const MAX_QUEUED_SIGNALS: usize = 256;
+/// How often a waiting signal is queued again at most.
+pub(crate) const PUT_BACK_ATTEMPTS: usize = 1000;
+/// Opening one channel and having it accepted.
+pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// Lowest number of the parasite's own descriptors, out of the way of programs that count on low ones.
+pub(crate) const LOWEST_DESCRIPTOR: u32 = 900;
+/// Bytes of `receiver_info.txt` that are looked at.
+pub(crate) const RECEIVER_INFO_BYTES: usize = 256;
