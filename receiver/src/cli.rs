@@ -15,7 +15,7 @@ use crate::config::DEFAULT_PORT;
 use crate::daemon::Daemon;
 use crate::inherited::{Inherited, SESSION_OPTION};
 use crate::policy::Policy;
-use crate::{sealing, session};
+use crate::{check, sealing, session};
 
 /// Takes in running processes and lets them go on here.
 ///
@@ -24,8 +24,10 @@ use crate::{sealing, session};
 /// standard streams, and fetches its memory as it touches it.
 ///
 /// The receiver listens on 127.0.0.1 unless --bind says otherwise, which needs a key:
-/// receiver keygen FILE makes one. It takes any number of processes, one after another and side by side. SIGTERM ends it alone, SIGINT (Ctrl-C) is passed
-/// on to the processes. A process whose memory has not all arrived ends with it.
+/// receiver keygen FILE makes one. receiver check PID says beforehand what would
+/// become of a process. It takes any number of processes, one after another and
+/// side by side. SIGTERM ends it alone, SIGINT (Ctrl-C) is passed on to the
+/// processes. A process whose memory has not all arrived ends with it.
 #[derive(Parser, Debug, Clone, PartialEq, Eq)]
 #[command(name = "receiver", version = VERSION, verbatim_doc_comment)]
 pub struct Options {
@@ -91,6 +93,11 @@ pub fn main() -> ExitCode {
         && word == "keygen"
     {
         return keygen_main(rest);
+    }
+    if let [_, word, rest @ ..] = arguments.as_slice()
+        && word == "check"
+    {
+        return check::main(rest, explain);
     }
     match Options::try_parse_from(arguments) {
         Ok(options) => daemon_main(&options),
@@ -170,11 +177,15 @@ fn what_is_wrong(kind: ErrorKind, error: &clap::Error) -> String {
         ErrorKind::ValueValidation if argument.starts_with("--bind") => {
             format!("--bind must be an address such as 0.0.0.0 or ::, not '{value}'")
         }
+        ErrorKind::ValueValidation if argument == "<PID>" => {
+            format!("{argument} must be the number of a process, not '{value}'")
+        }
         ErrorKind::ValueValidation => format!("{argument} must be a number from 0 to 65535, not '{value}'"),
         ErrorKind::UnknownArgument if argument.starts_with('-') => format!("unknown option '{argument}'"),
         ErrorKind::UnknownArgument => format!("one port is enough, '{argument}' is too much"),
         ErrorKind::InvalidValue if value.is_empty() => format!("{argument} needs a value"),
         ErrorKind::InvalidValue => format!("{argument} cannot be '{value}'"),
+        ErrorKind::MissingRequiredArgument => "check takes the number of a process".to_owned(),
         ErrorKind::ArgumentConflict => format!("{argument} can be given once only"),
         _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     }

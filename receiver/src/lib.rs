@@ -7,6 +7,7 @@
 #![deny(unsafe_code, reason = "but for the trampoline of the restorer")]
 
 pub mod announcer;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod daemon;

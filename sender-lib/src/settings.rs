@@ -5,24 +5,18 @@
 //! `AT_SECURE` (set-id programs) the environment is somebody else's and counts for nothing.
 
 mod environment;
-mod signal_name;
 
 use core::ffi::CStr;
 
 use sender_seam::remembered::{LONGEST, Remembered};
 use sys::number;
+use sys::signal_name::{self, NotASignal};
 
 /// These travel with a program that moves, so they are not in the state page, which does not.
 pub(crate) static RECEIVER: Remembered = Remembered::new();
 pub(crate) static KEY_FILE: Remembered = Remembered::new();
 static SIGNAL: Remembered = Remembered::new();
 static LOG: Remembered = Remembered::new();
-
-/// The signal that starts a migration.
-pub(crate) struct TriggerSignal {
-    /// Its number.
-    pub(crate) number: u32,
-}
 
 /// Reads the environment; what is not set there stays as it was remembered.
 pub(crate) fn remember() {
@@ -41,15 +35,10 @@ pub(crate) fn remember() {
     });
 }
 
-/// The trigger that was asked for: SIGUSR2 if none was.
-pub(crate) fn trigger_signal() -> Result<TriggerSignal, signal_name::NotASignal> {
-    const SIGUSR2: u32 = 12;
+/// The number of the trigger that was asked for: SIGUSR2 if none was.
+pub(crate) fn trigger_signal() -> Result<u32, NotASignal> {
     let mut copy = [0; LONGEST];
-    let number = match SIGNAL.copy_to(&mut copy).to_bytes() {
-        b"" => SIGUSR2,
-        name => signal_name::number(name)?,
-    };
-    Ok(TriggerSignal { number })
+    signal_name::number(SIGNAL.copy_to(&mut copy).to_bytes())
 }
 
 /// Hands the log file's path to `action` if one was asked for; whether `action` succeeded.

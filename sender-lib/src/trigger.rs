@@ -4,14 +4,14 @@
 use sys::signal;
 
 use crate::log::{self, log};
-use crate::settings::{self, TriggerSignal};
+use crate::settings;
 use crate::{STATE, arena, ffi};
 
 /// What the loader runs: makes the trigger signal ours, unless the program was started with another action for it.
 pub(crate) fn install() {
     log::remember_standard_error();
     settings::remember();
-    let TriggerSignal { number } = match settings::trigger_signal() {
+    let number = match settings::trigger_signal() {
         Ok(trigger) => trigger,
         Err(reason) => {
             log!("POSTHASTE_SIGNAL ", reason, "; this program cannot be moved");

@@ -39,6 +39,7 @@ pub mod raw;
 pub mod secret;
 pub mod signal;
 pub mod signal_frame;
+pub mod signal_name;
 #[cfg(feature = "std")]
 pub mod socket;
 pub mod status;

@@ -52,6 +52,8 @@ fn a_command_line_that_makes_no_sense_gets_one_line_that_says_what_to_do() {
         (&["1", "2"], "one port is enough, '2' is too much"),
         (&["--events"], "--events <FILE> needs a value"),
         (&["--once", "--once"], "--once can be given once only"),
+        (&["check"], "check takes the number of a process"),
+        (&["check", "me"], "<PID> must be the number of a process, not 'me'"),
     ] {
         let line = one_line(&run(arguments));
         assert!(line.contains(expected) && line.contains("--help"), "{arguments:?}: {line}");

@@ -11,10 +11,10 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use memory::{Addr, PAGE_SIZE, PageRange};
 use sys::descriptor::tcp;
 
-use crate::capture::connections;
 use crate::config::{MAX_CONNECTIONS, MAX_THREADS};
 use crate::ffi::{self, resident};
 use crate::quiesce::{Board, Seat};
+use capture::connections;
 
 /// Size classes of the heap: powers of two up to 2^31.
 pub(crate) const CLASSES: usize = 32;

@@ -18,7 +18,6 @@
 extern crate alloc;
 
 mod arena;
-mod capture;
 mod commit;
 mod config;
 mod connect;

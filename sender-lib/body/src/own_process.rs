@@ -6,6 +6,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 
+use capture::refusal::Note;
+use capture::{Captured, Surroundings};
 use engine::Failure;
 use memory::{Addr, Backing, PageRange, RangeSet, Sharing};
 use page_server::{Channels, ReadRun, SourceProcess};
@@ -14,8 +16,6 @@ use protocol::{
 };
 use sys::descriptor::{self, tcp};
 
-use crate::capture::refusal::Note;
-use crate::capture::{self, Captured, Surroundings};
 use crate::connect::Route;
 use crate::ffi::resident;
 use crate::log::log;

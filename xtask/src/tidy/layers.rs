@@ -1,7 +1,7 @@
 //! Who may depend on whom: lower layers only, never a sibling.
 //!
 //! ```text
-//! {memory, noise} → protocol → {engine, transport, sys} → {page-server, fault-handler, sender-seam} → sender-body → programs
+//! {memory, noise} → protocol → {engine, transport, sys} → {capture, page-server, fault-handler, sender-seam} → sender-body → programs
 //! ```
 //!
 //! `target` and `xtask` know nothing of the others, but for tests of `xtask` that have no better place. The
@@ -20,7 +20,7 @@ const LAYERS: [&[&str]; 6] = [
     &["memory", "noise"],
     &["protocol"],
     &["engine", "transport", "sys"],
-    &["page-server", "fault-handler", "sender-seam"],
+    &["capture", "page-server", "fault-handler", "sender-seam"],
     &["sender-body"],
     &["sender-lib", "receiver", "criu-bridge", "node", "simulator"],
 ];
@@ -32,18 +32,22 @@ const STRANGERS: [&str; 2] = ["target", "xtask"];
 const NARROWER: [(&str, &[&str]); 4] = [
     ("simulator", &["memory", "protocol", "engine"]),
     ("sender-seam", &["memory", "protocol", "sys"]),
-    ("sender-body", &["memory", "protocol", "engine", "sys", "transport", "page-server", "sender-seam"]),
+    (
+        "sender-body",
+        &["memory", "protocol", "engine", "sys", "transport", "capture", "page-server", "sender-seam"],
+    ),
     ("sender-lib", &["protocol", "sys", "sender-seam", "sender-body"]),
 ];
 
 /// Packages that the parasite is made of, which must do without a standard library.
-const NO_STD: [&str; 10] = [
+const NO_STD: [&str; 11] = [
     "memory",
     "noise",
     "protocol",
     "engine",
     "transport",
     "sys",
+    "capture",
     "page-server",
     "sender-seam",
     "sender-body",

@@ -9,9 +9,9 @@ use sys::path::KernelPath;
 use sys::status::{self, FileType};
 use sys::{Errno, Fd};
 
-use super::connections;
-use super::descriptors::{self, CONTENT_LIMIT, Context, Facts, stream_for};
-use super::refusal::{DescriptorTrait, Doing, Note, Refusal};
+use crate::connections;
+use crate::descriptors::{self, CONTENT_LIMIT, Context, Facts, stream_for};
+use crate::refusal::{DescriptorTrait, Doing, Note, Refusal};
 
 const DATAGRAM: u32 = 2;
 const NETLINK: u32 = 16;
@@ -50,7 +50,7 @@ pub(crate) fn look_into(all: &mut Vec<Facts>) -> Result<Queues, Refusal> {
             for descriptor in found.descriptors {
                 let descriptor = descriptor.duplicate_from(LOWEST_IN_FLIGHT).map_err(&failed)?;
                 let number = descriptor.raw().cast_unsigned();
-                all.push(descriptors::look(number).map_err(&failed)?);
+                all.push(descriptors::look(number, number).map_err(&failed)?);
                 descriptions.push(number);
                 queues._in_flight.push(descriptor);
             }
@@ -71,17 +71,17 @@ impl Queues {
 /// The kind of the description behind `facts`, a socket.
 pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
     let failed = Refusal::kernel(Doing::Socket);
-    let Kind { domain, kind, protocol, listening } = socket::kind(facts.fd).map_err(&failed)?;
+    let Kind { domain, kind, protocol, listening } = socket::kind(facts.at).map_err(&failed)?;
     if !matches!(domain, socket::UNIX | socket::INET | socket::INET6 | NETLINK) {
         return Err(facts.refuse(DescriptorTrait::Socket(domain)));
     }
-    let address = socket::own_address(facts.fd).map_err(&failed)?;
+    let address = socket::own_address(facts.at).map_err(&failed)?;
     let mut record = SocketRecord {
         domain,
         kind,
         protocol,
         address: if is_bound(domain, &address) { address } else { Vec::new() },
-        peer_address: socket::peer_address(facts.fd).map_err(&failed)?.unwrap_or_default(),
+        peer_address: socket::peer_address(facts.at).map_err(&failed)?.unwrap_or_default(),
         messages: context.queues.take(facts.status.inode),
         ..SocketRecord::default()
     };
@@ -94,7 +94,7 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
     let is_outside = if domain == socket::UNIX {
         look_at_unix(facts, context, &mut record)?
     } else if protocol == socket::TCP {
-        look_at_tcp(facts.fd, &mut record).map_err(&failed)?
+        look_at_tcp(facts.at, &mut record).map_err(&failed)?
     } else {
         if kind == DATAGRAM && !record.peer_address.is_empty() {
             record.diagnosis = pair::datagram_diagnosis(&record.address, &record.peer_address);
@@ -107,7 +107,7 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
             // Nor into one whose other side has closed.
             return Err(facts.refuse(DescriptorTrait::InFlight));
         }
-        if descriptor::readiness(facts.fd).map_err(&failed)?.input {
+        if descriptor::readiness(facts.at).map_err(&failed)?.input {
             context.notes.push(Note::QueuedConnections(facts.fd));
         }
     } else if is_outside {
@@ -116,9 +116,9 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
         {
             return Ok(DescriptionKind::Stream(stream));
         }
-        if protocol == socket::TCP && tcp::is_movable(facts.fd) && socket::filter(facts.fd).is_empty() {
+        if protocol == socket::TCP && tcp::is_movable(facts.at) && socket::filter(facts.at).is_empty() {
             if let Some(marks) = context.marks(facts.fd) {
-                record.options = socket::options(facts.fd);
+                record.options = socket::options(facts.at);
                 connections::freeze(facts.fd, marks)?;
                 return Ok(DescriptionKind::Socket(record));
             }
@@ -126,14 +126,14 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
             return Ok(DescriptionKind::LostConnection { domain });
         }
         // Where the other side has hung up, nothing is lost.
-        if !descriptor::readiness(facts.fd).map_err(&failed)?.hang_up {
+        if !descriptor::readiness(facts.at).map_err(&failed)?.hang_up {
             context.notes.push(Note::LostConnection(facts.fd));
         }
         return Ok(DescriptionKind::LostConnection { domain });
     }
     // A hundred calls: not for the many connections of a server, which are lost.
-    record.options = socket::options(facts.fd);
-    record.filter = socket::filter(facts.fd);
+    record.options = socket::options(facts.at);
+    record.filter = socket::filter(facts.at);
     Ok(DescriptionKind::Socket(record))
 }
 
@@ -157,11 +157,11 @@ fn look_at_unix(facts: &Facts, context: &Context<'_>, record: &mut SocketRecord)
         let listener = sockets.find(|other| has_in_queue(other.status.inode, facts.status.inode));
         record.peer = listener.map_or(0, |listener| listener.status.inode);
         // Nobody can look into a connection that has not been accepted.
-        if record.peer != 0 && pipe::unread_at_peer(facts.fd) != Ok(0) {
+        if record.peer != 0 && pipe::unread_at_peer(facts.at) != Ok(0) {
             return Err(facts.refuse(DescriptorTrait::InFlight));
         }
         // One that waits outside, or of which this kernel tells nothing, is not closed.
-        let is_open = !descriptor::readiness(facts.fd).map_err(Refusal::kernel(Doing::Socket))?.hang_up;
+        let is_open = !descriptor::readiness(facts.at).map_err(Refusal::kernel(Doing::Socket))?.hang_up;
         return Ok(record.peer == 0 && record.kind != DATAGRAM && is_open);
     };
     let is_inside = sockets.any(|other| other.status.inode == peer);

@@ -1,13 +1,4 @@
-//! The parasite's capture on the host: the parasite itself is `no_std` and cannot be linked into a test, but capture
-//! only looks at the process that it is in. Each scenario runs in a process of its own.
-#![allow(dead_code, reason = "the parasite uses what these scenarios do not")]
-
-extern crate alloc;
-
-#[path = "../../../sender-lib/body/src"]
-mod parasite {
-    pub(crate) mod capture;
-}
+//! Capture looks at the process that it is in, so each scenario runs in a process of its own.
 
 mod descriptors;
 mod mappings;
@@ -16,9 +7,10 @@ mod process;
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicU32;
 
+use capture::{Captured, Surroundings};
 use memory::{Addr, PageRange};
-use parasite::capture::{self, Captured, Surroundings};
 use protocol::{Description, FileVerdict, Manifest, Piece};
+use sys::pagemap::Pagemap;
 
 const MARK: &str = "POSTHASTE_SCENARIO";
 
@@ -37,6 +29,13 @@ fn alone(name: &str, scenario: fn()) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&text));
 }
 
+/// Looks with a descriptor of its own, which is not the program's.
+fn look<T>(around: &Surroundings<'_>, look: impl FnOnce(&mut Pagemap, &Surroundings<'_>) -> T) -> T {
+    let mut pagemap = Pagemap::open().expect("the kernel has one");
+    let own = [pagemap.descriptor().raw().cast_unsigned()];
+    look(&mut pagemap, &Surroundings { descriptors: &own, ..*around })
+}
+
 fn around() -> Surroundings<'static> {
     let nothing = PageRange::new(Addr(0), Addr(0)).expect("empty");
     Surroundings {
@@ -50,12 +49,15 @@ fn around() -> Surroundings<'static> {
 }
 
 fn running() -> Manifest {
-    capture::running(&around()).map_err(|refusal| refusal.in_words()).expect("an ordinary process").manifest
+    look(&around(), capture::running)
+        .map_err(|refusal| refusal.in_words())
+        .expect("an ordinary process")
+        .manifest
 }
 
 /// Why the process as it is cannot be moved.
 fn refusal() -> String {
-    capture::running(&around()).err().expect("a refusal").in_words()
+    look(&around(), capture::running).expect_err("a refusal").in_words()
 }
 
 fn stopped() -> Captured {
@@ -67,9 +69,15 @@ fn stopped_with(frozen: Option<&[AtomicU32]>) -> Captured {
     let before = running();
     let verdicts = vec![FileVerdict::Same; before.files.len()];
     capture::accept(&before, &verdicts).expect("all files are the same");
-    *capture::stopped(&Surroundings { frozen, ..around() }, before.threads.clone(), &before, &verdicts)
-        .map_err(|refusal| refusal.in_words())
-        .expect("an ordinary process")
+    *capture::stopped(
+        &mut pagemap(),
+        &Surroundings { frozen, ..around() },
+        before.threads.clone(),
+        &before,
+        &verdicts,
+    )
+    .map_err(|refusal| refusal.in_words())
+    .expect("an ordinary process")
 }
 
 /// The description behind a descriptor, and its index.

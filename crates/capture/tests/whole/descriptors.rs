@@ -14,9 +14,9 @@ use protocol::{Connection, DescriptionKind, FileProof, PipeEnd, SocketRecord, St
 use sys::descriptor::tcp;
 use sys::proc::fdinfo::{self, Watch};
 
-use crate::parasite::capture::connections;
-use crate::parasite::capture::refusal::Note;
 use crate::{alone, description, refusal, running, stopped, stopped_with};
+use capture::connections;
+use capture::refusal::Note;
 
 /// A file that is gone when the test is over.
 struct Temporary(std::path::PathBuf);

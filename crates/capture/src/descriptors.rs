@@ -8,13 +8,13 @@ use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 
 use protocol::{Description, DescriptionKind, Descriptor, LockRecord, PipeRecord, StreamKind};
-use sys::Errno;
 use sys::descriptor::{self, Sameness};
 use sys::status::{self, FileStatus, FileType};
+use sys::{Errno, thread};
 
-use super::refusal::{DescriptorTrait, Doing, Note, ProcessTrait, Refusal};
-use super::tables::{Files, Ghosts, Objects};
-use super::{Surroundings, classify, connections, pipes, sockets};
+use crate::refusal::{DescriptorTrait, Doing, Note, ProcessTrait, Refusal};
+use crate::tables::{Files, Ghosts, Objects};
+use crate::{Surroundings, classify, connections, pipes, sockets};
 
 /// Bytes of content that descriptors may bring into the manifest.
 pub(crate) const CONTENT_LIMIT: usize = 8 << 20;
@@ -22,6 +22,8 @@ pub(crate) const CONTENT_LIMIT: usize = 8 << 20;
 /// One open number, as the kernel describes it.
 pub(crate) struct Facts {
     pub(crate) fd: u32,
+    /// By which number the kernel is asked: of another process's descriptor, that of a duplicate here.
+    pub(crate) at: u32,
     pub(crate) close_on_exec: bool,
     pub(crate) flags: u32,
     pub(crate) link: Vec<u8>,
@@ -69,6 +71,8 @@ pub(crate) struct Context<'a> {
     pub(crate) pipes: pipes::Pipes,
     pub(crate) queues: sockets::Queues,
     pub(crate) notes: Vec<Note>,
+    /// Whose descriptors they are.
+    pub(crate) pid: u32,
     /// Whether content is copied; while the process runs it is only counted.
     pub(crate) is_stopped: bool,
     /// How many of `all` have a number of their own; the others are in flight.
@@ -77,7 +81,30 @@ pub(crate) struct Context<'a> {
     content_left: usize,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// Of a running process, with the tables that its descriptors are to go into.
+    pub(crate) fn new(
+        all: &'a [Facts],
+        pid: u32,
+        (files, objects, ghosts): (&'a mut Files, &'a mut Objects, &'a mut Ghosts),
+    ) -> Self {
+        Self {
+            files,
+            objects,
+            ghosts,
+            locks: Vec::new(),
+            all,
+            pipes: pipes::Pipes::default(),
+            queues: sockets::Queues::default(),
+            notes: Vec::new(),
+            pid,
+            is_stopped: false,
+            in_table: all.len(),
+            frozen: None,
+            content_left: CONTENT_LIMIT,
+        }
+    }
+
     /// Takes `bytes` from what the manifest may hold.
     pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Refusal> {
         let left = self.content_left.checked_sub(bytes).ok_or(ProcessTrait::TooMuchContent)?;
@@ -109,18 +136,11 @@ pub(crate) fn collect(
     // While the program runs nobody may touch its queues, and nobody need.
     let queues = if is_stopped { sockets::look_into(&mut all)? } else { sockets::Queues::default() };
     let mut context = Context {
-        files,
-        objects,
-        ghosts,
-        locks: Vec::new(),
-        all: &all,
-        pipes: pipes::Pipes::default(),
         queues,
-        notes: Vec::new(),
         is_stopped,
         in_table,
         frozen: around.frozen,
-        content_left: CONTENT_LIMIT,
+        ..Context::new(&all, thread::process_id(), (files, objects, ghosts))
     };
     let mut table = Table::default();
     for (index, facts) in all.iter().enumerate() {
@@ -156,7 +176,7 @@ fn name_descriptors_in_flight(table: &mut Table) {
 }
 
 /// The index of the description of `facts`, which is a new one unless an `earlier` descriptor shares it.
-fn describe(
+pub(crate) fn describe(
     facts: &Facts,
     earlier: &[Facts],
     table: &mut Table,
@@ -171,7 +191,7 @@ fn describe(
         kind,
         DescriptionKind::File { .. } | DescriptionKind::Object { .. } | DescriptionKind::Anonymous { .. }
     );
-    let info = if is_told { descriptor::info(facts.fd) } else { Ok(Vec::new()) };
+    let info = if is_told { descriptor::info(facts.at) } else { Ok(Vec::new()) };
     let info = info.map_err(Refusal::kernel(Doing::Descriptors))?;
     let (flags, inode, mode) = (facts.flags, facts.status.inode, facts.status.mode);
     table.descriptions.push(Description { flags, inode, mode, info, kind });
@@ -179,8 +199,8 @@ fn describe(
 }
 
 /// Whether the number is closed, or open on something else.
-fn has_changed(facts: &Facts) -> bool {
-    look(facts.fd).map_or(true, |found| !found.is_same_inode(facts))
+pub(crate) fn has_changed(facts: &Facts) -> bool {
+    look(facts.fd, facts.at).map_or(true, |found| !found.is_same_inode(facts))
 }
 
 fn facts(own: &[u32]) -> Result<Vec<Facts>, Refusal> {
@@ -188,7 +208,7 @@ fn facts(own: &[u32]) -> Result<Vec<Facts>, Refusal> {
     let numbers = descriptor::numbers().map_err(&failed)?;
     let mut all = Vec::with_capacity(numbers.len());
     for fd in numbers.into_iter().filter(|fd| !own.contains(fd)) {
-        match look(fd) {
+        match look(fd, fd) {
             Ok(facts) => all.push(facts),
             // The running program has closed it since.
             Err(Errno::EBADF | Errno::ENOENT) => {}
@@ -198,13 +218,15 @@ fn facts(own: &[u32]) -> Result<Vec<Facts>, Refusal> {
     Ok(all)
 }
 
-pub(crate) fn look(fd: u32) -> Result<Facts, Errno> {
+/// Descriptor `fd`, of which the kernel is asked by the number `at`.
+pub(crate) fn look(fd: u32, at: u32) -> Result<Facts, Errno> {
     Ok(Facts {
         fd,
-        close_on_exec: descriptor::close_on_exec(fd)?,
-        flags: descriptor::status_flags(fd)?,
-        link: descriptor::link(fd)?,
-        status: status::of_number(fd)?,
+        at,
+        close_on_exec: descriptor::close_on_exec(at)?,
+        flags: descriptor::status_flags(at)?,
+        link: descriptor::link(at)?,
+        status: status::of_number(at)?,
     })
 }
 
@@ -220,7 +242,7 @@ fn shared_with(facts: &Facts, earlier: &[Facts]) -> Result<Option<u32>, Refusal>
         if !facts.is_same_inode(other) || facts.flags != other.flags {
             continue;
         }
-        match descriptor::sameness(facts.fd, other.fd) {
+        match descriptor::sameness(facts.at, other.at) {
             Sameness::Different => {}
             Sameness::Unknown if facts.status.file_type == FileType::Character => {}
             Sameness::Unknown => return Err(facts.refuse(DescriptorTrait::SharingUnknown(other.fd))),

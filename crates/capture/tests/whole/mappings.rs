@@ -5,8 +5,8 @@ use memmap2::{Advice, MmapMut};
 use memory::{Addr, Backing, PAGE_SIZE, PageRange, Sharing, Vma};
 use protocol::{FileProof, FileVerdict, Manifest, Piece};
 
-use crate::parasite::capture::{self, Surroundings};
-use crate::{alone, around, running};
+use crate::{alone, around, look, running};
+use capture::Surroundings;
 
 fn map(pages: u64) -> (MmapMut, PageRange) {
     let mut map = MmapMut::map_anon(usize::try_from(pages * PAGE_SIZE).expect("64 bit")).expect("memory");
@@ -29,7 +29,9 @@ fn advice_is_kept_and_taken_over_when_the_process_stops() {
         assert!(vma.flags.dont_fork);
         assert_eq!((vma.backing, vma.sharing), (Backing::Anonymous, Sharing::Private));
         let verdicts = vec![FileVerdict::Same; before.files.len()];
-        let stopped = capture::stopped(&around(), before.threads.clone(), &before, &verdicts);
+        let stopped = look(&around(), |pagemap, around| {
+            capture::stopped(pagemap, around, before.threads.clone(), &before, &verdicts)
+        });
         let manifest = stopped.map_err(|refusal| refusal.in_words()).expect("nothing new").manifest;
         assert!(vma_at(&manifest, range.start()).expect("mapped").flags.dont_fork);
         assert!(manifest.lazy.iter().any(|lazy| lazy.covers(range)));
@@ -44,7 +46,9 @@ fn a_new_mapping_has_its_own_flags() {
         let (map, range) = map(1 << 16);
         map.advise(Advice::DontFork).expect("anonymous memory");
         let verdicts = vec![FileVerdict::Same; before.files.len()];
-        let stopped = capture::stopped(&around(), before.threads.clone(), &before, &verdicts);
+        let stopped = look(&around(), |pagemap, around| {
+            capture::stopped(pagemap, around, before.threads.clone(), &before, &verdicts)
+        });
         let manifest = stopped.map_err(|refusal| refusal.in_words()).expect("nothing special").manifest;
         assert!(vma_at(&manifest, range.start()).expect("mapped").flags.dont_fork);
     });
@@ -57,7 +61,7 @@ fn the_parasites_own_memory_is_left_out() {
         let (inner, _) = range.split_at_pages(4);
         let (_, inner) = inner.split_at_pages(2);
         let own = Surroundings { ranges: &[inner], ..around() };
-        let captured = capture::running(&own).map_err(|refusal| refusal.in_words());
+        let captured = look(&own, capture::running).map_err(|refusal| refusal.in_words());
         let manifest = captured.expect("an ordinary process").manifest;
         assert_eq!(vma_at(&manifest, inner.start()), None);
         assert!(vma_at(&manifest, range.start()).is_some_and(|vma| vma.range.end() == inner.start()));
@@ -74,7 +78,9 @@ fn a_mapped_file_is_proven_and_its_pages_travel_without_a_verdict() {
         assert!(matches!(before.files[file as usize].proof, FileProof::BuildId(_) | FileProof::Content(_)));
         let lazy_text = |verdict| {
             let verdicts = vec![verdict; before.files.len()];
-            let stopped = capture::stopped(&around(), before.threads.clone(), &before, &verdicts);
+            let stopped = look(&around(), |pagemap, around| {
+                capture::stopped(pagemap, around, before.threads.clone(), &before, &verdicts)
+            });
             let manifest = stopped.map_err(|refusal| refusal.in_words()).expect("no shared file").manifest;
             assert_eq!(manifest.files[..before.files.len()], before.files, "indices stay");
             manifest.lazy.iter().any(|lazy| lazy.covers(text.range))

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use protocol::{DescriptionKind, PipeEnd, PipeRecord};
 use sys::descriptor::{self, pipe};
 
-use super::descriptors::{Context, Facts, stream_for};
-use super::refusal::{DescriptorTrait, Doing, Note, Refusal};
+use crate::descriptors::{Context, Facts, stream_for};
+use crate::refusal::{DescriptorTrait, Doing, Note, Refusal};
 
 /// The manifest's pipes, each once, by inode.
 #[derive(Default)]
@@ -35,7 +35,7 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
         });
     // The other end of a FIFO is where its name is.
     if !is_inside && !is_fifo(facts) {
-        let readiness = descriptor::readiness(facts.fd).map_err(Refusal::kernel(Doing::Pipe))?;
+        let readiness = descriptor::readiness(facts.at).map_err(Refusal::kernel(Doing::Pipe))?;
         // A pipe whose writers have gone holds all that will ever come: it moves with its bytes.
         if !(end == PipeEnd::Read && readiness.hang_up) {
             if let Some(stream) = stream_for(facts, context.all) {
@@ -65,7 +65,7 @@ fn record(facts: &Facts, context: &mut Context<'_>) -> Result<u32, Refusal> {
         index
     } else {
         let reader = context.all.iter().find(|other| facts.is_same_inode(other) && other.is_readable());
-        let reader = reader.map(|reader| reader.fd);
+        let reader = reader.map(|reader| reader.at);
         let content = match reader {
             Some(fd) if context.is_stopped => pipe::peek(fd).map_err(&failed)?,
             _ => Vec::new(),
@@ -75,7 +75,7 @@ fn record(facts: &Facts, context: &mut Context<'_>) -> Result<u32, Refusal> {
             None => 0,
         };
         context.take(bytes)?;
-        let capacity = pipe::capacity(facts.fd).map_err(&failed)?;
+        let capacity = pipe::capacity(facts.at).map_err(&failed)?;
         let path = if is_fifo(facts) { facts.link.clone() } else { Vec::new() };
         context.pipes.records.push(PipeRecord { path, capacity, content });
         context.pipes.inodes.push(inode);

@@ -1,6 +1,7 @@
 //! What all threads share, and what stands in the way of moving the process as a whole.
 
 use alloc::vec::Vec;
+use core::ffi::CStr;
 
 use protocol::{
     ClockRecord, Credentials, HostFacts, MmFields, PROC_VALUES, ProcValue, ProcessRecord, SignalAction,
@@ -15,8 +16,8 @@ use sys::process::{self, Flag};
 use sys::status::FileStatus;
 use sys::{clock, file, identity, signal, thread};
 
-use super::refusal::{Doing, ProcessTrait, Refusal};
-use super::tables::{DELETED, Files, Ghosts};
+use crate::refusal::{Doing, ProcessTrait, Refusal};
+use crate::tables::{DELETED, Files, Ghosts};
 
 /// Signals that exist.
 const SIGNALS: core::ops::RangeInclusive<u32> = 1..=64;
@@ -49,27 +50,35 @@ pub(crate) fn check(threads: &[u32]) -> Result<(), Refusal> {
         return Err(ProcessTrait::Tiles.into());
     }
     let root = file::read_link(c"/proc/thread-self/root");
-    if root.map_err(Refusal::kernel(Doing::Root))? != b"/" {
-        return Err(ProcessTrait::Chroot.into());
-    }
+    check_root(&root.map_err(Refusal::kernel(Doing::Root))?)?;
     threads.iter().try_for_each(|tid| check_thread(*tid))
 }
 
+/// Refuses a process whose root directory leads elsewhere.
+pub(crate) fn check_root(root: &[u8]) -> Result<(), ProcessTrait> {
+    if root == b"/" { Ok(()) } else { Err(ProcessTrait::Chroot) }
+}
+
 fn check_thread(tid: u32) -> Result<(), Refusal> {
-    if tid == 1 {
-        return Err(ProcessTrait::Init.into());
-    }
     // A thread that has ended since it was listed is no obstacle.
     let Ok(status) = status::of_thread(tid) else { return Ok(()) };
+    Ok(check_status(tid, tid == thread::process_id(), &status)?)
+}
+
+/// Refuses a thread by what its status says.
+pub(crate) fn check_status(tid: u32, is_main: bool, status: &Status) -> Result<(), ProcessTrait> {
+    if tid == 1 {
+        return Err(ProcessTrait::Init);
+    }
     if status.tracer != 0 {
-        return Err(ProcessTrait::Traced(u32::try_from(status.tracer).unwrap_or(0)).into());
+        return Err(ProcessTrait::Traced(u32::try_from(status.tracer).unwrap_or(0)));
     }
     if status.seccomp != 0 {
-        return Err(ProcessTrait::Seccomp.into());
+        return Err(ProcessTrait::Seccomp);
     }
     match status.state {
-        b'T' | b't' => Err(ProcessTrait::Stopped(tid).into()),
-        b'Z' | b'X' if tid == thread::process_id() => Err(ProcessTrait::DeadMainThread.into()),
+        b'T' | b't' => Err(ProcessTrait::Stopped(tid)),
+        b'Z' | b'X' if is_main => Err(ProcessTrait::DeadMainThread),
         _ => Ok(()),
     }
 }
@@ -142,13 +151,22 @@ fn interval_timers() -> Result<[TimerTimes; 3], Refusal> {
 }
 
 fn executable(files: &mut Files) -> Result<u32, Refusal> {
-    let path = file::read_link(c"/proc/thread-self/exe").map_err(Refusal::kernel(Doing::Program))?;
-    let status = sys::status::of_path(c"/proc/thread-self/exe");
-    let status = status.map_err(Refusal::kernel(Doing::Program))?;
-    if reach(&path).is_none_or(|reached| reached.inode != status.inode) {
-        return Err(ProcessTrait::NoExecutable.into());
-    }
+    let (path, status) = linked(c"/proc/thread-self/exe", Doing::Program)?;
+    check_executable(&path, &status)?;
     Ok(files.of_descriptor(&path, &status))
+}
+
+/// Where a link of `/proc` leads to, and the status of what is there.
+pub(crate) fn linked(link: &CStr, doing: Doing) -> Result<(Vec<u8>, FileStatus), Refusal> {
+    let failed = Refusal::kernel(doing);
+    let path = file::read_link(link).map_err(&failed)?;
+    Ok((path, sys::status::of_path(link).map_err(&failed)?))
+}
+
+/// Refuses a program whose file is not under its path.
+pub(crate) fn check_executable(path: &[u8], status: &FileStatus) -> Result<(), ProcessTrait> {
+    let reached = reach(path).filter(|reached| reached.inode == status.inode);
+    reached.map(|_| ()).ok_or(ProcessTrait::NoExecutable)
 }
 
 /// The status of what a path of bytes leads to, if it leads anywhere.
@@ -184,26 +202,31 @@ fn proc_values() -> Vec<ProcValue> {
     values
 }
 
+/// Refuses a working directory that no path leads to.
+pub(crate) fn check_working_directory(path: &[u8]) -> Result<(), ProcessTrait> {
+    if path.starts_with(b"/") { Ok(()) } else { Err(ProcessTrait::NoWorkingDirectory) }
+}
+
 /// The working directory, and the ghost that it is if it was deleted.
 fn working_directory(ghosts: &mut Ghosts) -> Result<(Vec<u8>, Option<u32>), Refusal> {
-    let path = file::read_link(c"/proc/thread-self/cwd").map_err(Refusal::kernel(Doing::WorkingDirectory))?;
-    if !path.starts_with(b"/") {
-        return Err(ProcessTrait::NoWorkingDirectory.into());
-    }
-    let status = sys::status::of_path(c"/proc/thread-self/cwd");
-    let status = status.map_err(Refusal::kernel(Doing::WorkingDirectory))?;
+    let (path, status) = linked(c"/proc/thread-self/cwd", Doing::WorkingDirectory)?;
+    check_working_directory(&path)?;
     let is_deleted =
         path.ends_with(DELETED) && reach(&path).is_none_or(|reached| reached.inode != status.inode);
     let ghost = is_deleted.then(|| ghosts.of(&path, &status, Vec::new()));
     Ok((path, ghost))
 }
 
+/// Refuses a process that acts as several users or groups.
+pub(crate) fn check_ids(status: &Status) -> Result<(), ProcessTrait> {
+    let ([user, ..], [group, ..]) = (status.users, status.groups);
+    let are_equal = status.users == [user; 4] && status.groups == [group; 4];
+    if are_equal { Ok(()) } else { Err(ProcessTrait::MixedIds) }
+}
+
 fn credentials(status: &Status) -> Result<Credentials, Refusal> {
-    let [user, ..] = status.users;
-    let [group, ..] = status.groups;
-    if status.users != [user; 4] || status.groups != [group; 4] {
-        return Err(ProcessTrait::MixedIds.into());
-    }
+    check_ids(status)?;
+    let ([user, ..], [group, ..]) = (status.users, status.groups);
     let groups = status.supplementary.clone();
     Ok(Credentials { user, group, groups, capabilities: status.capabilities })
 }

@@ -8,14 +8,14 @@ use sys::number::index_of;
 use sys::proc::maps::{self, Mapping};
 use sys::proc::smaps::{self, Attributes};
 
-use super::refusal::{MappingTrait, Refusal};
-use super::tables::{Files, Objects};
+use crate::refusal::{MappingTrait, Refusal};
+use crate::tables::{Files, Objects};
 
 const HEAP_AND_STACK: &[u8] = b"[heap] [stack]";
 
 /// What stands behind a mapping, before it has an index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Origin {
+pub(crate) enum Origin {
     Anonymous,
     File,
     Object,
@@ -56,11 +56,8 @@ fn describe(
         if is_vdso(mapping) {
             continue;
         }
-        let origin = origin(mapping)?;
         let attributes = attributes.get(index).copied().unwrap_or_default();
-        if let Some(what) = immovable(&attributes) {
-            return Err(Refusal::mapping(mapping.range.start(), what));
-        }
+        let origin = check(mapping, &attributes)?;
         for range in without(mapping.range, own).runs() {
             let offset = mapping.offset + (range.start().0 - mapping.range.start().0);
             vmas.push(Vma {
@@ -78,6 +75,15 @@ fn describe(
         }
     }
     Ok(vmas)
+}
+
+/// What a mapping is of, unless it cannot be moved.
+pub(crate) fn check(mapping: &Mapping, attributes: &Attributes) -> Result<Origin, Refusal> {
+    let origin = origin(mapping)?;
+    match immovable(attributes) {
+        Some(what) => Err(Refusal::mapping(mapping.range.start(), what)),
+        None => Ok(origin),
+    }
 }
 
 fn name(mapping: &Mapping) -> VmaName {
@@ -136,20 +142,22 @@ pub(crate) fn settle_deleted(
     objects: &Objects,
 ) -> Result<(), Refusal> {
     for mapping in mappings.iter().filter(|mapping| mapping.inode != 0 && mapping.is_deleted()) {
-        match objects.readable_behind(mapping) {
-            Some(object) => {
-                for vma in vmas.iter_mut().filter(|vma| mapping.range.intersection(vma.range).is_some()) {
-                    let offset = mapping.offset + (vma.range.start().0 - mapping.range.start().0);
-                    vma.backing = Backing::Object { object, offset };
-                }
-            }
-            None if mapping.sharing == Sharing::Shared && !is_memory(&mapping.name) => {
-                return Err(Refusal::mapping(mapping.range.start(), MappingTrait::DeletedShared));
-            }
-            None => {}
+        let Some(object) = object_behind(mapping, objects)? else { continue };
+        for vma in vmas.iter_mut().filter(|vma| mapping.range.intersection(vma.range).is_some()) {
+            let offset = mapping.offset + (vma.range.start().0 - mapping.range.start().0);
+            vma.backing = Backing::Object { object, offset };
         }
     }
     Ok(())
+}
+
+/// The object that a mapping of a deleted file shows, if the file is still open.
+pub(crate) fn object_behind(mapping: &Mapping, objects: &Objects) -> Result<Option<u32>, Refusal> {
+    let found = objects.readable_behind(mapping);
+    if found.is_none() && mapping.sharing == Sharing::Shared && !is_memory(&mapping.name) {
+        return Err(Refusal::mapping(mapping.range.start(), MappingTrait::DeletedShared));
+    }
+    Ok(found)
 }
 
 /// Whether a deleted file is memory only, of which nothing is left but what is mapped.

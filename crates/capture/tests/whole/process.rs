@@ -5,9 +5,9 @@ use nix::sys::signal::Signal;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use protocol::{DescriptionKind, Manifest, StreamKind};
 
-use crate::parasite::capture::Captured;
-use crate::parasite::capture::refusal::Note;
 use crate::{alone, description, refusal, running, stopped};
+use capture::Captured;
+use capture::refusal::Note;
 
 #[test]
 fn an_ordinary_process_is_captured_whole() {

@@ -1,7 +1,7 @@
-//! Signal numbers by name, as kill(1) takes them.
+//! The signal that starts a move, as users name it in `POSTHASTE_SIGNAL`: by number, or by name as kill(1) takes them.
 
+use crate::number::words;
 use protocol::{Piece, Text, put};
-use sys::number::words;
 
 /// Names of the signals 1 to 31 on `x86_64`. One text: a table of texts costs a relocation each.
 const NAMES: &[u8] =
@@ -14,8 +14,8 @@ const REAL_TIME_MAX: u32 = 64;
 const UNSUITABLE: [u32; 7] = [4, 5, 7, 8, 9, 11, 19];
 
 /// A setting that names no signal which could be a trigger.
-#[derive(Clone, Copy)]
-pub(crate) enum NotASignal {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotASignal {
     /// No signal has this name or number.
     Unknown,
     /// It exists, but it cannot be caught, the program's own faults raise it, or the libc reserves it.
@@ -31,8 +31,15 @@ impl Piece for NotASignal {
     }
 }
 
-/// The number of `name`: `12`, `USR2`, `SIGUSR2`, `RTMIN+3`, `SIGRTMAX-2`.
-pub(super) fn number(name: &[u8]) -> Result<u32, NotASignal> {
+/// The number of `name`: `12`, `USR2`, `SIGUSR2`, `RTMIN+3`, `SIGRTMAX-2`. SIGUSR2 for no name at all. Allocates nothing.
+///
+/// # Errors
+/// The name of no signal, or of one that cannot be a trigger.
+pub fn number(name: &[u8]) -> Result<u32, NotASignal> {
+    const SIGUSR2: u32 = 12;
+    if name.is_empty() {
+        return Ok(SIGUSR2);
+    }
     let number =
         parse(name).filter(|number| (1..=REAL_TIME_MAX).contains(number)).ok_or(NotASignal::Unknown)?;
     if UNSUITABLE.contains(&number) || (32..REAL_TIME_MIN).contains(&number) {
@@ -69,7 +76,7 @@ fn distance(text: &[u8], sign: &[u8]) -> Option<u32> {
 }
 
 fn decimal(text: &[u8]) -> Option<u32> {
-    sys::number::decimal(text).and_then(|number| u32::try_from(number).ok())
+    crate::number::decimal(text).and_then(|number| u32::try_from(number).ok())
 }
 
 fn real_time(number: u32) -> Option<u32> {

@@ -7,12 +7,12 @@ use sys::descriptor::pipe;
 use sys::number::words;
 use sys::path::KernelPath;
 use sys::status::{self, Device, FileType};
-use sys::{descriptor, file, thread};
+use sys::{descriptor, file};
 
-use super::descriptors::{Context, Facts, stream_for};
-use super::refusal::{DescriptorTrait, Doing, Refusal};
-use super::tables::DELETED;
-use super::{pipes, sockets};
+use crate::descriptors::{Context, Facts, stream_for};
+use crate::refusal::{DescriptorTrait, Doing, Refusal};
+use crate::tables::DELETED;
+use crate::{pipes, sockets};
 
 /// Character devices that hold no state, with the name that every machine has them under.
 const STATELESS: [(u32, &[u8]); 5] =
@@ -52,14 +52,14 @@ pub(crate) fn is_terminal(facts: &Facts) -> bool {
         && device != PTMX
         && (TERMINALS.iter().any(|majors| majors.contains(&device.major))
             || OWN.contains(&device)
-            || descriptor::is_terminal(facts.fd))
+            || descriptor::is_terminal(facts.at))
 }
 
 fn path(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
     if facts.link.starts_with(b"anon_inode:") {
         return anonymous_inode(facts);
     }
-    let info = descriptor::info(facts.fd).map_err(Refusal::kernel(Doing::Descriptors))?;
+    let info = descriptor::info(facts.at).map_err(Refusal::kernel(Doing::Descriptors))?;
     for line in info.split(|byte| *byte == b'\n') {
         let Some(line) = line.strip_prefix(b"lock:") else { continue };
         // Kinds as the kernel writes them (locks_show_fd): FLOCK, POSIX, OFDLCK, LEASE, DELEG.
@@ -78,7 +78,7 @@ fn path(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Ref
     if facts.status.file_type == FileType::Regular {
         return object(facts, context);
     }
-    let target = descriptor::target(facts.fd).unwrap_or_default();
+    let target = descriptor::target(facts.at).unwrap_or_default();
     Ok(DescriptionKind::Ghost { ghost: context.ghosts.of(&facts.link, &facts.status, target) })
 }
 
@@ -86,7 +86,7 @@ fn path(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Ref
 fn own_namespace(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
     let refused = || facts.refuse(DescriptorTrait::AnonymousInode);
     let kind = facts.link.split(|byte| *byte == b':').next().unwrap_or_default();
-    let mut path = KernelPath::numbered("/proc/", thread::process_id(), "/ns/").into_bytes();
+    let mut path = KernelPath::numbered("/proc/", context.pid, "/ns/").into_bytes();
     path.extend_from_slice(kind);
     let own = KernelPath::new(&path).and_then(|path| file::read_link(path.as_c_str()));
     if own.map_err(|_| refused())? != facts.link {
@@ -115,13 +115,13 @@ fn object(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, R
     let (limit, is_stopped) = (context.content_left(), context.is_stopped);
     let (object, record) = context.objects.of_descriptor(name, &facts.status);
     if let Some(record) = record {
-        let extents = descriptor::content(facts.fd, size, limit).map_err(Refusal::kernel(Doing::Content))?;
+        let extents = descriptor::content(facts.at, size, limit).map_err(Refusal::kernel(Doing::Content))?;
         let bytes = extents.iter().map(|(_, bytes)| bytes.len()).sum();
         record.size = size;
         record.mode = facts.status.mode;
         record.owner = facts.status.owner;
         if name.starts_with(b"/memfd:") {
-            record.seals = descriptor::seals(facts.fd).unwrap_or(0);
+            record.seals = descriptor::seals(facts.at).unwrap_or(0);
         } else if name != b"/dev/zero" {
             record.ghost = Some(context.ghosts.of(&facts.link, &facts.status, Vec::new()));
         }
@@ -154,9 +154,9 @@ fn anonymous_inode(facts: &Facts) -> Result<DescriptionKind, Refusal> {
     let name = facts.link.strip_prefix(b"anon_inode:").unwrap_or(&facts.link);
     if TOLD.contains(&name) {
         // A periodic timer that has gone off stands still until it is asked.
-        descriptor::ask_timer(facts.fd);
+        descriptor::ask_timer(facts.at);
         // Nobody can look at events without taking them out.
-        if name == b"inotify" && pipe::in_flight(facts.fd) != Ok(0) {
+        if name == b"inotify" && pipe::in_flight(facts.at) != Ok(0) {
             return Err(facts.refuse(DescriptorTrait::InFlight));
         }
         return Ok(DescriptionKind::Anonymous { name: name.to_vec() });

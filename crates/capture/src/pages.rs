@@ -7,8 +7,8 @@ use protocol::{FileVerdict, Manifest, MmFields, ThreadRecord};
 use sys::own_memory;
 use sys::pagemap::{Pagemap, Wanted};
 
-use super::refusal::{Doing, Refusal};
-use super::tables::Objects;
+use crate::refusal::{Doing, Refusal};
+use crate::tables::Objects;
 
 /// Entries of a robust list that are followed, as in the kernel (`ROBUST_LIST_LIMIT`).
 const ROBUST_LIST_LIMIT: usize = 2048;

@@ -5,18 +5,27 @@
 //! ```
 //! Capture looks and does not touch: it writes into no memory of the program, moves no file position, takes no
 //! byte out of a pipe. What it cannot put into a manifest it refuses by name.
+//!
+//! The parasite captures the process that it is in. The receiver's `check` looks at another one by the same rules, from
+//! outside ([`survey`]).
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing)]
+
+extern crate alloc;
 
 mod classify;
-pub(crate) mod connections;
+pub mod connections;
 mod descriptors;
 mod mappings;
 mod pages;
 mod pipes;
 mod process;
-pub(crate) mod refusal;
+pub mod refusal;
 mod sockets;
+pub mod survey;
 mod tables;
-pub(crate) mod thread;
+mod thread;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -35,34 +44,36 @@ use tables::{Files, Ghosts, Objects};
 const QUICK_LOOK_NS: u64 = 1_000_000;
 
 /// What is in the process but is not the program's: capture leaves it out.
-#[derive(Clone, Copy)]
-pub(crate) struct Surroundings<'a> {
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
     /// The parasite's memory.
-    pub(crate) ranges: &'a [PageRange],
+    pub ranges: &'a [PageRange],
     /// The parasite's descriptors.
-    pub(crate) descriptors: &'a [u32],
+    pub descriptors: &'a [u32],
     /// Part of the parasite that travels as a page of zeros.
-    pub(crate) state: PageRange,
+    pub state: PageRange,
     /// Where the program is left again at the destination.
-    pub(crate) leaving_gate: Addr,
+    pub leaving_gate: Addr,
     /// What signal 33 did before the parasite borrowed it, while it is borrowed.
-    pub(crate) park_action: Option<SignalAction>,
+    pub park_action: Option<SignalAction>,
     /// Where frozen connections are noted, if they move: see [`connections`].
-    pub(crate) frozen: Option<&'a [AtomicU32]>,
+    pub frozen: Option<&'a [AtomicU32]>,
 }
 
 /// A manifest, and what will be lost.
-pub(crate) struct Captured {
-    pub(crate) manifest: Manifest,
+#[derive(Debug)]
+pub struct Captured {
+    /// The process, but for its pages.
+    pub manifest: Manifest,
     /// To be said before anything stops.
-    pub(crate) notes: Vec<Note>,
+    pub notes: Vec<Note>,
 }
 
 /// The manifest of the running process: no frames, no content, nothing eager.
 ///
 /// # Errors
 /// What cannot be moved.
-pub(crate) fn running(pagemap: &mut Pagemap, around: &Surroundings<'_>) -> Result<Box<Captured>, Refusal> {
+pub fn running(pagemap: &mut Pagemap, around: &Surroundings<'_>) -> Result<Box<Captured>, Refusal> {
     let tids = sys::process::other_threads().map_err(Refusal::kernel(Doing::Threads))?;
     process::check(&tids)?;
     build(pagemap, around, thread::listed(&tids), None)
@@ -72,7 +83,7 @@ pub(crate) fn running(pagemap: &mut Pagemap, around: &Surroundings<'_>) -> Resul
 ///
 /// # Errors
 /// A shared mapping of a file that is not the same there.
-pub(crate) fn accept(manifest: &Manifest, verdicts: &[FileVerdict]) -> Result<(), Refusal> {
+pub fn accept(manifest: &Manifest, verdicts: &[FileVerdict]) -> Result<(), Refusal> {
     for vma in manifest.vmas.iter().filter(|vma| vma.sharing == Sharing::Shared) {
         let Backing::File { file, .. } = vma.backing else { continue };
         if verdicts.get(file as usize) == Some(&FileVerdict::Travels) {
@@ -87,7 +98,7 @@ pub(crate) fn accept(manifest: &Manifest, verdicts: &[FileVerdict]) -> Result<()
 ///
 /// # Errors
 /// What cannot be moved.
-pub(crate) fn stopped(
+pub fn stopped(
     pagemap: &mut Pagemap,
     around: &Surroundings<'_>,
     threads: Vec<ThreadRecord>,
@@ -107,11 +118,7 @@ pub(crate) fn stopped(
 ///
 /// # Errors
 /// What cannot be moved.
-pub(crate) fn look_again(
-    pagemap: &mut Pagemap,
-    own: &[PageRange],
-    before: &mut Manifest,
-) -> Result<(), Refusal> {
+pub fn look_again(pagemap: &mut Pagemap, own: &[PageRange], before: &mut Manifest) -> Result<(), Refusal> {
     let mut files = Files::new(Some(before));
     let began = clock::monotonic_ns();
     let (_, vmas) = mappings::collect(own, None, &mut files, &mut Objects::default())?;

@@ -1,7 +1,7 @@
-//! Why a process cannot be moved: one line, without a path or a byte of the program, and with the cure where
-//! there is one.
+//! Why a process cannot be moved: one line, without a path or a byte of the program: the reason, a colon, the cure.
 
 use alloc::boxed::Box;
+use alloc::string::String;
 
 use memory::Addr;
 use protocol::{Piece, Text, put};
@@ -66,7 +66,7 @@ impl Doing {
 /// What stands in the way. Boxed, because every function here returns one on its rare way out, and the parasite
 /// counts every byte of code.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Refusal(Box<Obstacle>);
+pub struct Refusal(Box<Obstacle>);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Obstacle {
@@ -194,6 +194,18 @@ impl Refusal {
         Self::boxed(Obstacle::Descriptor { fd, what })
     }
 
+    /// Reason and cure; there is none where the kernel itself said no.
+    #[must_use]
+    pub fn reason_and_cure(&self) -> (String, String) {
+        let words = self.in_words();
+        match words.rsplit_once(": ") {
+            Some((reason, cure)) if !matches!(*self.0, Obstacle::Kernel { .. } | Obstacle::Proc(_)) => {
+                (reason.into(), cure.into())
+            }
+            _ => (words, String::new()),
+        }
+    }
+
     /// Whether a file under `/proc` was not as expected: while the program runs, what it is about may just have gone.
     pub(crate) fn is_of_proc(&self) -> bool {
         matches!(*self.0, Obstacle::Proc(_))
@@ -225,16 +237,16 @@ impl Piece for Refusal {
             Obstacle::Proc(error) => error.put_into(text),
             Obstacle::Process(what) => what.put_into(text),
             Obstacle::Mapping { at, what } => {
-                put!(text, "the mapping at ", at, " ", what.text(), ": not moved in this version");
+                put!(text, "the mapping at ", at, " ", what.text());
             }
             Obstacle::Descriptor { fd, what } => {
                 put!(text, "descriptor ", fd, " is ", what.text());
                 match what {
-                    DescriptorTrait::Socket(domain) => put!(text, " ", domain, ": not moved in this version"),
-                    DescriptorTrait::SharingUnknown(other) => {
-                        put!(text, " ", other, ": use a kernel with CONFIG_KCMP or Linux 6.10");
+                    DescriptorTrait::Socket(number) => put!(text, " ", number, CLOSE_IT),
+                    DescriptorTrait::SharingUnknown(number) => {
+                        put!(text, " ", number, ": use a kernel with CONFIG_KCMP or Linux 6.10");
                     }
-                    _ => text.push_text(": not moved in this version, close it first"),
+                    _ => text.push_text(CLOSE_IT),
                 }
             }
         }
@@ -251,35 +263,38 @@ impl Piece for ProcessTrait {
     }
 }
 
+/// The cure for most descriptors.
+const CLOSE_IT: &str = ": close it first";
+
 impl ProcessTrait {
     texts! {
-        Self::Children => 0 "the process has children, which this version does not move",
-        Self::Seccomp => 1 "the process runs under seccomp, which this version does not move",
-        Self::DeadMainThread => 2 "the main thread has ended before its process: not moved in this version",
-        Self::Init => 3 "a thread has id 1, which cannot be given to a moved process",
-        Self::Tiles => 4 "the process may use AMX tiles, which this version does not move",
-        Self::MixedIds => 5 "real, effective and saved ids differ, which this version does not move",
-        Self::Chroot => 6 "the process has a root directory of its own, which this version does not move",
+        Self::Children => 0 "the process has children: wait until they have ended",
+        Self::Seccomp => 1 "the process runs under seccomp: start it without a filter",
+        Self::DeadMainThread => 2 "the main thread has ended before its process: let the others end here",
+        Self::Init => 3 "a thread has id 1, which cannot be given to a moved process: start the program below an init",
+        Self::Tiles => 4 "the process may use AMX tiles: start it with AMX switched off in its libraries",
+        Self::MixedIds => 5 "real, effective and saved ids differ: start it as the user that it shall be",
+        Self::Chroot => 6 "the process has a root directory of its own: start it without",
         Self::NoWorkingDirectory => 7 "the working directory cannot be reached: change to another one first",
         Self::NoExecutable => 8 "the program's file is deleted: start the program anew",
-        Self::Vdso => 9 "the vDSO is not where the kernel put it",
-        Self::TooMuchContent => 10 "memfds, deleted files and pipes hold more than 8 MiB, which this version does not move",
+        Self::Vdso => 9 "the vDSO is not where the kernel put it: start the program anew",
+        Self::TooMuchContent => 10 "memfds, deleted files and pipes hold more than 8 MiB: empty or close some first",
         Self::Traced(_) | Self::Stopped(_) => 11 "",
     }
 }
 
 impl MappingTrait {
     texts! {
-        Self::Device => 0 "is a device's memory",
-        Self::HugePages => 1 "has huge TLB pages",
-        Self::Userfaultfd => 2 "waits for pages, of an earlier move or of a userfaultfd of its own",
-        Self::SystemV => 3 "is System V shared memory",
-        Self::Aio => 4 "belongs to asynchronous I/O",
-        Self::AnonymousInode => 5 "belongs to io_uring, perf or the like",
-        Self::ShadowStack => 6 "is a shadow stack",
-        Self::SharedFileDiffers => 7 "is shared and of a file that the destination does not have",
-        Self::DeletedShared => 8 "is shared and of a deleted file",
-        Self::Unknown => 9 "is of a kind that is not known",
+        Self::Device => 0 "is a device's memory: unmap it first",
+        Self::HugePages => 1 "has huge TLB pages: use transparent huge pages",
+        Self::Userfaultfd => 2 "waits for pages, of an earlier move or of a userfaultfd of its own: wait until all are there",
+        Self::SystemV => 3 "is System V shared memory: detach it first",
+        Self::Aio => 4 "belongs to asynchronous I/O: destroy its context first",
+        Self::AnonymousInode => 5 "belongs to io_uring, perf or the like: unmap it first",
+        Self::ShadowStack => 6 "is a shadow stack: switch them off for the program",
+        Self::SharedFileDiffers => 7 "is shared and of a file that the destination does not have: provide the same file",
+        Self::DeletedShared => 8 "is shared and of a deleted file: keep it open, or unmap it first",
+        Self::Unknown => 9 "is of a kind that is not known: unmap it first",
     }
 }
 
@@ -300,7 +315,7 @@ impl DescriptorTrait {
 
 /// What is lost with the move and is said beforehand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Note {
+pub enum Note {
     /// A connection: reset at the destination.
     LostConnection(u32),
     /// A connection that moves if the receiver takes it; else it is lost.
@@ -313,19 +328,49 @@ pub(crate) enum Note {
     LostInput,
 }
 
+impl Note {
+    /// The descriptor that it is about.
+    #[must_use]
+    pub const fn fd(&self) -> u32 {
+        match self {
+            Self::LostConnection(fd)
+            | Self::Connection(fd)
+            | Self::LostPipe(fd)
+            | Self::QueuedConnections(fd) => *fd,
+            Self::LostInput => 0,
+        }
+    }
+
+    /// What is lost, of the descriptor.
+    #[must_use]
+    pub const fn loss(&self) -> &'static str {
+        match self {
+            Self::LostConnection(_) | Self::Connection(_) => {
+                "is connected to the outside: the connection will be reset"
+            }
+            Self::LostPipe(_) => "is a pipe to another process: its other end will be closed",
+            Self::LostInput => {
+                "is a pipe that another process writes: what comes from now on is lost, the receiver's input is read"
+            }
+            Self::QueuedConnections(_) => "listens: connections not yet accepted will be reset",
+        }
+    }
+
+    /// How to lose nothing.
+    #[must_use]
+    pub const fn cure(&self) -> &'static str {
+        match self {
+            Self::Connection(_) => "run the receiver with --tcp move, and move the address along",
+            Self::LostConnection(_) => "close it first",
+            Self::LostPipe(_) => "use a FIFO or a file",
+            Self::LostInput => "give it its input from a file",
+            Self::QueuedConnections(_) => "move it when nobody connects",
+        }
+    }
+}
+
 impl Piece for Note {
     fn put_into(&self, text: &mut impl Text) {
-        let (fd, what) = match self {
-            Self::LostConnection(fd) | Self::Connection(fd) => {
-                (fd, "is connected to the outside: the connection will be reset")
-            }
-            Self::LostPipe(fd) => (fd, "is a pipe to another process: its other end will be closed"),
-            Self::LostInput => (
-                &0,
-                "is a pipe that another process writes: what comes from now on is lost, the receiver's input is read",
-            ),
-            Self::QueuedConnections(fd) => (fd, "listens: connections not yet accepted will be reset"),
-        };
-        put!(text, "descriptor ", fd, " ", what);
+        put!(text, "descriptor ", self.fd(), " ", self.loss());
     }
 }

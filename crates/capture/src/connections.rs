@@ -6,8 +6,8 @@ use core::sync::atomic::Ordering::SeqCst;
 use protocol::{Description, DescriptionKind};
 use sys::descriptor::tcp;
 
-use super::descriptors::{Context, Table, description_of};
-use super::refusal::{Doing, ProcessTrait, Refusal};
+use crate::descriptors::{Context, Table, description_of};
+use crate::refusal::{Doing, ProcessTrait, Refusal};
 
 /// The mark of a frozen connection: its descriptor and what it was like before.
 const fn mark(fd: u32, before: u32) -> u32 {
@@ -15,7 +15,7 @@ const fn mark(fd: u32, before: u32) -> u32 {
 }
 
 /// The marked connections, and what they were like before.
-pub(crate) fn frozen(marks: &[AtomicU32]) -> impl Iterator<Item = (u32, u32)> {
+pub fn frozen(marks: &[AtomicU32]) -> impl Iterator<Item = (u32, u32)> {
     marks.iter().map_while(|mark| mark.load(SeqCst).checked_sub(1)).map(|mark| (mark >> 3, mark & 7))
 }
 
