@@ -69,15 +69,10 @@ fn stopped_with(frozen: Option<&[AtomicU32]>) -> Captured {
     let before = running();
     let verdicts = vec![FileVerdict::Same; before.files.len()];
     capture::accept(&before, &verdicts).expect("all files are the same");
-    *capture::stopped(
-        &mut pagemap(),
-        &Surroundings { frozen, ..around() },
-        before.threads.clone(),
-        &before,
-        &verdicts,
-    )
-    .map_err(|refusal| refusal.in_words())
-    .expect("an ordinary process")
+    let captured = look(&Surroundings { frozen, ..around() }, |pagemap, around| {
+        capture::stopped(pagemap, around, before.threads.clone(), &before, &verdicts)
+    });
+    *captured.map_err(|refusal| refusal.in_words()).expect("an ordinary process")
 }
 
 /// The description behind a descriptor, and its index.
