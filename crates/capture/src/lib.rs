@@ -145,7 +145,12 @@ fn build(
         descriptors::collect(around, &mut files, &mut objects, &mut ghosts, before.is_some())?;
     mappings::settle_deleted(&mappings, &mut vmas, &objects)?;
     let guards = pages::guards(pagemap, &vmas, before.map(|(manifest, _)| manifest))?;
-    let process = process::record(around.park_action, &mut files, &mut ghosts)?;
+    let process = process::record(
+        around.park_action,
+        before.map(|(manifest, _)| &manifest.process),
+        &mut files,
+        &mut ghosts,
+    )?;
     let (mut eager, mut lazy) = match before {
         Some((_, verdicts)) => (
             pages::eager(pagemap, &vmas, &threads, &process.mm, verdicts, around.leaving_gate, around.state)?,

@@ -83,9 +83,11 @@ pub(crate) fn check_status(tid: u32, is_main: bool, status: &Status) -> Result<(
     }
 }
 
-/// The process's record. `park_action` is what signal 33 did before the parasite borrowed it.
+/// The process's record. `park_action` is what signal 33 did before the parasite borrowed it, `before` the record of
+/// the running process.
 pub(crate) fn record(
     park_action: Option<SignalAction>,
+    before: Option<&ProcessRecord>,
     files: &mut Files,
     ghosts: &mut Ghosts,
 ) -> Result<ProcessRecord, Refusal> {
@@ -110,7 +112,7 @@ pub(crate) fn record(
         limits: process::limits().map_err(Refusal::kernel(Doing::Limits))?,
         actions,
         pending: Vec::new(),
-        interval_timers: interval_timers()?,
+        interval_timers: interval_timers(before)?,
         timers: timers()?,
         dumpable: u8::try_from(flag(Flag::Dumpable)?).unwrap_or(0),
         keep_capabilities: flag(Flag::KeepCapabilities)? != 0,
@@ -140,12 +142,19 @@ fn timers() -> Result<Vec<TimerRecord>, Refusal> {
     Ok(timers)
 }
 
-/// `setitimer(2)`. The first one has no time left while its signal waits, and goes on when that is delivered.
-fn interval_timers() -> Result<[TimerTimes; 3], Refusal> {
+/// `setitimer(2)`. The first one has no time left while its signal waits, and goes on when that is delivered. The
+/// others, which count processor time in ticks, seem to have none in the last tick before they go off, which one that
+/// is not armed has for ever: it counts as armed if it was `before`.
+fn interval_timers(before: Option<&ProcessRecord>) -> Result<[TimerTimes; 3], Refusal> {
     let mut timers = process::interval_timers().map_err(Refusal::kernel(Doing::Timers))?;
-    let [real, ..] = &mut timers;
-    if real.remaining_ns == 0 {
-        real.remaining_ns = real.interval_ns;
+    for (which, timer) in timers.iter_mut().enumerate() {
+        let was_armed = || {
+            let then = before.and_then(|before| before.interval_timers.get(which));
+            then.is_some_and(|then| then.remaining_ns != 0)
+        };
+        if timer.remaining_ns == 0 && (which == 0 || was_armed()) {
+            timer.remaining_ns = timer.interval_ns;
+        }
     }
     Ok(timers)
 }
