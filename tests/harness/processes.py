@@ -26,7 +26,8 @@ class Process:
         out, self.pump = options.pop("stdout", None) or open(self.out, "ab"), None
         if through_pipe:
             with out:
-                self.pump = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=out, start_new_session=True)
+                self.pump = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=out, stderr=subprocess.DEVNULL,
+                                             start_new_session=True)
             out = self.pump.stdin
         with open(self.err, "ab") as err, out:
             self.process = subprocess.Popen(

@@ -161,6 +161,18 @@ def outside_connection(lab) -> None:
             expect(far.recv(1) == b"", "the far side still has a connection")
 
 
+def walks_through(lab) -> None:
+    """`python3 test.py 2>&1 | tee log` ends although the receiver that it leaves running does not."""
+    command = [sys.executable, str(machine.ROOT / "test.py"), "--json"]
+    outcome = subprocess.run(command, env=lab.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, timeout=60)
+    said = json.loads(outcome.stdout)
+    expect(outcome.returncode == 0 and said["failed"] == 0, f"status {outcome.returncode}: {outcome.stdout}")
+    for pid in said["left_running"]:
+        os.kill(pid, signal.SIGTERM)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in said["left_running"]), "both to end as told")
+
+
 def _checks() -> list:
     checks = [Check("the steps by hand, on the default port", by_hand)]
     for compiler in ("gcc", "musl-gcc"):
@@ -172,6 +184,7 @@ def _checks() -> list:
     checks.append(Check("POSTHASTE_RECEIVER comes before receiver_info.txt", address_by_variable))
     checks.append(Check("a program on a terminal goes on with the receiver's streams", terminal))
     checks.append(Check("a connection to the outside is lost, and this is said beforehand", outside_connection))
+    checks.append(Check("test.py leaves a receiver running, and its own output ends", walks_through))
     checks.append(Check("receiver --once --events - tells everything and ends", events_on_standard_output))
     return checks
 
