@@ -1,7 +1,7 @@
 //! The destination's state machine.
 //!
 //! ```text
-//! Setup ─Reserve─► Reserving ─Reserved─► Reserved ─Switchover─► Listening ─last eager page─► Ready ─Run─► Resuming
+//! Setup ─Reserve─► Reserving ─Reserved─► Reserved ─Switchover─► Listening ─eager, assembled─► Ready ─Run─► Resuming
 //!   └───────────────────┴──── any failure ───┴──► Aborted ◄─────────┴──────────────────────────┘             │
 //!                                                                                                       Resumed
 //!                             Completed ◄─ nothing wanted ─ Postcopy ◄───────────────────────────────────────┘
@@ -28,7 +28,7 @@ use alloc::collections::VecDeque;
 use core::time::Duration;
 
 pub use action::DestinationAction;
-pub use input::{Content, DestinationInput, InstallOutcome, SpaceId};
+pub use input::{Content, DestinationInput, InstallOutcome, Place, SpaceId};
 
 use crate::report::{Progress, Report};
 use crate::{Config, Failure, Instant, OnLoss};
@@ -108,6 +108,8 @@ impl Leftovers {
 struct Listening {
     pages: PageMap,
     mapped: bool,
+    /// `Assemble` is on its way.
+    assembling: bool,
     /// A page frame came before there was a place for it.
     too_early: bool,
 }

@@ -26,7 +26,9 @@ mod report;
 mod source;
 
 pub use config::{Config, OnLoss};
-pub use destination::{Content, Destination, DestinationAction, DestinationInput, InstallOutcome, SpaceId};
+pub use destination::{
+    Content, Destination, DestinationAction, DestinationInput, InstallOutcome, Place, SpaceId,
+};
 pub use failure::Failure;
 pub use instant::Instant;
 pub use report::{EventCounts, Latency, LostPages, PageCounts, PhaseDurations, Progress, Report};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use common::{Held, Image, Pair, range};
 use engine::{
-    Config, Content, DestinationAction, DestinationInput, Failure, InstallOutcome, SourceAction, SourceInput,
-    SpaceId,
+    Config, Content, DestinationAction, DestinationInput, Failure, InstallOutcome, Place, SourceAction,
+    SourceInput, SpaceId,
 };
 use memory::Addr;
 use protocol::Channel;
@@ -400,4 +400,28 @@ fn nonsense_from_the_other_side_is_a_protocol_failure_on_both_sides() {
         pair.destination_log.last(),
         Some(DestinationAction::Complete(Some(Failure::Protocol(_))))
     ));
+}
+
+#[test]
+fn pages_of_many_processes_arrive_where_their_places_say() {
+    let mut pair =
+        Pair::new(Image { lazy: vec![range(0, 20)], data: vec![range(2, 16)], ..Image::default() });
+    let (parent, child) = (SpaceId(1), SpaceId(2));
+    let place = |space, at, source| Place { space, at, source: range(source, 1).start() };
+    pair.places = vec![place(parent, range(500, 10), 0), place(child, range(500, 10), 10)];
+    pair.migrate_without_push();
+    let fault = |space, page| DestinationInput::Fault { space, addr: range(page, 1).start(), thread: 1 };
+    pair.destination_does(fault(parent, 505));
+    pair.destination_does(fault(child, 505));
+    pair.push_flows = true;
+    pair.settle();
+    let held = |space, page: u64| pair.held.get(&(space, range(page, 1).start())).copied();
+    for page in 502..510 {
+        assert_eq!(held(parent, page), Some(Held::Source(range(page - 500, 1).start())));
+    }
+    for page in 500..508 {
+        assert_eq!(held(child, page), Some(Held::Source(range(page - 490, 1).start())));
+    }
+    assert!(pair.held.keys().all(|(space, _)| *space != SpaceId::MAIN));
+    assert_eq!(pair.destination.phase(), "completed");
 }

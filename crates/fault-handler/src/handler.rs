@@ -244,6 +244,14 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
                 Some(Notification::Ended) => self.inputs.extend(self.spaces.forget_if_gone(SpaceId::MAIN)),
                 Some(Notification::Reconnected(channels)) => self.take_channels(*channels)?,
                 Some(Notification::Abandoned(failure)) => return Err(HandlerError::Abandoned(failure)),
+                Some(Notification::Space(space, uffd, pid)) => {
+                    self.spaces.add_numbered(space, uffd, self.poll.registry())?;
+                    self.spaces.runs_as(space, pid);
+                }
+                Some(Notification::Assembled(built)) => {
+                    let built = built.map(|()| DestinationInput::Assembled);
+                    self.inputs.push_back(built.unwrap_or_else(DestinationInput::PrepareFailed));
+                }
             }
         }
         Ok(())

@@ -30,4 +30,4 @@ mod succession;
 pub use channels::Channels;
 pub use error::HandlerError;
 pub use handler::{Ended, FaultHandler, Outcome, Traffic};
-pub use process::{DestinationProcess, Measurement, Notification, Role};
+pub use process::{Assembly, DestinationProcess, Mapped, Measurement, Notification, Role};

@@ -10,7 +10,7 @@ use crate::config::SHORTAGE_WAIT_MS;
 use crate::fill::{Filling, fill, part};
 use crate::handler::FaultHandler;
 use crate::spaces::Spaces;
-use crate::{DestinationProcess, HandlerError, Measurement, Outcome};
+use crate::{Assembly, DestinationProcess, HandlerError, Mapped, Measurement, Outcome};
 
 type Pieces = Vec<(PageRange, InstallOutcome)>;
 
@@ -21,6 +21,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
             DestinationAction::Reserve => self.reserve()?,
             DestinationAction::SendReserved => self.send_reserved(),
             DestinationAction::Map => self.map()?,
+            DestinationAction::Assemble => self.assemble()?,
             DestinationAction::SendReady => {
                 self.signal(Kind::Ready, 0);
                 self.stand_by()?;
@@ -71,19 +72,35 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         let Some(manifest) = &self.manifest else { return Ok(()) };
         let mapped = self.process.map(manifest);
         self.watch_process().map_err(HandlerError::Wait)?;
-        let uffd = match mapped {
-            Ok(uffd) => uffd,
+        let places = match mapped {
+            Ok(Mapped::One(uffd)) => {
+                let Some(manifest) = &self.manifest else { return Ok(()) };
+                manifest.lazy.iter().for_each(|range| self.registered.insert(*range));
+                self.spaces.learn(manifest);
+                self.spaces.add(uffd, self.poll.registry())?;
+                Vec::new()
+            }
+            Ok(Mapped::Places(places)) => {
+                let last = places.iter().map(|place| place.space).max();
+                self.spaces.keep_numbers(last.unwrap_or(SpaceId::MAIN));
+                places
+            }
             Err(failure) => {
                 self.inputs.push_back(DestinationInput::PrepareFailed(failure));
                 return Ok(());
             }
         };
-        let Some(manifest) = &self.manifest else { return Ok(()) };
-        manifest.lazy.iter().for_each(|range| self.registered.insert(*range));
-        self.spaces.learn(manifest);
-        self.spaces.add(uffd, self.poll.registry())?;
-        self.inputs.push_back(DestinationInput::Mapped);
+        self.inputs.push_back(DestinationInput::Mapped { places });
         Ok(())
+    }
+
+    fn assemble(&mut self) -> Result<(), HandlerError> {
+        match self.process.assemble() {
+            Ok(Assembly::Done) => self.inputs.push_back(DestinationInput::Assembled),
+            Ok(Assembly::Begun) => {}
+            Err(failure) => self.inputs.push_back(DestinationInput::PrepareFailed(failure)),
+        }
+        self.watch_process().map_err(HandlerError::Wait)
     }
 
     fn resume(&mut self) -> Result<(), HandlerError> {
@@ -93,7 +110,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
             Ok(pid) => {
                 self.spaces.log().note(Note::Resumed);
                 self.running = Some(pid);
-                self.spaces.runs_as(pid);
+                self.spaces.runs_as(SpaceId::MAIN, pid);
                 self.inputs.push_back(DestinationInput::Resumed);
             }
             Err(failure) => self.inputs.push_back(DestinationInput::PrepareFailed(failure)),
@@ -109,7 +126,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         at: PageRange,
         content: Content,
     ) -> Result<(), HandlerError> {
-        for (run, registered) in self.by_registration(at) {
+        for (run, registered) in self.by_registration(space, at) {
             let source = source_of(run, at, pages);
             if !registered {
                 self.write(run, source, content);
@@ -223,9 +240,9 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
     }
 
     /// The runs of `at`, each with whether the userfaultfd covers it. Once the process runs, all that is installed
-    /// is covered, wherever it has moved to.
-    fn by_registration(&self, at: PageRange) -> Vec<(PageRange, bool)> {
-        if self.running.is_some() {
+    /// is covered, wherever it has moved to; and only the first address space has anything that is not.
+    fn by_registration(&self, space: SpaceId, at: PageRange) -> Vec<(PageRange, bool)> {
+        if self.running.is_some() || space != SpaceId::MAIN {
             return vec![(at, true)];
         }
         let mut runs = Vec::new();

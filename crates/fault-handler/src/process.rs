@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use engine::{Failure, Progress};
+use engine::{Failure, Place, Progress, SpaceId};
 use memory::PageRange;
 use protocol::{Manifest, Reserved, SourceReport};
 use sys::uffd::Uffd;
@@ -18,6 +18,10 @@ pub enum Notification {
     Reconnected(Box<Channels>),
     /// Nobody waits for the outcome any more: give up at once.
     Abandoned(Failure),
+    /// An address space stands, with the userfaultfd that serves it and the process that has it.
+    Space(SpaceId, Uffd, u32),
+    /// Everything stands that [`DestinationProcess::assemble`] has begun to build, or not.
+    Assembled(Result<(), Failure>),
 }
 
 /// Something to tell whoever watches.
@@ -31,6 +35,25 @@ pub enum Measurement {
     Recovered,
     /// How far the migration has got; at most some ten a second.
     Progress(Progress),
+}
+
+/// What stands once everything is mapped.
+#[derive(Debug)]
+pub enum Mapped {
+    /// One address space.
+    One(Uffd),
+    /// Nothing yet; where the pages of each address space belong. The userfaultfds follow by
+    /// [`Notification::Space`].
+    Places(Vec<Place>),
+}
+
+/// How far the building is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Assembly {
+    /// Everything stands.
+    Done,
+    /// [`Notification::Assembled`] will say.
+    Begun,
 }
 
 /// Who returns from [`DestinationProcess::stand_by`].
@@ -57,11 +80,20 @@ pub trait DestinationProcess {
     fn reserve(&mut self, manifest: &Manifest) -> Result<Reserved, Failure>;
 
     /// Builds mappings, descriptors and threads of the final manifest and returns the userfaultfd of their
-    /// address space, with which every range of `manifest.lazy` is registered.
+    /// address space, with which every range of `manifest.lazy` is registered. Or only says where those ranges belong:
+    /// then [`assemble`](Self::assemble) builds.
     ///
     /// # Errors
     /// What did not work.
-    fn map(&mut self, manifest: &Manifest) -> Result<Uffd, Failure>;
+    fn map(&mut self, manifest: &Manifest) -> Result<Mapped, Failure>;
+
+    /// Builds what is made of pages that were [written](Self::write), the last of which is in place.
+    ///
+    /// # Errors
+    /// What did not work.
+    fn assemble(&mut self) -> Result<Assembly, Failure> {
+        Ok(Assembly::Done)
+    }
 
     /// Writes pages that cannot be registered (changed pages of private file mappings), before the process runs.
     ///

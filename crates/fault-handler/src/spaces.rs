@@ -33,8 +33,8 @@ pub(crate) struct Spaces {
     /// (`MADV_WIPEONFORK`).
     kept_from_children: Vec<PageRange>,
     wiped_in_children: Vec<PageRange>,
-    /// The process itself, once it runs.
-    pid: Option<u32>,
+    /// The processes that came from the source, once they run.
+    pids: BTreeMap<SpaceId, u32>,
 }
 
 /// What was read: events to be handed in first, then faults, then the children that are new.
@@ -55,7 +55,7 @@ impl Spaces {
             log,
             kept_from_children: Vec::new(),
             wiped_in_children: Vec::new(),
-            pid: None,
+            pids: BTreeMap::new(),
         })
     }
 
@@ -68,14 +68,15 @@ impl Spaces {
         self.wiped_in_children = ranges(|flags| flags.wipe_on_fork);
     }
 
-    /// The process runs as `pid`: from here on it may change what its children inherit.
-    pub(crate) const fn runs_as(&mut self, pid: u32) {
-        self.pid = Some(pid);
+    /// The process behind `space` runs as `pid`: from here on it may change what its children inherit.
+    pub(crate) fn runs_as(&mut self, space: SpaceId, pid: u32) {
+        self.pids.insert(space, pid);
     }
 
     /// Looks at what children inherit now.
-    fn learn_again(&mut self) {
-        let Some(Ok((mappings, attributes))) = self.pid.map(smaps::mappings_of) else { return };
+    fn learn_again(&mut self, space: SpaceId) {
+        let pid = self.pids.get(&space).copied();
+        let Some(Ok((mappings, attributes))) = pid.map(smaps::mappings_of) else { return };
         let ranges = |wanted: fn(&memory::VmaFlags) -> bool| {
             let found = mappings.iter().zip(&attributes).filter(|(_, found)| wanted(&found.flags));
             found.map(|(mapping, _)| mapping.range).collect()
@@ -86,15 +87,31 @@ impl Spaces {
 
     /// Serves one more address space; the first one is [`SpaceId::MAIN`].
     pub(crate) fn add(&mut self, uffd: Uffd, registry: &Registry) -> Result<SpaceId, HandlerError> {
+        let space = SpaceId(self.next);
+        self.next += 1;
+        self.add_numbered(space, uffd, registry)?;
+        Ok(space)
+    }
+
+    /// Leaves the numbers up to `last` to address spaces that come from the source.
+    pub(crate) fn keep_numbers(&mut self, last: SpaceId) {
+        self.next = self.next.max(last.0 + 1);
+    }
+
+    /// Serves one more address space, whose number was kept.
+    pub(crate) fn add_numbered(
+        &mut self,
+        space: SpaceId,
+        uffd: Uffd,
+        registry: &Registry,
+    ) -> Result<(), HandlerError> {
         if self.uffds.len() >= MAX_SPACES {
             return Err(HandlerError::TooManySpaces { limit: MAX_SPACES });
         }
-        let space = SpaceId(self.next);
-        self.next += 1;
         watch(registry, &uffd, space).map_err(HandlerError::Wait)?;
         self.uffds.insert(space, uffd);
         self.ready.insert(space);
-        Ok(space)
+        Ok(())
     }
 
     pub(crate) fn get(&self, space: SpaceId) -> Option<&Uffd> {
@@ -275,8 +292,8 @@ impl Spaces {
     /// The child's memory is its parent's, but for what `madvise(2)` keeps from it.
     fn tell_fork(&mut self, parent: SpaceId, child: SpaceId, inputs: &mut Vec<DestinationInput>) {
         inputs.push(DestinationInput::Forked { parent, child });
-        if parent == SpaceId::MAIN {
-            self.learn_again();
+        if self.pids.contains_key(&parent) {
+            self.learn_again(parent);
         }
         let unmapped = |&pages| DestinationInput::Unmapped { space: child, pages };
         inputs.extend(self.kept_from_children.iter().map(unmapped));

@@ -217,8 +217,9 @@ impl World {
             DestinationAction::SendReserved => self.tell_source(control, ToSource::Reserved),
             DestinationAction::Map => {
                 self.build();
-                self.prepare(Disturbance::MapFails, DestinationInput::Mapped);
+                self.prepare(Disturbance::MapFails, DestinationInput::Mapped { places: Vec::new() });
             }
+            DestinationAction::Assemble => self.hand_in(DestinationInput::Assembled),
             DestinationAction::SendReady => {
                 self.stand_by();
                 self.tell_source(control, ToSource::Ready);

@@ -2,8 +2,8 @@
 //! are asked to remember stays within what was given to them.
 
 use engine::{
-    Config, Content, Destination, DestinationInput, Failure, InstallOutcome, Instant, Source, SourceInput,
-    SpaceId,
+    Config, Content, Destination, DestinationInput, Failure, InstallOutcome, Instant, Place, Source,
+    SourceInput, SpaceId,
 };
 use memory::{Addr, PAGE_SIZE, PageRange};
 use protocol::Channel;
@@ -30,7 +30,7 @@ pub fn run(random: &mut impl Choices) {
             DestinationInput::ReserveRequested,
             DestinationInput::Reserved,
             DestinationInput::SwitchoverRequested { eager, lazy },
-            DestinationInput::Mapped,
+            DestinationInput::Mapped { places: Vec::new() },
         ] {
             destination.handle(now, input);
             while destination.poll_action().is_some() {}
@@ -61,6 +61,13 @@ fn range(random: &mut impl Choices) -> PageRange {
     let len = if random.percent(90) { random.below(40) } else { random.below(u64::MAX) >> 17 };
     PageRange::from_pages(Addr(start * PAGE_SIZE), len)
         .unwrap_or_else(|| PageRange::from_pages(Addr(0), 1).expect("the first page is a page"))
+}
+
+fn places(random: &mut impl Choices) -> Vec<Place> {
+    let space = |random: &mut _| SpaceId(u32::try_from(Choices::below(random, 4)).unwrap_or(0));
+    (0..random.below(3))
+        .map(|_| Place { space: space(random), at: range(random), source: range(random).start() })
+        .collect()
 }
 
 fn ranges(random: &mut impl Choices) -> Vec<PageRange> {
@@ -114,11 +121,12 @@ fn destination_input(random: &mut impl Choices) -> DestinationInput {
     ];
     let outcome = random.pick(&outcomes).unwrap_or(InstallOutcome::Retry);
     let content = random.pick(&[Content::Data, Content::Zero, Content::Lost]).unwrap_or(Content::Data);
-    match random.below(67) {
+    match random.below(70) {
         0 => DestinationInput::ReserveRequested,
         1 => DestinationInput::Reserved,
         2 => DestinationInput::SwitchoverRequested { eager: ranges(random), lazy: ranges(random) },
-        3 => DestinationInput::Mapped,
+        3 => DestinationInput::Mapped { places: places(random) },
+        67..70 => DestinationInput::Assembled,
         4 => DestinationInput::PrepareFailed(Failure::ProcessGone),
         5..15 => DestinationInput::PagesArrived { channel: channel(random), pages: range(random), content },
         15..25 => DestinationInput::Installed { space, pages: range(random), outcome },

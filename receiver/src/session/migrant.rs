@@ -3,7 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use engine::{Failure, Progress};
-use fault_handler::{DestinationProcess, Ended, HandlerError, Measurement, Notification, Outcome, Role};
+use fault_handler::{
+    DestinationProcess, Ended, HandlerError, Mapped, Measurement, Notification, Outcome, Role,
+};
 use memory::{Backing, PAGE_SIZE, PageRange, Sharing};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::{FileVerdict, Manifest, Reserved, SourceReport};
@@ -166,11 +168,11 @@ impl DestinationProcess for Migrant {
         reserved
     }
 
-    fn map(&mut self, manifest: &Manifest) -> Result<Uffd, Failure> {
+    fn map(&mut self, manifest: &Manifest) -> Result<Mapped, Failure> {
         let uffd = self.construction.map(manifest)?;
         self.mapped = true;
         self.same_file_pages = same_file_pages(manifest, &self.verdicts);
-        Ok(uffd)
+        Ok(Mapped::One(uffd))
     }
 
     fn write(&mut self, at: PageRange, bytes: &[u8]) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use engine::{Config, Failure};
-use fault_handler::{DestinationProcess, FaultHandler, Measurement, Notification, Outcome};
+use fault_handler::{DestinationProcess, FaultHandler, Mapped, Measurement, Notification, Outcome};
 use memory::{Addr, PAGE_SIZE, PageRange, PageSet};
 use page_server::{ReadRun, Serving, SourceProcess};
 use protocol::{Channel, FileVerdict, Hello, Manifest, MigrationId, Reserved, SourceReport};
@@ -193,7 +193,7 @@ impl DestinationProcess for Destination {
         )
     }
 
-    fn map(&mut self, manifest: &Manifest) -> Result<Uffd, Failure> {
+    fn map(&mut self, manifest: &Manifest) -> Result<Mapped, Failure> {
         let mut child = locked(&self.child);
         for range in &manifest.lazy {
             child.ask(Command::Map(*range)).map_err(|error| Failure::Local(error.to_string()))?;
@@ -201,7 +201,7 @@ impl DestinationProcess for Destination {
         let uffd = child.uffd().map_err(|error| Failure::Local(error.to_string()))?;
         let registered = manifest.lazy.iter().try_for_each(|range| uffd.register(*range));
         registered.map_err(|error| Failure::Local(error.to_string()))?;
-        Ok(uffd)
+        Ok(Mapped::One(uffd))
     }
 
     fn write(&mut self, at: PageRange, _bytes: &[u8]) -> Result<(), Failure> {

@@ -16,6 +16,9 @@ pub enum DestinationAction {
     SendReserved,
     /// Build mappings, descriptors and threads of the final manifest, register; answer `Mapped` or `PrepareFailed`.
     Map,
+    /// Every eager page is in place: build what is made of them; answer `Assembled` or `PrepareFailed`. Pages may be
+    /// touched meanwhile.
+    Assemble,
     /// Send `Ready`.
     SendReady,
     /// Let every thread go; answer `Resumed`. After this the process has run here.

@@ -16,6 +16,18 @@ impl SpaceId {
     pub const MAIN: Self = Self(0);
 }
 
+/// Lazy pages of the source that belong somewhere else: a source with many processes numbers the pages of all of them
+/// in one sequence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// In which address space; any but [`SpaceId::MAIN`].
+    pub space: SpaceId,
+    /// Which pages there.
+    pub at: PageRange,
+    /// The first of as many pages of the source.
+    pub source: Addr,
+}
+
 /// What is known of some pages' bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Content {
@@ -68,8 +80,13 @@ pub enum DestinationInput {
         /// Registered ranges: all their other pages come after `Run`.
         lazy: Vec<PageRange>,
     },
-    /// Mappings stand and are registered.
-    Mapped,
+    /// Mappings stand and are registered, or will be when all is assembled.
+    Mapped {
+        /// What belongs into other address spaces than the process's own; all else is where it was at the source.
+        places: Vec<Place>,
+    },
+    /// Everything stands that is made of eager pages.
+    Assembled,
     /// Reserving or mapping did not work.
     PrepareFailed(Failure),
     /// `Pages`, `ZeroPages` or `LostPages` received; source addresses.
@@ -183,7 +200,8 @@ impl DestinationInput {
             | Self::PushDone
             | Self::Reconnected => true,
             Self::Reserved
-            | Self::Mapped
+            | Self::Mapped { .. }
+            | Self::Assembled
             | Self::PrepareFailed(_)
             | Self::Installed { .. }
             | Self::Filled { .. }

@@ -10,7 +10,7 @@ use protocol::Channel;
 use super::fault_table::FaultTable;
 use super::space::Space;
 use super::work::{NextFill, Work};
-use super::{Content, DestinationAction, InstallOutcome, SpaceId};
+use super::{Content, DestinationAction, InstallOutcome, Place, SpaceId};
 use crate::report::Report;
 use crate::{Config, Instant};
 
@@ -23,6 +23,8 @@ pub(super) struct PageMap {
     /// Lazy pages that the source has not looked at.
     unscanned: RangeSet,
     spaces: BTreeMap<SpaceId, Space>,
+    /// The number of the last address space that came from the source: all others are children made since.
+    roots: u32,
     faults: FaultTable,
     work: Work,
     source_is_lost: bool,
@@ -55,6 +57,17 @@ impl PageMap {
         }
     }
 
+    /// Has these pages belong into other address spaces.
+    pub(super) fn place(&mut self, places: &[Place]) {
+        for Place { space, at, source } in places {
+            let Some(pages) = at.moved_to(*source) else { continue };
+            let Some(main) = self.spaces.get_mut(&SpaceId::MAIN) else { return };
+            let wanted = main.give_away(pages);
+            self.spaces.entry(*space).or_default().take_over(*at, pages, &wanted);
+            self.roots = self.roots.max(space.0);
+        }
+    }
+
     /// Whether the source may send these pages.
     pub(super) fn serves(&self, pages: PageRange) -> bool {
         self.served.covers(pages)
@@ -74,9 +87,10 @@ impl PageMap {
         self.spaces.values().all(Space::is_settled)
     }
 
-    /// How many pages of the process itself are wanted and known to hold data.
+    /// How many pages of what came from the source are wanted and known to hold data.
     pub(super) fn outstanding(&self) -> u64 {
-        self.spaces.get(&SpaceId::MAIN).map_or(0, |space| space.outstanding().len())
+        let roots = self.spaces.range(SpaceId::MAIN..=SpaceId(self.roots));
+        roots.map(|(_, space)| space.outstanding().len()).sum()
     }
 
     /// Whether one of these pages is wanted and known to hold data: before the first scan, an eager page.

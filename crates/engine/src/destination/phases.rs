@@ -8,6 +8,7 @@ use protocol::{Channel, MAX_PAGES_PER_FRAME};
 use super::page_map::PageMap;
 use super::{
     Content, Destination, DestinationAction, DestinationInput, InstallOutcome, Leftovers, Listening, Phase,
+    Place,
 };
 use crate::Failure;
 use crate::ranges::are_ascending_runs;
@@ -19,7 +20,8 @@ impl Destination {
             DestinationInput::ReserveRequested => self.reserve_requested(),
             DestinationInput::Reserved => self.reserved(),
             DestinationInput::SwitchoverRequested { eager, lazy } => self.switchover_requested(&eager, &lazy),
-            DestinationInput::Mapped => self.mapped(),
+            DestinationInput::Mapped { places } => self.mapped(&places),
+            DestinationInput::Assembled => self.assembled(),
             DestinationInput::PrepareFailed(failure) => self.prepare_failed(failure),
             DestinationInput::PagesArrived { channel, pages, content } => {
                 self.pages_arrived(channel, pages, content);
@@ -64,7 +66,8 @@ impl Destination {
             DestinationInput::ReserveRequested
             | DestinationInput::Reserved
             | DestinationInput::SwitchoverRequested { .. }
-            | DestinationInput::Mapped
+            | DestinationInput::Mapped { .. }
+            | DestinationInput::Assembled
             | DestinationInput::PrepareFailed(_)
             | DestinationInput::PagesArrived { .. }
             | DestinationInput::Run { .. }
@@ -100,14 +103,15 @@ impl Destination {
             return self.broke_protocol("more pages that must be in place than fit anywhere");
         }
         let pages = PageMap::new(eager, lazy);
-        let listening = Listening { pages, mapped: false, too_early };
+        let listening = Listening { pages, mapped: false, assembling: false, too_early };
         self.report.phases.wait = self.enter(Phase::Listening(listening));
         self.stopped = self.now;
         self.actions.push_back(DestinationAction::Map);
     }
 
-    fn mapped(&mut self) {
+    fn mapped(&mut self, places: &[Place]) {
         let Phase::Listening(listening) = &mut self.phase else { return };
+        listening.pages.place(places);
         listening.mapped = true;
         let too_early = listening.too_early;
         self.report.phases.map = self.now.since(self.since);
@@ -117,7 +121,7 @@ impl Destination {
                 pages.ask_leftovers(desk);
             }
         });
-        self.send_ready_if_all_eager();
+        self.assemble_if_all_eager();
     }
 
     fn pages_arrived(&mut self, channel: Channel, pages: PageRange, content: Content) {
@@ -267,7 +271,8 @@ impl Destination {
             DestinationInput::ReserveRequested
             | DestinationInput::Reserved
             | DestinationInput::SwitchoverRequested { .. }
-            | DestinationInput::Mapped
+            | DestinationInput::Mapped { .. }
+            | DestinationInput::Assembled
             | DestinationInput::PrepareFailed(_)
             | DestinationInput::PagesArrived { .. }
             | DestinationInput::Run { .. }
@@ -292,7 +297,7 @@ impl Destination {
             Phase::Listening(Listening { pages, .. }) | Phase::Ready(pages) if !pages.has_main() => {
                 self.abort(Failure::ProcessGone);
             }
-            Phase::Listening(_) => self.send_ready_if_all_eager(),
+            Phase::Listening(_) => self.assemble_if_all_eager(),
             Phase::Setup
             | Phase::Reserving
             | Phase::Reserved { .. }
@@ -306,15 +311,23 @@ impl Destination {
         }
     }
 
-    fn send_ready_if_all_eager(&mut self) {
-        let Phase::Listening(Listening { pages, mapped: true, .. }) = &mut self.phase else { return };
-        if pages.has_all_known() {
-            let pages = core::mem::take(pages);
-            let took = self.enter(Phase::Ready(pages));
-            self.report.phases.eager = took.saturating_sub(self.report.phases.map);
-            self.report.pages.eager += core::mem::take(&mut self.report.pages.push);
-            self.actions.push_back(DestinationAction::SendReady);
+    fn assemble_if_all_eager(&mut self) {
+        let Phase::Listening(Listening { pages, mapped: true, assembling, .. }) = &mut self.phase else {
+            return;
+        };
+        if !*assembling && pages.has_all_known() {
+            *assembling = true;
+            self.actions.push_back(DestinationAction::Assemble);
         }
+    }
+
+    fn assembled(&mut self) {
+        let Phase::Listening(Listening { pages, assembling: true, .. }) = &mut self.phase else { return };
+        let pages = core::mem::take(pages);
+        let took = self.enter(Phase::Ready(pages));
+        self.report.phases.eager = took.saturating_sub(self.report.phases.map);
+        self.report.pages.eager += core::mem::take(&mut self.report.pages.push);
+        self.actions.push_back(DestinationAction::SendReady);
     }
 
     fn tick(&mut self) {

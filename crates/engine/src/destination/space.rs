@@ -47,6 +47,24 @@ impl Space {
         space
     }
 
+    /// Lets go of pages, and returns those of them that are wanted.
+    pub(super) fn give_away(&mut self, pages: PageRange) -> Vec<PageRange> {
+        let wanted = self.unknown.runs_in(pages).collect();
+        self.unknown.remove(pages);
+        for (current, _) in self.map.locate(pages) {
+            self.map.remove(current);
+        }
+        wanted
+    }
+
+    /// Has `pages` of the source at the current range `at`; `wanted` are those of them that are.
+    pub(super) fn take_over(&mut self, at: PageRange, pages: PageRange, wanted: &[PageRange]) {
+        self.map.insert(at, pages.start());
+        for run in wanted {
+            self.unknown.insert(*run);
+        }
+    }
+
     /// What a child has at the moment of its making. Nobody waits in it: only the forking thread lives on.
     pub(super) fn child(&self) -> Self {
         Self {

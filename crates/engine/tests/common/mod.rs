@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use engine::{
     Config, Content, Destination, DestinationAction, DestinationInput, Failure, InstallOutcome, Instant,
-    Source, SourceAction, SourceInput, SpaceId,
+    Place, Source, SourceAction, SourceInput, SpaceId,
 };
 use memory::{Addr, PAGE_SIZE, PageRange, PageSet};
 use protocol::Channel;
@@ -55,6 +55,8 @@ pub(crate) struct Pair {
     pub(crate) cut: bool,
     /// The next installs are refused like this.
     pub(crate) refuse: VecDeque<InstallOutcome>,
+    /// Where pages belong that are not those of the process itself.
+    pub(crate) places: Vec<Place>,
     to_source: VecDeque<SourceInput>,
     to_destination: VecDeque<DestinationInput>,
 }
@@ -78,6 +80,7 @@ impl Pair {
             pushed: VecDeque::new(),
             cut: false,
             refuse: VecDeque::new(),
+            places: Vec::new(),
             to_source: VecDeque::new(),
             to_destination: VecDeque::new(),
         }
@@ -241,7 +244,8 @@ impl Pair {
     fn perform_at_destination(&mut self, action: DestinationAction) -> Option<DestinationInput> {
         let to_source = match action {
             DestinationAction::Reserve => return Some(DestinationInput::Reserved),
-            DestinationAction::Map => return Some(DestinationInput::Mapped),
+            DestinationAction::Map => return Some(DestinationInput::Mapped { places: self.places.clone() }),
+            DestinationAction::Assemble => return Some(DestinationInput::Assembled),
             DestinationAction::Resume => return Some(DestinationInput::Resumed),
             DestinationAction::SendReserved => SourceInput::Reserved,
             DestinationAction::SendReady => SourceInput::Ready,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use engine::{Config, Failure};
 use fault_handler::{
-    Channels, DestinationProcess, Ended, FaultHandler, HandlerError, Measurement, Notification,
+    Channels, DestinationProcess, Ended, FaultHandler, HandlerError, Mapped, Measurement, Notification,
 };
 use memory::{Addr, Backing, PAGE_SIZE, PageRange, Protection, Sharing, Vma, VmaFlags, VmaName};
 use protocol::{
@@ -71,10 +71,10 @@ impl DestinationProcess for Process {
         )
     }
 
-    fn map(&mut self, manifest: &Manifest) -> Result<Uffd, Failure> {
+    fn map(&mut self, manifest: &Manifest) -> Result<Mapped, Failure> {
         let uffd = self.uffd.take().ok_or_else(|| Failure::Local("mapped twice".into()))?;
         let registered = manifest.lazy.iter().try_for_each(|range| uffd.register(*range));
-        registered.map_err(|error| Failure::Local(error.to_string())).map(|()| uffd)
+        registered.map_err(|error| Failure::Local(error.to_string())).map(|()| Mapped::One(uffd))
     }
 
     fn write(&mut self, at: PageRange, bytes: &[u8]) -> Result<(), Failure> {
