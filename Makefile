@@ -14,9 +14,9 @@ PYTHON  ?= python3
 export CARGO_TARGET_DIR := $(CURDIR)/build
 
 # The parasite is no_std: a cargo call of its own keeps its siblings' `std` features away from it.
-PARASITE  := --package sender-lib --profile parasite
-# It lives in other people's programs, so size counts and speed does not. Code is copied to where it is called only if
-# that makes the whole smaller. The costs are twelve times LLVM's own, so that its bonus for a function with one caller
+PARASITE  := --profile parasite
+# It lives in other people's programs, so size counts and speed does not: that of the packed whole. Code is copied to
+# where it is called only if that makes the whole smaller. The costs are twelve times LLVM's own, so that its bonus for a function with one caller
 # (15000) stops at small functions: large ones in one another's frames reach their variables by long instructions.
 # Jump tables, aligned loops, and what is hoisted out of loops or loaded ahead, would cost more than they save.
 SMALLER   := $(addprefix -Cllvm-args=-,inline-threshold=150 inline-instr-cost=60 inline-call-penalty=300 \
@@ -30,11 +30,10 @@ all: build
 build: toolchain
 	$(CARGO) build --locked --release --package receiver --package target --package criu-bridge
 	@mkdir -p bin
-	$(CARGO) rustc --locked $(PARASITE) -- $(SMALLER)
+	$(CARGO) rustc --locked --package sender-body $(PARASITE) -- $(SMALLER)
+	POSTHASTE_BODY=$(CARGO_TARGET_DIR)/parasite/libbody.so $(CARGO) rustc --locked --package sender-lib $(PARASITE) -- $(SMALLER)
 	install -m 755 build/parasite/libsender.so bin/libsender.so
-	$(CARGO) rustc --locked $(PARASITE) --features sealed -- $(SMALLER)
-	install -m 755 build/parasite/libsender.so bin/libsender-sealed.so
-	strip --strip-all bin/libsender.so bin/libsender-sealed.so
+	strip --strip-all bin/libsender.so
 	install -m 755 build/release/receiver build/release/target build/release/criu-bridge bin/
 
 rebuild: clean build
@@ -70,17 +69,16 @@ bench: build
 lint: toolchain
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked $(WORKSPACE) --all-targets -- -D warnings
-	$(CARGO) clippy --locked $(PARASITE) --package sender-body --package sender-seam -- -D warnings
-	$(CARGO) clippy --locked $(PARASITE) --package sender-body --package sender-seam --features sender-lib/sealed -- -D warnings
+	$(CARGO) clippy --locked --package sender-lib --package sender-body --package sender-seam $(PARASITE) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items $(WORKSPACE)
 	$(CARGO) run --locked --package xtask -- tidy
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib
 	install -m 755 bin/receiver bin/target bin/criu-bridge $(DESTDIR)$(PREFIX)/bin/
-	install -m 755 bin/libsender.so bin/libsender-sealed.so $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 bin/libsender.so $(DESTDIR)$(PREFIX)/lib/
 	@if [ -z "$(DESTDIR)" ]; then sh tests/refresh-linker-cache.sh $(PREFIX)/lib; fi
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/receiver $(DESTDIR)$(PREFIX)/bin/target $(DESTDIR)$(PREFIX)/bin/criu-bridge
-	rm -f $(DESTDIR)$(PREFIX)/lib/libsender.so $(DESTDIR)$(PREFIX)/lib/libsender-sealed.so
+	rm -f $(DESTDIR)$(PREFIX)/lib/libsender.so

@@ -5,20 +5,24 @@
 mod continuation;
 mod gate;
 mod helper;
+mod memory;
+mod nothing;
 mod repeat;
 mod signals;
 
 use core::mem::ManuallyDrop;
 
-use sys::{Fd, own_memory};
+use sys::Fd;
+use sys::own_memory::{self, Access};
 
-pub(crate) use helper::spawn_helper;
+pub(crate) use helper::{leave, spawn_helper};
+pub(crate) use memory::Memory;
 pub(crate) use signals::install_trigger;
 
 /// Forbids access to the lowest bytes of the arena, below the stack; without effect if the kernel refuses.
 pub(crate) fn guard(start: u64, bytes: usize) {
     // SAFETY: nothing but this page's guard lives there (`arena`).
-    let _ = unsafe { own_memory::forbid(start, bytes) };
+    let _ = unsafe { own_memory::protect(start, bytes, Access::None) };
 }
 
 /// Hands the host's standard error to `action`, without taking it over.

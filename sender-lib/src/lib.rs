@@ -7,7 +7,7 @@
 //! the work, and is there only while a migration lasts.
 //!
 //! ```text
-//! loader ─► trigger::install          signal ─► trigger::start ─► helper thread ─► the body
+//! loader ─► trigger::install          signal ─► trigger::start ─► helper thread ─► body::unpack ─► the body
 //! ```
 #![no_std]
 #![deny(unsafe_code)]
@@ -16,9 +16,11 @@
 extern crate alloc;
 
 mod arena;
+mod body;
 mod config;
 mod ffi;
 mod log;
+mod panic;
 mod settings;
 mod trigger;
 

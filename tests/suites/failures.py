@@ -9,6 +9,7 @@ import sys
 from functools import partial
 
 from tests.harness import machine
+from tests.harness.compiling import compile_c
 from tests.harness.results import Check
 from tests.harness.waiting import Failure, differences, expect, until
 
@@ -209,6 +210,24 @@ def unharmed_workload(workload: str, lab) -> None:
     expect(program.wait() == 0 and program.final_text().endswith("PASS\n"), program.final_text()[-200:])
 
 
+def no_new_code(how: str, lab) -> None:
+    """Of a program that may not execute what it has written: it goes on, and moves if no filter may kill it."""
+    wrapper = compile_c("no_new_code", lab.directory)
+    program = lab.program(how, [wrapper, how, str(machine.BIN / "target"), *_COUNTER])
+    program.wait_lines(2)
+    witness = Witness(program)
+    for _ in range(LATE_ATTEMPTS):
+        program.aim(1)
+        try_and_stay(witness, "refused" if how == "mdwe" else "seccomp")
+    if how == "mdwe":
+        receiver = lab.receiver()
+        first = lab.move(program, receiver)
+        first.wait_complete()
+        lab.move(first, receiver).wait_complete()
+    else:
+        _finish(program)
+
+
 def _checks() -> list:
     return [
         Check(f"an absent receiver: the program goes on, {TIMES} times", absent),
@@ -219,6 +238,9 @@ def _checks() -> list:
         Check("something else listens there: the program goes on", nonsense),
         Check("a process with id 1 is refused by name", first_of_its_namespace),
         Check("a program with a child is refused by name and moves later", child_is_refused),
+        Check("a program under PR_SET_MDWE goes on, and moves", partial(no_new_code, "mdwe")),
+        Check("a program whose mprotect(PROT_EXEC) is refused goes on", partial(no_new_code, "refused")),
+        Check("a program that mprotect(PROT_EXEC) would kill goes on", partial(no_new_code, "killed")),
     ] + [Check(f"what cannot move is refused by name: {kind}", partial(refused_by_name, kind, words))
          for kind, words in REFUSED.items()
     ] + [Check(f"{name} goes on after {LATE_ATTEMPTS} failed attempts", partial(unharmed_workload, name))

@@ -21,7 +21,6 @@ from tests.suites.workloads import finish, wait_progress
 
 _KNOWN = b"known plaintext!" * 4
 _COUNTER = ("counter", "--interval-ms", "10")
-_SEALED = str(machine.BIN / "libsender-sealed.so")
 _WELCOME, _REFUSED = 2, 3
 
 
@@ -38,7 +37,7 @@ def _receiver(*arguments: str):
 
 
 def _settings(key, **more) -> dict:
-    return {"LD_PRELOAD": _SEALED, **({"POSTHASTE_KEY_FILE": str(key)} if key else {}), **more}
+    return {**({"POSTHASTE_KEY_FILE": str(key)} if key else {}), **more}
 
 
 def _start(lab, key, **more):
@@ -98,7 +97,6 @@ def refused_settings(lab) -> None:
     for to, settings, wanted in (
             (receiver, _settings(None), "has a key"), (receiver, _settings(other), "does not have this receiver's key"),
             (receiver, _settings(readable), "chmod 600"), (plain, _settings(key), "has no key"),
-            (plain, {"POSTHASTE_KEY_FILE": str(key)}, "libsender-sealed.so"),
             (plain, {"POSTHASTE_RECEIVER": "192.0.2.7:43000"}, "without a key")):
         program = lab.target(*_COUNTER, settings=settings)
         program.wait_lines(2)

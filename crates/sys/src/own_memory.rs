@@ -1,7 +1,7 @@
 //! The calling process's own memory: anonymous mappings, reading what may not be mapped, residency.
 
-use crate::Errno;
 use crate::raw::{nr, syscall, syscall3};
+use crate::{Errno, Fd};
 
 /// Maps `len` bytes of private anonymous memory without reserving swap for them; returns their address.
 ///
@@ -28,18 +28,52 @@ pub unsafe fn unmap(at: u64, len: usize) -> Result<(), Errno> {
     unsafe { syscall3(nr::MUNMAP, at, len, 0) }.map(|_| ())
 }
 
-/// Makes a touch of `len` bytes from `at` a fault: a guard below a stack.
+/// What may be done with memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Nothing: a touch is a fault.
+    None = 0,
+    /// Reading.
+    Read = 1,
+    /// Reading and running.
+    Execute = 1 | 4,
+}
+
+/// Allows with `len` bytes from `at` what `access` says and no more.
 ///
 /// # Errors
-/// Those of mprotect(2).
+/// Those of mprotect(2): `EACCES` where writable memory may not become executable (`PR_SET_MDWE`).
 ///
 /// # Safety
-/// Nobody uses that memory any more.
-pub unsafe fn forbid(at: u64, len: usize) -> Result<(), Errno> {
-    const PROT_NONE: usize = 0;
+/// Nobody uses that memory in another way any more.
+pub unsafe fn protect(at: u64, len: usize, access: Access) -> Result<(), Errno> {
     let at = usize::try_from(at).map_err(|_| Errno::EINVAL)?;
     // SAFETY: handed on to the caller.
-    unsafe { syscall3(nr::MPROTECT, at, len, PROT_NONE) }.map(|_| ())
+    unsafe { syscall3(nr::MPROTECT, at, len, access as usize) }.map(|_| ())
+}
+
+/// Puts executable memory with the same bytes into the place of `code`, where [`protect`] may not make it so. It belongs to
+/// a file without a name, and a child would inherit it.
+///
+/// # Errors
+/// Those of memfd_create(2), write(2) and mmap(2).
+///
+/// # Safety
+/// Whole pages, which nobody else uses.
+pub unsafe fn replace_by_executable(code: &[u8]) -> Result<(), Errno> {
+    const CLOSE_ON_EXEC: usize = 1;
+    const NEVER_A_PROGRAM: usize = 8;
+    const PRIVATE_FIXED: usize = 0x2 | 0x10;
+    let name = c"posthaste".as_ptr().expose_provenance();
+    // SAFETY: the name is a string in static memory; a new descriptor changes nobody's memory.
+    let raw = unsafe { syscall3(nr::MEMFD_CREATE, name, CLOSE_ON_EXEC | NEVER_A_PROGRAM, 0) }?;
+    // SAFETY: the kernel just made it for nobody else.
+    let file = unsafe { Fd::from_raw(i32::try_from(raw).map_err(|_| Errno::EBADF)?) };
+    crate::file::write_all(&file, code)?;
+    let at = code.as_ptr().expose_provenance();
+    let arguments = [at, code.len(), Access::Execute as usize, PRIVATE_FIXED, file.arg(), 0];
+    // SAFETY: handed on to the caller; what is mapped there holds the same bytes.
+    unsafe { syscall(nr::MMAP, arguments) }.map(|_| ())
 }
 
 /// Keeps `len` bytes from `at` out of children that the process forks (`MADV_DONTFORK`).
@@ -118,6 +152,33 @@ mod tests {
         assert!(!can_be_written(CONSTANT.as_ptr().expose_provenance() as u64));
         assert!(can_be_written(variable.as_ptr().expose_provenance() as u64));
         assert_eq!(variable, [3, 4]);
+    }
+
+    #[test]
+    fn code_runs_where_it_was_written_both_ways() {
+        const LEN: usize = 4096;
+        // mov eax, 42; ret
+        const CODE: [u8; 6] = [0xb8, 42, 0, 0, 0, 0xc3];
+        for of_file in [false, true] {
+            let at = map_anonymous(LEN).expect("a page");
+            let start = core::ptr::with_exposed_provenance_mut::<u8>(usize::try_from(at).expect("64 bits"));
+            // SAFETY: nobody else knows the mapping.
+            let page = unsafe { core::slice::from_raw_parts_mut(start, LEN) };
+            page[..CODE.len()].copy_from_slice(&CODE);
+            let made = if of_file {
+                // SAFETY: as above.
+                unsafe { replace_by_executable(page) }
+            } else {
+                // SAFETY: as above.
+                unsafe { protect(at, LEN, Access::Execute) }
+            };
+            assert_eq!(made, Ok(()));
+            // SAFETY: the bytes are a function.
+            let function = unsafe { core::mem::transmute::<*mut u8, extern "C" fn() -> i32>(start) };
+            assert_eq!(function(), 42);
+            // SAFETY: nobody else knows the mapping.
+            unsafe { unmap(at, LEN) }.expect("it was just mapped");
+        }
     }
 
     #[test]

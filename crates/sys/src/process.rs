@@ -88,6 +88,8 @@ pub enum Flag {
     ThpDisable,
     /// `PR_GET_CHILD_SUBREAPER`
     ChildSubreaper,
+    /// `PR_GET_SECCOMP`, of the calling thread: 0 for none. One under strict seccomp does not survive the question.
+    Seccomp,
 }
 
 /// The value of `flag`.
@@ -97,6 +99,7 @@ pub enum Flag {
 pub fn flag(flag: Flag) -> Result<u32, Errno> {
     const PR_GET_DUMPABLE: usize = 3;
     const PR_GET_KEEPCAPS: usize = 7;
+    const PR_GET_SECCOMP: usize = 21;
     const PR_GET_CHILD_SUBREAPER: usize = 37;
     const PR_GET_THP_DISABLE: usize = 42;
     let mut value = 0_u32;
@@ -105,6 +108,7 @@ pub fn flag(flag: Flag) -> Result<u32, Errno> {
         Flag::Dumpable => (PR_GET_DUMPABLE, 0),
         Flag::KeepCapabilities => (PR_GET_KEEPCAPS, 0),
         Flag::ThpDisable => (PR_GET_THP_DISABLE, 0),
+        Flag::Seccomp => (PR_GET_SECCOMP, 0),
         Flag::ChildSubreaper => (PR_GET_CHILD_SUBREAPER, pointer),
     };
     // SAFETY: only PR_GET_CHILD_SUBREAPER takes a pointer, to one int that the kernel writes.

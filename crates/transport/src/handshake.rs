@@ -172,7 +172,6 @@ pub fn poll_key<S: Stream>(connection: &mut Connection<S>) -> Result<Option<Vec<
     Ok(connection.receive()?.map(|frame| frame.body.to_vec()))
 }
 
-#[cfg(feature = "sealed")]
 /// Destination: answers the source's key message, seals the connection, and from here on takes what the source sends
 /// on `channel`. May happen in another process than the rest.
 ///

@@ -47,11 +47,9 @@ pub use config::SEND_QUEUE_BYTES;
 pub use connection::Connection;
 pub use error::ConnectionError;
 pub use expected::Expected;
-#[cfg(feature = "sealed")]
-pub use handshake::answer_key;
 pub use handshake::{
-    Answer, Greeting, exchange_key, greet, negotiate, poll_answer, poll_hello, poll_key, poll_key_answer,
-    prologue, refuse, welcome,
+    Answer, Greeting, answer_key, exchange_key, greet, negotiate, poll_answer, poll_hello, poll_key,
+    poll_key_answer, prologue, refuse, welcome,
 };
 #[cfg(feature = "std")]
 pub use mio_stream::prepare;

@@ -10,7 +10,6 @@ use protocol::{Channel, DecodeError, FrameError, Header, Hello, Kind, MigrationI
 
 use crate::*;
 
-#[cfg(feature = "sealed")]
 mod sealed;
 
 const FROM_SOURCE: Expected = Expected::FromSource(Channel::Control);

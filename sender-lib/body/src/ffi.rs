@@ -4,7 +4,6 @@
 
 mod allocator;
 mod park;
-mod symbols;
 
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
@@ -22,7 +21,8 @@ pub(crate) use park::{install_park_handler, park_handler_is_installed, restore_p
 static RESIDENT: AtomicPtr<Resident> = AtomicPtr::new(null_mut());
 
 /// Where the body begins: see [`sender_seam::Body`].
-pub extern "C" fn begin(resident: &'static Resident) -> bool {
+#[unsafe(export_name = "posthaste_body")]
+extern "C" fn begin(resident: &'static Resident) -> bool {
     RESIDENT.store(core::ptr::from_ref(resident).cast_mut(), Relaxed);
     resident.state.set_rest((park::rest as *const ()).addr() as u64);
     migration::run()

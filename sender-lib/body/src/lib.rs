@@ -31,5 +31,3 @@ mod panic;
 mod quiesce;
 mod rseq;
 mod settings;
-
-pub use ffi::begin;

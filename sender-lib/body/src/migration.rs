@@ -20,7 +20,6 @@ const LOST: u8 = 1;
 /// Runs a migration. Returns only when the program goes on here, with every thread released; true if nobody needs
 /// the arena any more.
 pub(crate) fn run() -> bool {
-    thread::set_name(c"posthaste");
     let started = Instant(clock::monotonic_ns());
     let reason = match attempt(started) {
         Ok(Outcome::Moved { pid_there }) => {

@@ -36,9 +36,6 @@ fn key() -> Result<Option<Key>, String> {
     if path.is_empty() {
         return Ok(None);
     }
-    if !sealing::CAN_SEAL {
-        return Err(String::from("this libsender.so does not encrypt; preload libsender-sealed.so instead"));
-    }
     // A little more than a key, to see whether there is more.
     let mut text = [0; KEY_TEXT_BYTES + 16];
     let got = secret::read(path, &mut text).map_err(|reason| text!["the key file ", reason])?;

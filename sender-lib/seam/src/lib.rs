@@ -4,13 +4,14 @@
 //! migration lasts. They are linked apart from each other, so whatever goes from one to the other goes through
 //! [`Resident`] and [`state::State`], by functions with the C calling convention and types with a fixed layout.
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![deny(clippy::indexing_slicing)]
 
 pub mod log;
 pub mod remembered;
 pub mod restart;
 pub mod state;
+mod symbols;
 
 use sys::signal::Action;
 

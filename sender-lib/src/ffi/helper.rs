@@ -3,13 +3,16 @@
 use core::arch::asm;
 
 use sender_seam::Resident;
-use sys::Errno;
 use sys::raw::nr;
+use sys::{Errno, thread};
 
+use crate::body::{self, Unpacked};
+use crate::log::{self, log};
 use crate::settings::{self, KEY_FILE, RECEIVER};
-use crate::{STATE, arena, log};
+use crate::{STATE, arena};
 
 use super::gate::leaving_gate;
+use super::memory::enter_body;
 use super::signals;
 
 /// `CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM`: a thread of the host like any other.
@@ -42,27 +45,39 @@ pub(crate) fn spawn_helper(arena_start: u64) -> Result<(), Errno> {
 
 extern "C" fn enter() -> ! {
     STATE.set_helper();
+    thread::set_name(c"posthaste");
+    let room = STATE.arena().map_or(0, |(start, _)| arena::stack_top(start));
+    leave(match body::unpack(room) {
+        Ok(unpacked) => migrate(&unpacked),
+        Err(reason) => {
+            log!(reason, "; the program goes on here");
+            true
+        }
+    })
+}
+
+/// See [`sender_seam::Body`].
+fn migrate(body: &Unpacked) -> bool {
     settings::remember();
-    let start = STATE.arena().map_or(0, |(start, _)| start);
     let resident = Resident {
         state: &STATE,
         receiver: &RECEIVER,
         key_file: &KEY_FILE,
         park_action: signals::park_action(),
         leaving_gate: leaving_gate(),
-        room: arena::stack_top(start),
+        room: body.end,
         say: log::write,
         repeat: signals::repeat,
         leave,
     };
-    // SAFETY: this frame lies on the helper's stack and is never left: it goes with the arena.
+    // SAFETY: the body is gone before this frame: it returns, or the arena goes with both.
     let resident = unsafe { &*core::ptr::from_ref(&resident) };
-    leave(sender_body::begin(resident))
+    enter_body(body.entry, resident)
 }
 
 /// Ends the helper thread and with it the migration: the process is at rest again. `unmap` takes the arena away,
 /// this thread's stack included.
-extern "C" fn leave(unmap: bool) -> ! {
+pub(crate) extern "C" fn leave(unmap: bool) -> ! {
     let (start, bytes) = STATE.arena().filter(|_| unmap).unwrap_or((0, 0));
     let owner = STATE.owner_word().as_ptr();
     // SAFETY: nobody else uses the arena any more (`quiesce::release`), and from the first system call on these

@@ -1,7 +1,7 @@
 //! Who may depend on whom: lower layers only, never a sibling.
 //!
 //! ```text
-//! {memory, noise} → protocol → {engine, transport, sys} → {capture, page-server, fault-handler, sender-seam} → sender-body → programs
+//! {memory, noise, packed} → protocol → {engine, transport, sys} → {capture, page-server, fault-handler, sender-seam} → sender-body → programs
 //! ```
 //!
 //! `target` and `xtask` know nothing of the others, but for tests of `xtask` that have no better place. The
@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{Finding, run};
 
 const LAYERS: [&[&str]; 6] = [
-    &["memory", "noise"],
+    &["memory", "noise", "packed"],
     &["protocol"],
     &["engine", "transport", "sys"],
     &["capture", "page-server", "fault-handler", "sender-seam"],
@@ -36,13 +36,14 @@ const NARROWER: [(&str, &[&str]); 4] = [
         "sender-body",
         &["memory", "protocol", "engine", "sys", "transport", "capture", "page-server", "sender-seam"],
     ),
-    ("sender-lib", &["protocol", "sys", "sender-seam", "sender-body"]),
+    ("sender-lib", &["packed", "protocol", "sys", "sender-seam"]),
 ];
 
 /// Packages that the parasite is made of, which must do without a standard library.
-const NO_STD: [&str; 11] = [
+const NO_STD: [&str; 12] = [
     "memory",
     "noise",
+    "packed",
     "protocol",
     "engine",
     "transport",

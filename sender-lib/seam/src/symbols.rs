@@ -1,5 +1,6 @@
 //! Functions that the compiler calls by name. Hidden: exported from a preloaded library they would replace the
 //! host's own.
+#![allow(unsafe_code, reason = "they are called by code that knows no references")]
 
 use core::arch::{asm, global_asm};
 
