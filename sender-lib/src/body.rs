@@ -25,7 +25,7 @@ impl Piece for NoBody {
     fn put_into(&self, text: &mut impl Text) {
         match self {
             Self::Seccomp => {
-                put!(text, "the process runs under seccomp, which this version does not move");
+                put!(text, "the process runs under seccomp: start it without a filter");
             }
             Self::Damaged => text.push_text("this libsender.so is damaged"),
             Self::NotExecutable(errno) => put!(text, "no executable memory for a migration: ", *errno),

@@ -220,9 +220,10 @@ def no_new_code(how: str, lab) -> None:
         program.aim(1)
         try_and_stay(witness, "refused" if how == "mdwe" else "seccomp")
     if how == "mdwe":
-        receiver = lab.receiver()
+        receiver, before = lab.receiver(), machine.layout(program.pid)
         first = lab.move(program, receiver)
         first.wait_complete()
+        expect(machine.layout(first.pid) == before, "it has other memory than before")
         lab.move(first, receiver).wait_complete()
     else:
         _finish(program)
