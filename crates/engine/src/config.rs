@@ -24,6 +24,11 @@ pub struct Config {
     pub reconnect_delay: Duration,
     /// Default 2 s.
     pub reconnect_delay_longest: Duration,
+    /// For so long after it heard that the process runs, the source sends only what is asked for, unless nothing is
+    /// asked for during `head_start_pause`; zero is no head start at all. Default 10 ms.
+    pub head_start: Duration,
+    /// Default 1 ms.
+    pub head_start_pause: Duration,
     /// Pages that one push frame carries, 1 to 64. Default 64.
     pub push_pages: u64,
     /// Push frames on their way to the socket at a time. Default 2.
@@ -79,6 +84,8 @@ impl Default for Config {
             recovery_grace: Duration::from_secs(10),
             reconnect_delay: Duration::from_millis(100),
             reconnect_delay_longest: Duration::from_secs(2),
+            head_start: Duration::from_millis(10),
+            head_start_pause: Duration::from_millis(1),
             push_pages: 64,
             push_window: 2,
             prefetch_pages: 15,

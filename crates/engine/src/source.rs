@@ -16,6 +16,7 @@
 //! Pre-copy will stand between `Reserving` and `Capturing`.
 
 mod action;
+mod head_start;
 mod input;
 mod phases;
 mod recovery;
@@ -34,6 +35,7 @@ pub use input::SourceInput;
 
 use crate::ranges::are_ascending_runs;
 use crate::{Config, Failure, Instant};
+use head_start::HeadStart;
 use recovery::Pause;
 use scan::{Scan, WrongScan};
 use send_queue::SendQueue;
@@ -88,6 +90,7 @@ struct Serving {
     unsent: u32,
     page_map_done: bool,
     push_done: bool,
+    head_start: HeadStart,
     /// What the destination has said of itself, once it runs the process.
     patience: Option<Patience>,
     /// A new link stands, and the destination still tells what it lacks: nothing is pushed.
@@ -169,7 +172,10 @@ impl Source {
             Phase::Capturing | Phase::Switchover(_) | Phase::Committing(_) => {
                 Some(self.since + self.config.switchover_deadline)
             }
-            Phase::Postcopy(_) => Some(self.heard + self.config.silence_deadline),
+            Phase::Postcopy(ref serving) => {
+                let silence = self.heard + self.config.silence_deadline;
+                Some(serving.head_start.due().map_or(silence, |due| due.min(silence)))
+            }
             Phase::Paused(ref pause) => pause.due(),
             Phase::Completed | Phase::Cancelled | Phase::Failed => None,
         }
@@ -224,7 +230,8 @@ impl Source {
 
     /// `SendRun` leaves the machine.
     fn commit(&mut self) {
-        if let Some(serving) = self.serving().map(core::mem::take) {
+        if let Some(mut serving) = self.serving().map(core::mem::take) {
+            serving.head_start = HeadStart::new(&self.config);
             self.enter(Phase::Postcopy(serving), self.since);
             self.go_on();
         }
@@ -282,7 +289,11 @@ impl Source {
         }
     }
 
-    fn answer(&mut self, pages: PageRange) {
+    fn answer(&mut self, now: Instant, pages: PageRange) {
+        let config = self.config;
+        if let Some(serving) = self.serving() {
+            serving.head_start.prolong(now, &config);
+        }
         let fits = pages.pages() <= MAX_PAGES_PER_FRAME;
         let answer = self.serving().filter(|_| fits).and_then(|serving| serving.queue.answer(pages));
         let Some(answer) = answer else {
@@ -336,6 +347,10 @@ impl Source {
 
     /// Keeps the push window full and, after `Run`, one scan under way; says when either has come to its end.
     fn go_on(&mut self) {
+        let is_held = |serving: &mut Serving| !matches!(serving.head_start, HeadStart::Over);
+        if self.serving().is_some_and(is_held) {
+            return;
+        }
         self.fill_push_window();
         let Phase::Postcopy(serving) = &mut self.phase else { return };
         if serving.is_listing {

@@ -198,7 +198,7 @@ fn a_source_that_is_told_that_the_process_is_gone_ends() {
 #[test]
 fn what_becomes_of_the_process_when_the_link_does_not_come_back_is_the_users_choice() {
     for on_loss in [OnLoss::Wait, OnLoss::Poison, OnLoss::Kill] {
-        let config = Config { on_loss, ..Config::default() };
+        let config = Config { on_loss, head_start: Duration::ZERO, ..Config::default() };
         let mut pair = Pair::with_config(image(), config);
         pair.migrate_without_push();
         pair.lose_link();

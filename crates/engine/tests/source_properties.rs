@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use common::range;
 use engine::{Config, Instant, Source, SourceAction, SourceInput};
@@ -63,6 +64,7 @@ fn run(scene: &Scene) -> Vec<SourceAction> {
         push_pages: scene.push_pages,
         page_map_runs: scene.page_map_runs,
         scan_bytes: 100 * PAGE_SIZE,
+        head_start: Duration::ZERO,
         ..Config::default()
     };
     let lazy: Vec<_> = scene.lazy.iter().map(|(start, pages)| range(*start, *pages)).collect();

@@ -46,6 +46,43 @@ fn an_undisturbed_migration_brings_every_data_page_once() {
 }
 
 #[test]
+fn what_the_process_touches_first_comes_before_what_nobody_has_asked_for() {
+    let config = Config::default();
+    let mut pair = Pair::with_config(image(), config);
+    pair.migrate();
+    let unasked = |pair: &Pair| {
+        let is_unasked = |action: &&SourceAction| {
+            matches!(action, SourceAction::Scan(_))
+                || matches!(action, SourceAction::SendPages { channel: Channel::Push, .. })
+        };
+        pair.source_log.iter().filter(is_unasked).count()
+    };
+    let eager = unasked(&pair);
+    for page in [500, 540, 580] {
+        pair.tick_after(config.head_start_pause / 2);
+        assert_eq!(pair.touch(MAIN, page), source_page(page));
+        assert_eq!(unasked(&pair), eager);
+    }
+    pair.tick_after(config.head_start_pause);
+    pair.settle();
+    assert_eq!(pair.source_log.last(), Some(&SourceAction::End(None)));
+}
+
+#[test]
+fn a_process_that_never_stops_touching_gets_no_longer_head_start() {
+    let config = Config::default();
+    let mut pair = Pair::with_config(image(), config);
+    pair.migrate();
+    let step = config.head_start_pause / 2;
+    for page in 500..500 + u64::try_from(config.head_start.as_micros() / step.as_micros()).expect("few") {
+        pair.touch(MAIN, page);
+        pair.tick_after(step);
+        pair.settle();
+    }
+    assert_eq!(pair.source_log.last(), Some(&SourceAction::End(None)));
+}
+
+#[test]
 fn ready_comes_after_the_last_eager_page_and_run_after_ready() {
     let mut pair = Pair::new(image());
     pair.migrate();

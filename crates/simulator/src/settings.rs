@@ -99,6 +99,8 @@ impl Settings {
 /// Small limits, so that each is met.
 fn config(random: &mut Random) -> Config {
     Config {
+        head_start: Duration::from_micros(random.below(2000)),
+        head_start_pause: Duration::from_micros(random.between(1, 300)),
         push_pages: random.between(1, 64),
         push_window: u32::try_from(random.between(1, 3)).unwrap_or(1),
         prefetch_pages: random.between(0, 63),

@@ -92,7 +92,7 @@ impl Source {
     pub(super) fn in_switchover(&mut self, now: Instant, input: SourceInput) {
         match input {
             SourceInput::Ready => self.ready(),
-            SourceInput::PageRequested(pages) => self.answer(pages),
+            SourceInput::PageRequested(pages) => self.answer(now, pages),
             SourceInput::Sent(channel) => {
                 // The deadline is for a standstill: eager pages may be many.
                 self.since = now;
@@ -118,7 +118,7 @@ impl Source {
 
     pub(super) fn in_committing(&mut self, now: Instant, input: SourceInput) {
         match input {
-            SourceInput::PageRequested(pages) => self.answer(pages),
+            SourceInput::PageRequested(pages) => self.answer(now, pages),
             SourceInput::Sent(channel) => self.sent(channel),
             SourceInput::CaptureFailed(failure)
             | SourceInput::Aborted(failure)
@@ -143,8 +143,8 @@ impl Source {
 
     pub(super) fn in_postcopy(&mut self, now: Instant, input: SourceInput) {
         match input {
-            SourceInput::Running { patience_s } => self.running(patience_s),
-            SourceInput::PageRequested(pages) => self.answer(pages),
+            SourceInput::Running { patience_s } => self.running(now, patience_s),
+            SourceInput::PageRequested(pages) => self.answer(now, pages),
             SourceInput::Scanned { scanned, data } => self.scanned(scanned, &data),
             SourceInput::Sent(channel) => self.sent(channel),
             SourceInput::Drained => {
@@ -159,11 +159,11 @@ impl Source {
             SourceInput::Tick if self.is_silent(now) => {
                 self.broken(now, Failure::Deadline("sign of life from the destination"));
             }
+            SourceInput::Tick => self.end_head_start(now),
             SourceInput::Reserved | SourceInput::Ready => {
                 self.fail(Failure::Protocol("an answer that was given before"));
             }
-            SourceInput::Tick
-            | SourceInput::Connected
+            SourceInput::Connected
             | SourceInput::Captured { .. }
             | SourceInput::CaptureFailed(_)
             | SourceInput::Reconnected

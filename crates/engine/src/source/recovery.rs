@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::head_start::HeadStart;
 use super::scan::Scan;
 use super::send_queue::SendQueue;
 use super::{Patience, Phase, Serving, Source, SourceAction};
@@ -28,9 +29,11 @@ impl Pause {
 
 impl Source {
     /// The process lives at the destination: whatever happens, it never runs here again.
-    pub(super) fn running(&mut self, seconds: u16) {
+    pub(super) fn running(&mut self, now: Instant, seconds: u16) {
+        let config = self.config;
         if let Some(serving) = self.serving() {
             serving.patience = Some(Patience { seconds });
+            serving.head_start.begin(now, &config);
         }
         self.actions.push_back(SourceAction::SendReport);
     }
@@ -68,7 +71,14 @@ impl Source {
     }
 
     pub(super) fn is_silent(&self, now: Instant) -> bool {
-        self.poll_timeout().is_some_and(|deadline| deadline <= now)
+        self.heard + self.config.silence_deadline <= now
+    }
+
+    /// Begins with what nobody has asked for, when it is time.
+    pub(super) fn end_head_start(&mut self, now: Instant) {
+        if self.serving().is_some_and(|serving| serving.head_start.is_over(now)) {
+            self.go_on();
+        }
     }
 
     pub(super) fn tick_in_pause(&mut self, now: Instant) {
@@ -101,6 +111,7 @@ impl Source {
         let mut serving = core::mem::take(&mut pause.serving);
         serving.queue.forget_sent();
         serving.unsent = 0;
+        serving.head_start = HeadStart::Over;
         (serving.page_map_done, serving.push_done, serving.is_listing) = (false, false, true);
         self.enter(Phase::Postcopy(serving), self.since);
     }

@@ -62,8 +62,9 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
+    /// Without a head start, so that pages flow at once.
     pub(crate) fn new(image: Image) -> Self {
-        Self::with_config(image, Config::default())
+        Self::with_config(image, Config { head_start: Duration::ZERO, ..Config::default() })
     }
 
     pub(crate) fn with_config(image: Image, config: Config) -> Self {
