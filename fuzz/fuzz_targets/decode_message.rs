@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use protocol::{Hello, PageMap, Reason, Reserved, SourceReport, Welcome};
+use protocol::{ContentRecord, Hello, PageMap, Reason, Reserved, SourceReport, Welcome};
 
 macro_rules! round {
     ($body:expr, $type:ty) => {
@@ -15,12 +15,13 @@ macro_rules! round {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((choice, body)) = bytes.split_first() else { return };
-    match choice % 6 {
+    match choice % 7 {
         0 => round!(body, Hello),
         1 => round!(body, Welcome),
         2 => round!(body, Reason),
         3 => round!(body, Reserved),
         4 => round!(body, PageMap),
-        _ => round!(body, SourceReport),
+        5 => round!(body, SourceReport),
+        _ => round!(body, ContentRecord),
     }
 });

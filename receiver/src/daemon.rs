@@ -89,7 +89,7 @@ impl Daemon {
             Some(path) => Journal::open(path)
                 .with_context(|| format!("--events: '{}' cannot be opened for writing", path.display()))?,
         };
-        check(options.policy)?;
+        check(&options.policy)?;
         let key = options.key_file.as_deref().map(read_key).transpose()?;
         let bind = options.bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         if key.is_none() && !bind.is_loopback() {
@@ -130,7 +130,7 @@ impl Daemon {
             once: options.once,
             on_loss: options.on_loss,
             patience_s: options.loss_deadline,
-            policy: options.policy,
+            policy: options.policy.clone(),
             shutdown: None,
             verdict: None,
         })
@@ -257,7 +257,7 @@ impl Daemon {
         self.announcer.daemon(Some(migration), &DaemonEvent::Connected { peer });
         let token = self.token();
         let purpose = Purpose::Receive { on_loss: self.on_loss, patience_s: self.patience_s };
-        match Session::start(self.poll.registry(), token, party, purpose, self.policy) {
+        match Session::start(self.poll.registry(), token, party, purpose, self.policy.clone()) {
             Ok(session) => {
                 self.sessions.insert(token, session);
             }
@@ -291,7 +291,7 @@ impl Daemon {
         };
         let Some(fate) = fate else { return };
         let token = self.token();
-        match Session::start(self.poll.registry(), token, party, Purpose::Tell(fate), self.policy) {
+        match Session::start(self.poll.registry(), token, party, Purpose::Tell(fate), self.policy.clone()) {
             Ok(session) => _ = self.tellers.insert(token, session),
             Err(error) => self.announcer.note(format_args!("telling {migration} how it ended: {error}")),
         }
@@ -399,7 +399,7 @@ fn may_come_again(
 }
 
 /// Whether what the user wants can be had at all.
-fn check(policy: Policy) -> anyhow::Result<()> {
+fn check(policy: &Policy) -> anyhow::Result<()> {
     if policy.tcp == Tcp::Move {
         check_connections_permission().context("--tcp move needs CAP_NET_ADMIN: run the receiver as root")?;
     }

@@ -19,7 +19,7 @@ use sys::birth::{self, Birth, Kind};
 mod first;
 mod message;
 
-pub use first::Blank;
+pub use first::{Blank, Identity};
 use message::{Order, Word};
 
 /// How long starting the child, and ending everything, may take.
@@ -41,7 +41,7 @@ pub enum GuardianError {
     #[error("mounting /proc in a new mount namespace")]
     MountProc(#[source] io::Error),
     /// The child with the wanted id.
-    #[error("starting a process with id {pid} in a new PID namespace")]
+    #[error("starting a process with id {pid}")]
     Child {
         /// The id that it was to have.
         pid: u32,
@@ -117,9 +117,10 @@ impl Guardian {
             Some((Word::NoProc(errno), _)) => {
                 Err(GuardianError::MountProc(io::Error::from_raw_os_error(errno)))
             }
-            Some((Word::NoChild(errno), _)) => {
-                Err(GuardianError::Child { pid: blank.pid, source: io::Error::from_raw_os_error(errno) })
-            }
+            Some((Word::NoChild(errno), _)) => Err(GuardianError::Child {
+                pid: blank.identity.pid,
+                source: io::Error::from_raw_os_error(errno),
+            }),
             _ => Err(GuardianError::Silent),
         }
     }

@@ -12,6 +12,7 @@
 mod batch;
 mod blank;
 mod clocks;
+mod contents;
 mod credentials;
 mod descriptors;
 mod error;

@@ -7,7 +7,7 @@ use sys::descriptor::pipe;
 use sys::number::words;
 use sys::path::KernelPath;
 use sys::status::{self, Device, FileType};
-use sys::{descriptor, file};
+use sys::{Errno, descriptor, file};
 
 use crate::descriptors::{Context, Facts, stream_for};
 use crate::refusal::{DescriptorTrait, Doing, Refusal};
@@ -112,11 +112,21 @@ fn is_reachable(facts: &Facts) -> bool {
 fn object(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
     let size = facts.status.size;
     let name = facts.link.strip_suffix(DELETED).unwrap_or(&facts.link);
-    let (limit, is_stopped) = (context.content_left(), context.is_stopped);
+    let (limit, is_stopped, is_in_table) =
+        (context.content_left(), context.is_stopped, context.is_in_table(facts));
     let (object, record) = context.objects.of_descriptor(name, &facts.status);
     if let Some(record) = record {
-        let extents = descriptor::content(facts.at, size, limit).map_err(Refusal::kernel(Doing::Content))?;
-        let bytes = extents.iter().map(|(_, bytes)| bytes.len()).sum();
+        let mut bytes = 0;
+        // While the process runs it is enough that it can be read.
+        let found = if is_stopped { descriptor::content(facts.at, size, limit) } else { Ok(Vec::new()) };
+        match found {
+            Ok(extents) => {
+                bytes = extents.iter().map(|(_, bytes)| bytes.len()).sum();
+                record.content = extents;
+            }
+            Err(Errno::EOVERFLOW) if is_in_table => record.streamed = true,
+            Err(errno) => return Err(Refusal::kernel(Doing::Content)(errno)),
+        }
         record.size = size;
         record.mode = facts.status.mode;
         record.owner = facts.status.owner;
@@ -124,9 +134,6 @@ fn object(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, R
             record.seals = descriptor::seals(facts.at).unwrap_or(0);
         } else if name != b"/dev/zero" {
             record.ghost = Some(context.ghosts.of(&facts.link, &facts.status, Vec::new()));
-        }
-        if is_stopped {
-            record.content = extents;
         }
         context.take(bytes)?;
     }

@@ -112,6 +112,11 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
+    /// Whether a descriptor has a number of its own, and is not in flight.
+    pub(crate) fn is_in_table(&self, facts: &Facts) -> bool {
+        self.all.iter().take(self.in_table).any(|known| known.fd == facts.fd)
+    }
+
     /// Where to note connection `fd` when it is frozen, if it moves. One that is in flight does not.
     pub(crate) fn marks(&self, fd: u32) -> Option<&'_ [AtomicU32]> {
         self.frozen.filter(|_| self.all.iter().take(self.in_table).any(|known| known.fd == fd))

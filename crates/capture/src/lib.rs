@@ -16,6 +16,7 @@ extern crate alloc;
 
 mod classify;
 pub mod connections;
+mod contents;
 mod descriptors;
 mod mappings;
 mod pages;
@@ -36,6 +37,7 @@ use protocol::{FileVerdict, Manifest, SignalAction, ThreadRecord};
 use sys::clock;
 use sys::pagemap::Pagemap;
 
+pub use contents::{Content, send as send_contents};
 use descriptors::Table;
 use refusal::{Doing, MappingTrait, Note, ProcessTrait, Refusal};
 use tables::{Files, Ghosts, Objects};
@@ -67,6 +69,8 @@ pub struct Captured {
     pub manifest: Manifest,
     /// To be said before anything stops.
     pub notes: Vec<Note>,
+    /// What travels ahead of the manifest of the stopped process.
+    pub contents: Vec<Content>,
 }
 
 /// The manifest of the running process: no frames, no content, nothing eager.
@@ -86,7 +90,7 @@ pub fn running(pagemap: &mut Pagemap, around: &Surroundings<'_>) -> Result<Box<C
 pub fn accept(manifest: &Manifest, verdicts: &[FileVerdict]) -> Result<(), Refusal> {
     for vma in manifest.vmas.iter().filter(|vma| vma.sharing == Sharing::Shared) {
         let Backing::File { file, .. } = vma.backing else { continue };
-        if verdicts.get(file as usize) == Some(&FileVerdict::Travels) {
+        if matches!(verdicts.get(file as usize), Some(FileVerdict::Travels | FileVerdict::Wanted)) {
             return Err(Refusal::mapping(vma.range.start(), MappingTrait::SharedFileDiffers));
         }
     }
@@ -164,6 +168,7 @@ fn build(
         Some((manifest, _)) => manifest.host.clone(),
         None => process::host(&mappings)?,
     };
+    let contents = contents::all(&table, &objects, before.map_or(&[], |(_, verdicts)| verdicts));
     let Table { descriptors, descriptions, pipes, locks } = table;
     let manifest = Manifest {
         host,
@@ -183,5 +188,5 @@ fn build(
         parasite_state: around.state,
         leaving_gate: around.leaving_gate,
     };
-    Ok(Box::new(Captured { manifest, notes }))
+    Ok(Box::new(Captured { manifest, notes, contents }))
 }

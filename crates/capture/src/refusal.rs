@@ -56,7 +56,7 @@ impl Doing {
         Self::Actions => 10 "reading signal actions",
         Self::Timers => 11 "reading timers",
         Self::Descriptors => 12 "listing the descriptors",
-        Self::Content => 13 "reading a memfd or a deleted file of at most 8 MiB",
+        Self::Content => 13 "reading a memfd or a file",
         Self::Pipe => 14 "looking at a pipe",
         Self::Socket => 15 "looking at a socket",
         Self::Pages => 16 "looking for changed pages",
@@ -278,7 +278,7 @@ impl ProcessTrait {
         Self::NoWorkingDirectory => 7 "the working directory cannot be reached: change to another one first",
         Self::NoExecutable => 8 "the program's file is deleted: start the program anew",
         Self::Vdso => 9 "the vDSO is not where the kernel put it: start the program anew",
-        Self::TooMuchContent => 10 "memfds, deleted files and pipes hold more than 8 MiB: empty or close some first",
+        Self::TooMuchContent => 10 "pipes, sockets and what is on its way in them hold more than 8 MiB: empty some first",
         Self::Traced(_) | Self::Stopped(_) => 11 "",
     }
 }

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use protocol::{FileProof, FileRecord, GhostRecord, Manifest, ObjectRecord};
+use protocol::{ContentKind, FileProof, FileRecord, GhostRecord, Manifest, ObjectRecord};
 use sys::identity;
 use sys::proc::maps::Mapping;
 use sys::status::{Device, FileStatus};
@@ -137,6 +137,12 @@ impl Objects {
         self.is_readable(index).then_some(index)
     }
 
+    /// What is to travel ahead of the manifest, if the content of an object does.
+    pub(crate) fn streamed(&self, object: u32) -> Option<ContentKind> {
+        let record = self.records.get(object as usize).filter(|record| record.streamed)?;
+        Some(if record.ghost.is_none() { ContentKind::Memory } else { ContentKind::Deleted })
+    }
+
     /// Whether a descriptor can read the object: then its content travels in the manifest.
     pub(crate) fn is_readable(&self, object: u32) -> bool {
         self.readable.get(object as usize).is_some_and(|readable| *readable)
@@ -155,6 +161,7 @@ impl Objects {
             owner: (0, 0),
             seals: 0,
             content: Vec::new(),
+            streamed: false,
             ghost: None,
         });
         self.keys.push(key);
@@ -179,18 +186,23 @@ impl Ghosts {
         if let Some(index) = self.0.iter().position(|known| known.identity == identity) {
             return narrow(index);
         }
-        let (user, group) = status.owner;
-        self.0.push(GhostRecord {
-            path: link.strip_suffix(DELETED).unwrap_or(link).to_vec(),
-            identity,
-            mode: status.mode,
-            user,
-            group,
-            accessed_ns: status.accessed_ns,
-            modified_ns: status.modified_ns,
-            target,
-        });
+        self.0.push(GhostRecord { target, ..ghost(link, status) });
         narrow(self.0.len() - 1)
+    }
+}
+
+/// The record of what has `status` and was at `link`.
+pub(crate) fn ghost(link: &[u8], status: &FileStatus) -> GhostRecord {
+    let (user, group) = status.owner;
+    GhostRecord {
+        path: link.strip_suffix(DELETED).unwrap_or(link).to_vec(),
+        identity: (status.device.number(), status.inode),
+        mode: status.mode,
+        user,
+        group,
+        accessed_ns: status.accessed_ns,
+        modified_ns: status.modified_ns,
+        target: Vec::new(),
     }
 }
 

@@ -7,7 +7,7 @@ use core::time::Duration;
 pub struct Config {
     /// From the first `Hello` to `Reserved`. Default 30 s: hashing large files takes its time.
     pub setup_deadline: Duration,
-    /// From the park signal, or the last eager page that left, to `Ready` at the source. Default 5 s. The destination
+    /// From the captured image, or the last eager page that left, to `Ready` at the source. Default 5 s. The destination
     /// is twice as patient, so that it is the source that decides.
     pub switchover_deadline: Duration,
     /// Without a sign of life from the other side after `Run`, or without the answer to a page request: the link

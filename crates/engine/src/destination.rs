@@ -169,6 +169,12 @@ impl Destination {
         }
     }
 
+    /// Whether content of files and memory objects may come.
+    #[must_use]
+    pub const fn takes_content(&self) -> bool {
+        matches!(self.phase, Phase::Reserved { .. })
+    }
+
     /// Whether page frames may be taken from the sockets: false until the mappings stand.
     #[must_use]
     pub const fn takes_pages(&self) -> bool {
@@ -249,9 +255,8 @@ impl Destination {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::Setup | Phase::Reserving | Phase::Reserved { .. } => {
-                Some(self.since + self.config.setup_deadline)
-            }
+            Phase::Setup | Phase::Reserving => Some(self.since + self.config.setup_deadline),
+            Phase::Reserved { .. } => Some(self.since.max(self.heard) + self.config.setup_deadline),
             // It is the source that decides, and its word may be late: only a lost link says that none will come.
             Phase::Ready(_) => Some(self.since.max(self.heard) + self.config.silence_deadline),
             Phase::Listening(_) => Some(self.since.max(self.heard) + 2 * self.config.switchover_deadline),

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use engine::{Failure, Place, Progress, SpaceId};
 use memory::PageRange;
-use protocol::{Manifest, Reserved, SourceReport};
+use protocol::{Header, Manifest, Reserved, SourceReport};
 use sys::uffd::Uffd;
 
 use crate::Channels;
@@ -78,6 +78,15 @@ pub trait DestinationProcess {
     /// # Errors
     /// What cannot be had, in words for the user.
     fn reserve(&mut self, manifest: &Manifest) -> Result<Reserved, Failure>;
+
+    /// Takes content of a file or memory object: `Content`, which names it, then each `ContentBytes`.
+    ///
+    /// # Errors
+    /// It is not what was agreed on, or there is no room for it.
+    fn content(&mut self, header: Header, body: &[u8]) -> Result<(), Failure> {
+        let _ = (header, body);
+        Err(Failure::Protocol("content that nobody wants"))
+    }
 
     /// Builds mappings, descriptors and threads of the final manifest and returns the userfaultfd of their
     /// address space, with which every range of `manifest.lazy` is registered. Or only says where those ranges belong:

@@ -42,6 +42,12 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
                 self.manifest = Some(manifest);
                 DestinationInput::SwitchoverRequested { eager, lazy }
             }
+            Kind::Content | Kind::ContentBytes if self.engine.takes_content() => {
+                let body = control.frame().map(|frame| frame.body).unwrap_or_default();
+                let taken = self.process.content(header, body);
+                taken.map_or_else(DestinationInput::PrepareFailed, |()| DestinationInput::ContentArrived)
+            }
+            Kind::Content | Kind::ContentBytes => DestinationInput::ContentArrived,
             Kind::Run => DestinationInput::Run { epoch: header.argument },
             Kind::PageMap => {
                 let PageMap { scanned, data } = control.message()?;

@@ -11,5 +11,8 @@ pub(crate) const SCAN_PAGES_LARGEST: u64 = 128 << 10;
 /// Frames that one turn takes from a connection before it looks at the others.
 pub(crate) const FRAMES_PER_TURN: usize = 16;
 
+/// How long the destination may leave a piece of content lying.
+pub(crate) const CONTENT_STANDSTILL: Duration = Duration::from_secs(10);
+
 /// How long the last frames may take to leave, once the migration is over.
 pub(crate) const LAST_FLUSH: Duration = Duration::from_secs(2);

@@ -60,6 +60,8 @@ fn understand(header: Header, connection: &Connection<Socket>) -> Result<Heard, 
         | Kind::PushDone
         | Kind::Cancel
         | Kind::SourceReport
+        | Kind::Content
+        | Kind::ContentBytes
         | Kind::Pages
         | Kind::ZeroPages
         | Kind::LostPages => return Err(ConnectionError::Unexpected(header.kind)),

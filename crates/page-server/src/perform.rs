@@ -3,13 +3,15 @@
 use engine::{Failure, SourceAction, SourceInput};
 use memory::PageRange;
 use protocol::{Channel, Kind, PageMap, Piece, Reason};
+use sys::poll::Interest;
 use transport::{Connection, ConnectionError};
 
 use crate::channels::failure_of;
+use crate::config::CONTENT_STANDSTILL;
 use crate::pages;
 use crate::process::{Outcome, SourceProcess};
 use crate::serve::Server;
-use crate::socket::{Socket, now};
+use crate::socket::{Socket, now, wait};
 
 impl<P: SourceProcess> Server<'_, P> {
     /// Does what the engine wants done.
@@ -67,7 +69,7 @@ impl<P: SourceProcess> Server<'_, P> {
             self.measure.parked(now());
             self.process.capture()
         });
-        match captured {
+        match captured.and_then(|manifest| self.send_content().map(|()| manifest)) {
             Ok(manifest) => {
                 self.measure.captured(now());
                 let (eager, lazy) = (manifest.eager.clone(), manifest.lazy.clone());
@@ -76,6 +78,36 @@ impl<P: SourceProcess> Server<'_, P> {
             }
             Err(failure) => self.answer = Some(SourceInput::CaptureFailed(failure)),
         }
+    }
+
+    /// Sends content ahead of the manifest that refers to it. Whatever the destination says meanwhile is a reason to
+    /// stop: it is heard when the manifest has gone.
+    fn send_content(&mut self) -> Result<(), Failure> {
+        let control = self.channels.get_mut(Channel::Control);
+        let mut lost = None;
+        let sent = self.process.send_content(&mut self.buffer, &mut |header, body| {
+            let mut sent = control.send(header, body);
+            let deadline = now() + CONTENT_STANDSTILL;
+            while let Ok(()) = sent
+                && control.wants_write()
+                && now() < deadline
+            {
+                let mut interests = [Interest::new(control.stream().fd(), true)];
+                let waited = wait(&mut interests, deadline);
+                let [interest] = interests;
+                if waited.is_err() || interest.is_readable() {
+                    return false;
+                }
+                sent = control.flush().map(|_| ());
+            }
+            let is_stuck = control.wants_write();
+            lost = sent.err().map(|error| failure_of(Channel::Control, &error));
+            lost.is_none() && !is_stuck
+        });
+        if let Some(failure) = lost {
+            self.lose_writing(Channel::Control, failure);
+        }
+        sent
     }
 
     fn send_run(&mut self, epoch: u64) {

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use engine::Failure;
 use memory::PageRange;
-use protocol::{Manifest, Reserved};
+use protocol::{Header, Manifest, Reserved};
 
 use crate::Channels;
 
@@ -38,6 +38,20 @@ pub trait SourceProcess {
     /// # Errors
     /// Why not, in words for the user.
     fn capture(&mut self) -> Result<Arc<Manifest>, Failure>;
+
+    /// Hands out content that travels by itself ([`protocol::Kind::Content`]), of the captured process; `send` says
+    /// whether more is wanted. `buffer` is for its pieces.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn send_content(
+        &mut self,
+        buffer: &mut [u8],
+        send: &mut dyn FnMut(Header, &[u8]) -> bool,
+    ) -> Result<(), Failure> {
+        let _ = (buffer, send);
+        Ok(())
+    }
 
     /// The point of no return: called right before `Run` leaves. From here on the process never runs here again,
     /// unless the destination gives its word that it never will: then [`Self::release`] follows.

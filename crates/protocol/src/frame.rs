@@ -63,6 +63,8 @@ const MANIFEST: u32 = 8 << 20;
 const PAGE_MAP: u32 = 64 << 10;
 const PAGES: u32 = 256 << 10;
 const PAGE_BITS: u32 = 32 << 10;
+/// A path of 4 KiB and what a symbolic link leads to.
+const CONTENT: u32 = 12 << 10;
 const _: () = assert!(PAGE_BITS as u64 * 8 == crate::MAX_PAGES_PER_LIST);
 
 kinds! {
@@ -102,6 +104,10 @@ kinds! {
     Failed = 28, limit SMALL;
     /// The source's own measurements, for the report.
     SourceReport = 29, limit SMALL;
+    /// What the next bytes are the content of.
+    Content = 30, limit CONTENT;
+    /// A piece of it.
+    ContentBytes = 31, limit PAGES;
     /// A thread waits for these pages.
     PageRequest = 32, limit 0;
     /// Page contents.

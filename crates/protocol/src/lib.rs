@@ -22,6 +22,8 @@
 //!   27  Cancel         control  →    0          0               bincode Reason
 //!   28  Failed         control  ↔    0          0               bincode Reason
 //!   29  SourceReport   control  →    0          0               bincode SourceReport
+//!   30  Content        control  →    what it is index           bincode ContentRecord (between Reserved and Switchover)
+//!   31  ContentBytes   control  →    0          offset          bytes of what the last Content has named, ascending
 //!
 //!       over a new link, once the first is lost
 //!   36  Unscanned      control  ←    0          source address  u64 count of pages (nothing is known of them)
@@ -65,8 +67,8 @@ pub use manifest::{
     VdsoRecord, XsaveLayout,
 };
 pub use messages::{
-    Connections, FileVerdict, Hello, MAX_PAGES_PER_FRAME, MAX_PAGES_PER_LIST, MigrationId, NotAVerdict,
-    PROTOCOL_VERSION, PageMap, Reason, Reserved, SourceReport, Welcome,
+    Connections, ContentKind, ContentRecord, FileVerdict, Hello, MAX_PAGES_PER_FRAME, MAX_PAGES_PER_LIST,
+    MigrationId, NotAVerdict, PROTOCOL_VERSION, PageMap, Reason, Reserved, SourceReport, Welcome,
 };
 pub use socket_options::{SOCKET_OPTIONS, socket_options};
 pub use text::{Piece, Text};

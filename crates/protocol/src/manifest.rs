@@ -333,6 +333,8 @@ pub struct ObjectRecord {
     /// Its content where a descriptor can read it: (offset, bytes) of every extent. Empty for objects that
     /// are only mapped; their pages come like all others.
     pub content: Vec<(u64, Vec<u8>)>,
+    /// Its content has travelled ahead ([`crate::Kind::Content`]), and `content` is empty.
+    pub streamed: bool,
     /// Index into `ghosts`, if it was a file with a name.
     pub ghost: Option<u32>,
 }

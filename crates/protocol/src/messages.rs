@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use memory::PageRange;
 use serde::{Deserialize, Serialize};
 
-use crate::Channel;
+use crate::{Channel, GhostRecord};
 
 /// The version that this code speaks; a `Hello` offers a range of them.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -109,6 +109,8 @@ pub enum FileVerdict {
     Same,
     /// Missing or different: private mappings of it become anonymous and all their pages travel.
     Travels,
+    /// As [`Self::Travels`]; and the content that it has when the process stands still is wanted.
+    Wanted,
 }
 
 /// A byte that stands for no verdict.
@@ -123,6 +125,7 @@ impl TryFrom<u8> for FileVerdict {
         match byte {
             0 => Ok(Self::Same),
             1 => Ok(Self::Travels),
+            2 => Ok(Self::Wanted),
             other => Err(NotAVerdict(other)),
         }
     }
@@ -133,6 +136,50 @@ impl From<FileVerdict> for u8 {
         match verdict {
             FileVerdict::Same => 0,
             FileVerdict::Travels => 1,
+            FileVerdict::Wanted => 2,
+        }
+    }
+}
+
+/// What has content that travels by itself, because it is too large for a manifest or the destination lacks it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ContentRecord {
+    /// Where it is, and to whom it belongs; a memfd has its name where others have their path.
+    pub file: GhostRecord,
+    /// Bytes. Those that no frame brings are zero.
+    pub size: u64,
+}
+
+/// What a content is of: the count of a `Content` frame, where 0 says that all content has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ContentKind {
+    /// A memfd; the frame's argument is its index among the objects of the manifest that follows.
+    Memory,
+    /// A deleted file; as above.
+    Deleted,
+    /// A file that the destination wants; its index among the files of both manifests.
+    File,
+}
+
+impl ContentKind {
+    /// Its number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Memory => 1,
+            Self::Deleted => 2,
+            Self::File => 3,
+        }
+    }
+
+    /// The kind with this number on the wire.
+    #[must_use]
+    pub const fn from_number(number: u16) -> Option<Self> {
+        match number {
+            1 => Some(Self::Memory),
+            2 => Some(Self::Deleted),
+            3 => Some(Self::File),
+            _ => None,
         }
     }
 }

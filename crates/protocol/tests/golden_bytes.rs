@@ -7,8 +7,8 @@ mod common;
 
 use memory::{Addr, PAGE_SIZE};
 use protocol::{
-    Channel, Connections, FRAME_HEADER_LEN, FileVerdict, Header, Hello, Kind, MigrationId, PageMap, Reason,
-    Reserved, SourceReport, Welcome,
+    Channel, Connections, ContentKind, ContentRecord, FRAME_HEADER_LEN, FileVerdict, Header, Hello, Kind,
+    MigrationId, PageMap, Reason, Reserved, SourceReport, Welcome,
 };
 
 fn hello() -> Hello {
@@ -25,7 +25,7 @@ fn reason() -> Reason {
 
 fn reserved() -> Reserved {
     Reserved {
-        files: vec![FileVerdict::Same, FileVerdict::Travels],
+        files: vec![FileVerdict::Same, FileVerdict::Travels, FileVerdict::Wanted],
         all_pages_first: true,
         connections: Connections::Move,
     }
@@ -45,6 +45,10 @@ fn source_report() -> SourceReport {
         scan_us: 1 << 32,
         bytes_sent: u64::MAX,
     }
+}
+
+fn content() -> ContentRecord {
+    ContentRecord { file: common::manifest().ghosts[0].clone(), size: 1 << 33 }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -77,6 +81,7 @@ golden!(a_reason_keeps_its_bytes, reason(), protocol::Reason, "reason.hex");
 golden!(the_verdicts_keep_their_bytes, reserved(), protocol::Reserved, "reserved.hex");
 golden!(a_page_map_keeps_its_bytes, page_map(), protocol::PageMap, "page_map.hex");
 golden!(a_source_report_keeps_its_bytes, source_report(), protocol::SourceReport, "source_report.hex");
+golden!(a_content_keeps_its_bytes, content(), protocol::ContentRecord, "content.hex");
 golden!(a_manifest_keeps_its_bytes, common::manifest(), protocol::Manifest, "manifest.hex");
 
 /// Every frame without a bincode body, and the head of every other.
@@ -84,7 +89,8 @@ golden!(a_manifest_keeps_its_bytes, common::manifest(), protocol::Manifest, "man
 fn frame_headers_keep_their_bytes() {
     let page = 0x7f12_3456_7000;
     let pages = |kind, count: u16, body_len| Header { kind, body_len, count, argument: page };
-    let expected: [(Header, [u8; FRAME_HEADER_LEN]); 9] = [
+    let memory = ContentKind::Memory.number();
+    let expected: [(Header, [u8; FRAME_HEADER_LEN]); 11] = [
         (Header::plain(Kind::Hello, 41), [41, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
         (Header::plain(Kind::Reserve, 0x0002_0304), [4, 3, 2, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
         (Header::plain(Kind::Ready, 0), [0, 0, 0, 0, 19, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
@@ -95,6 +101,14 @@ fn frame_headers_keep_their_bytes() {
         (
             Header { argument: 4242, ..Header::plain(Kind::Running, 0) },
             [0, 0, 0, 0, 21, 0, 0, 0, 0x92, 0x10, 0, 0, 0, 0, 0, 0],
+        ),
+        (
+            Header { count: memory, argument: 2, ..Header::plain(Kind::Content, 9) },
+            [9, 0, 0, 0, 30, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0],
+        ),
+        (
+            Header { argument: 1 << 32, ..Header::plain(Kind::ContentBytes, 7) },
+            [7, 0, 0, 0, 31, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0],
         ),
         (pages(Kind::PageRequest, 16, 0), [0, 0, 0, 0, 32, 0, 16, 0, 0, 0x70, 0x56, 0x34, 0x12, 0x7f, 0, 0]),
         (pages(Kind::Pages, 64, 64 << 12), [0, 0, 4, 0, 33, 0, 64, 0, 0, 0x70, 0x56, 0x34, 0x12, 0x7f, 0, 0]),
@@ -118,7 +132,7 @@ fn page_frames_name_the_pages_of_their_count_and_address() {
 #[test]
 fn every_kind_keeps_its_number() {
     let numbers: Vec<_> = Kind::ALL.iter().map(|kind| kind.number()).collect();
-    let expected = [1, 2, 3, 4].into_iter().chain(16..=29).chain(32..=38);
+    let expected = [1, 2, 3, 4].into_iter().chain(16..=38);
     assert_eq!(numbers, expected.collect::<Vec<u16>>());
     assert!((0..=u16::MAX).all(|number| {
         Kind::from_number(number).map(Kind::number) == numbers.contains(&number).then_some(number)

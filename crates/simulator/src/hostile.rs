@@ -123,6 +123,7 @@ fn destination_input(random: &mut impl Choices) -> DestinationInput {
     let content = random.pick(&[Content::Data, Content::Zero, Content::Lost]).unwrap_or(Content::Data);
     match random.below(70) {
         0 => DestinationInput::ReserveRequested,
+        65 => DestinationInput::ContentArrived,
         1 => DestinationInput::Reserved,
         2 => DestinationInput::SwitchoverRequested { eager: ranges(random), lazy: ranges(random) },
         3 => DestinationInput::Mapped { places: places(random) },

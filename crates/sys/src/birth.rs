@@ -49,6 +49,8 @@ pub enum Kind {
     FirstOfOwnNamespaces,
     /// A process with this id in the caller's PID namespace (Linux 5.5, `CAP_CHECKPOINT_RESTORE`).
     WithId(u32),
+    /// A process with this id in the caller's PID namespace and in the one around that (in both `CAP_CHECKPOINT_RESTORE`).
+    WithIdInBoth(u32),
     /// A sibling of the caller: a child of its parent, which shares the caller's descriptors from here on.
     Sibling,
 }
@@ -110,14 +112,14 @@ pub fn birth(kind: Kind) -> Result<Birth, BirthError> {
         exit_signal: SIGCHLD,
         ..CloneArgs::default()
     };
-    let id;
+    let ids;
     match kind {
         Kind::FirstOfNamespaces => arguments.flags |= CLONE_NEWPID | CLONE_NEWNS,
         Kind::FirstOfOwnNamespaces => arguments.flags |= CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUSER,
-        Kind::WithId(wanted) => {
-            id = wanted;
-            arguments.set_tid = (&raw const id).expose_provenance() as u64;
-            arguments.set_tid_size = 1;
+        Kind::WithId(wanted) | Kind::WithIdInBoth(wanted) => {
+            ids = [wanted; 2];
+            arguments.set_tid = (&raw const ids).expose_provenance() as u64;
+            arguments.set_tid_size = if matches!(kind, Kind::WithIdInBoth(_)) { 2 } else { 1 };
         }
         Kind::Sibling => {
             arguments.flags |= CLONE_FILES | CLONE_PARENT;

@@ -198,8 +198,7 @@ pub fn readiness(fd: u32) -> Result<Readiness, Errno> {
 /// # Errors
 /// Those of open(2) and pread(2); `EOVERFLOW` when there is more than `limit`.
 pub fn content(fd: u32, size: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, Errno> {
-    // A description of our own: the program's position stays, and one open only for writing can be read.
-    let file = file::open(path_of(fd).as_c_str(), file::READ_ONLY)?;
+    let file = open_again(fd)?;
     let (mut extents, mut at, mut total) = (Vec::new(), 0, 0_usize);
     while let Some((start, end)) = next_data(&file, at, size)? {
         let len = usize::try_from(end - start).map_err(|_| Errno::EOVERFLOW)?;
@@ -215,8 +214,20 @@ pub fn content(fd: u32, size: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, 
     Ok(extents)
 }
 
-/// The first data of `file` in `[from, size)`.
-fn next_data(file: &crate::Fd, from: u64, size: u64) -> Result<Option<(u64, u64)>, Errno> {
+/// What `fd` is open on, in a description of our own: the program's position stays, and one that is open only for writing
+/// can be read.
+///
+/// # Errors
+/// Those of open(2).
+pub fn open_again(fd: u32) -> Result<crate::Fd, Errno> {
+    file::open(path_of(fd).as_c_str(), file::READ_ONLY)
+}
+
+/// The first data of `file` in `[from, size)`: from where to where.
+///
+/// # Errors
+/// Those of lseek(2).
+pub fn next_data(file: &crate::Fd, from: u64, size: u64) -> Result<Option<(u64, u64)>, Errno> {
     const SEEK_DATA: usize = 3;
     const SEEK_HOLE: usize = 4;
     let seek = |offset: u64, whence| {

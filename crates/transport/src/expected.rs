@@ -33,6 +33,8 @@ impl Expected {
             Kind::Reserve
             | Kind::Switchover
             | Kind::Run
+            | Kind::Content
+            | Kind::ContentBytes
             | Kind::PageMap
             | Kind::PageMapDone
             | Kind::PushDone

@@ -17,6 +17,15 @@ use super::message::{Order, Word};
 use super::receive;
 use crate::restorer::trampoline;
 
+/// By which ids a process is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// Its id in its own PID namespace.
+    pub pid: u32,
+    /// It has the same in the receiver's PID namespace, and so have its threads.
+    pub outside_too: bool,
+}
+
 /// What a blank child is started with.
 #[derive(Clone, Copy, Debug)]
 pub struct Blank<'a> {
@@ -24,8 +33,8 @@ pub struct Blank<'a> {
     pub own_user_namespace: bool,
     /// What its clocks are ahead by, if they shall not be the machine's.
     pub clocks: Option<&'a str>,
-    /// The id that it shall have.
-    pub pid: u32,
+    /// The ids that it shall have.
+    pub identity: Identity,
     /// The memory of the hole: interpreter and first program are in it.
     pub memory: BorrowedFd<'a>,
     /// The child's end of the control socket.
@@ -38,6 +47,12 @@ pub struct Blank<'a> {
     pub hole_len: u64,
     /// The first operation.
     pub first: Addr,
+}
+
+impl Identity {
+    const fn kind(self) -> Kind {
+        if self.outside_too { Kind::WithIdInBoth(self.pid) } else { Kind::WithId(self.pid) }
+    }
 }
 
 /// Who this process is, as its user namespace has it.
@@ -86,7 +101,7 @@ fn serve(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids) -> Result<(), Word> {
     children.thread_block().map_err(no_child)?;
     let deaths =
         SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(no_child)?;
-    let child = match birth::birth(Kind::WithId(blank.pid)) {
+    let child = match birth::birth(blank.identity.kind()) {
         Ok(Birth::Child) => become_blank(blank),
         Ok(Birth::Parent(child)) => child,
         Err(BirthError::Clone(errno) | BirthError::Count(errno)) => return Err(Word::NoChild(errno.0)),

@@ -18,7 +18,7 @@ use sys::Errno;
 
 use super::layout::{Layout, MAX_DATA_BYTES, MAX_OPS, OP_BYTES};
 use super::{Hole, Program, Slot, Step, trampoline};
-use crate::guardian::{Blank, Guardian, GuardianError, wait_for};
+use crate::guardian::{Blank, Guardian, GuardianError, Identity, wait_for};
 
 /// How long one program may run.
 const PROGRAM_DEADLINE: Duration = Duration::from_secs(30);
@@ -97,18 +97,19 @@ pub struct BlankChild {
     layout: Layout,
     pidfd: OwnedFd,
     pid: u32,
+    identity: Identity,
     /// Programs that stay where they are: threads'.
     resident: Vec<Program>,
 }
 
 impl BlankChild {
-    /// Starts a child with id `pid` in a new PID namespace (and a user namespace, if so wanted), with nothing mapped but `hole` and nothing open but
-    /// the standard streams and a socket at `control_number`.
+    /// Starts a child with the ids of `identity` in a new PID namespace (and a user namespace, if so wanted), with nothing
+    /// mapped but `hole` and nothing open but the standard streams and a socket at `control_number`.
     ///
     /// # Errors
     /// See [`ChildError`].
     pub fn start(
-        pid: u32,
+        identity: Identity,
         hole: Hole,
         control_number: u32,
         own_user_namespace: bool,
@@ -131,7 +132,7 @@ impl BlankChild {
         let (guardian, child) = Guardian::start(&Blank {
             clocks,
             own_user_namespace,
-            pid,
+            identity,
             memory: memory.as_fd(),
             control: theirs.as_fd(),
             control_number,
@@ -142,9 +143,16 @@ impl BlankChild {
         drop(theirs);
         let (pidfd, pid) = (child.pidfd, child.pid);
         let resident = Vec::new();
-        let child = Self { guardian, memory, control, control_number, layout, pidfd, pid, resident };
+        let child =
+            Self { guardian, memory, control, control_number, layout, pidfd, pid, identity, resident };
         child.await_done(&first)?;
         Ok(child)
+    }
+
+    /// By which ids it is known.
+    #[must_use]
+    pub const fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// An empty program to be run next.

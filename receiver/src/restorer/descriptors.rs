@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 
 use nix::libc;
-use protocol::{Description, DescriptionKind, Descriptor, Manifest};
+use protocol::{Description, DescriptionKind, Descriptor, FileVerdict, Manifest};
 use sys::proc::fdinfo::{self, FdInfo};
 
 use super::batch::Batch;
@@ -51,7 +51,12 @@ enum Origin {
 }
 
 /// Proves that everything can be had, without keeping it. `same_kernel` tells whether the source runs here.
-pub(super) fn prove(manifest: &Manifest, same_kernel: bool) -> Result<(), RestoreError> {
+/// Files that come along are proved elsewhere.
+pub(super) fn prove(
+    manifest: &Manifest,
+    verdicts: &[FileVerdict],
+    same_kernel: bool,
+) -> Result<(), RestoreError> {
     for (index, description) in (0..).zip(&manifest.descriptions) {
         let fd =
             manifest.descriptors.iter().find(|known| known.description == index).map_or(0, |known| known.fd);
@@ -59,7 +64,8 @@ pub(super) fn prove(manifest: &Manifest, same_kernel: bool) -> Result<(), Restor
             DescriptionKind::File { file } => {
                 let record = files::record(manifest, *file)?;
                 // What `/proc` tells is asked for when the process is there.
-                if !files::is_of_process(&record.path, manifest.process.pid) {
+                let is_of_process = files::is_of_process(&record.path, manifest.process.pid);
+                if !is_of_process && !files::is_wanted(verdicts, *file) {
                     files::open_again(manifest, *file, description.flags)?;
                 }
             }

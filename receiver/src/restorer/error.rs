@@ -59,6 +59,11 @@ pub enum RestoreError {
     /// A process or thread id that cannot be given.
     #[error("a process or thread with id {0} cannot be made: 1 is the guardian's, and each id is given once")]
     Id(u32),
+    /// An id that shall be kept outside of the process's own PID namespace too.
+    #[error(
+        "process or thread id {0} is taken here: end what has it, or run the receiver without --pid keep"
+    )]
+    IdTaken(u32),
     /// No thread, or the first one is not the process.
     #[error("the image's main thread is missing")]
     NoMainThread,
@@ -106,6 +111,21 @@ pub enum RestoreError {
         fd: u32,
         /// What the kernel says of the lock.
         line: String,
+    },
+    /// A file that is to come along cannot be had under its path.
+    #[error("the open file {path} cannot come along")]
+    Ship {
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Content that comes by itself.
+    #[error("{what}")]
+    Content {
+        /// What is wrong.
+        what: &'static str,
     },
     /// A path that leads to something else here.
     #[error("{path} is neither a file nor a directory here")]

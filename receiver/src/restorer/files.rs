@@ -27,6 +27,11 @@ pub(super) fn verdicts(manifest: &Manifest, boot_id: [u8; 16]) -> Vec<FileVerdic
     manifest.files.iter().map(|file| verdict(file, same_kernel)).collect()
 }
 
+/// Whether the file with this index comes along.
+pub(super) fn is_wanted(verdicts: &[FileVerdict], file: u32) -> bool {
+    verdicts.get(file as usize) == Some(&FileVerdict::Wanted)
+}
+
 /// Whether the file here has the very content that `record` describes.
 pub(super) fn verdict(record: &FileRecord, same_kernel: bool) -> FileVerdict {
     match is_same(record, same_kernel) {

@@ -41,6 +41,14 @@ impl Ghosts {
         Ok(ghosts)
     }
 
+    /// A file without a name, as `record` had it.
+    pub(super) fn nameless(record: &GhostRecord) -> io::Result<File> {
+        let mut ghosts = Self { paths: Vec::new(), parents: Vec::new() };
+        ghosts.one(record)?;
+        let path = ghosts.paths.first().ok_or(ErrorKind::NotFound)?;
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path)
+    }
+
     /// Where ghost `index` is.
     pub(super) fn path(&self, index: u32) -> Result<&Path, RestoreError> {
         let found = self.paths.get(index as usize).map(PathBuf::as_path);

@@ -11,17 +11,26 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use protocol::{Manifest, ObjectRecord};
 
 use super::RestoreError;
+use super::contents::Contents;
 use super::ghosts::{self, Ghosts};
 
 /// Every object of `manifest`, with its size and the content that came with it.
 ///
 /// Seals against all writing are set before anything maps the object, as at the source; all others only
 /// when the mappings stand ([`seal`]).
-pub(super) fn make(manifest: &Manifest, ghosts: &Ghosts) -> Result<Vec<OwnedFd>, RestoreError> {
+pub(super) fn make(
+    manifest: &Manifest,
+    ghosts: &Ghosts,
+    contents: &mut Contents,
+) -> Result<Vec<OwnedFd>, RestoreError> {
     let one = |(index, record): (u32, &ObjectRecord)| {
         let failed = |source| RestoreError::Object { index, source };
-        let Some(ghost) = record.ghost else { return object(record).map_err(failed) };
-        let file = ghosts.open(ghost)?;
+        let filled = contents.object(index);
+        let Some(ghost) = record.ghost else { return object(record, filled).map_err(failed) };
+        let file = match filled {
+            Some(file) => file,
+            None => ghosts.open(ghost)?,
+        };
         fill(&file, record).map_err(failed)?;
         if let Some(ghost) = manifest.ghosts.get(ghost as usize) {
             ghosts::set_times(&file, ghost).map_err(failed)?;
@@ -42,10 +51,14 @@ pub(super) fn seal(manifest: &Manifest, objects: &[OwnedFd]) -> Result<(), Resto
     Ok(())
 }
 
-fn object(record: &ObjectRecord) -> io::Result<OwnedFd> {
-    let name = CString::new(record.name.as_slice()).map_err(io::Error::other)?;
-    let memory = memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-    let memory = File::from(memory);
+fn object(record: &ObjectRecord, filled: Option<File>) -> io::Result<OwnedFd> {
+    let memory = match filled {
+        Some(memory) => memory,
+        None => {
+            let name = CString::new(record.name.as_slice()).map_err(io::Error::other)?;
+            memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?.into()
+        }
+    };
     fill(&memory, record)?;
     if record.mode != 0 {
         let (user, group) = record.owner;
@@ -88,9 +101,10 @@ mod tests {
             owner: (0, 0),
             seals: 0xf,
             content: vec![(4096, vec![9; 10])],
+            streamed: false,
             ghost: None,
         };
-        let object = File::from(object(&record).expect("an object"));
+        let object = File::from(object(&record, None).expect("an object"));
         let mut bytes = [0; 10];
         object.read_exact_at(&mut bytes, 4096).expect("readable");
         assert_eq!(bytes, [9; 10]);

@@ -116,6 +116,15 @@ fn check_ids(manifest: &Manifest) -> Result<(), RestoreError> {
     }
 }
 
+/// Refuses ids that somebody has in the receiver's own PID namespace.
+pub(super) fn check_ids_are_free(manifest: &Manifest) -> Result<(), RestoreError> {
+    let is_taken = |tid: u32| std::path::Path::new(&format!("/proc/{tid}")).exists();
+    match manifest.threads.iter().find(|thread| is_taken(thread.tid)) {
+        Some(thread) => Err(RestoreError::IdTaken(thread.tid)),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

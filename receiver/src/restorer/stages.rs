@@ -6,21 +6,22 @@ use std::os::unix::fs::FileExt;
 
 use memory::PageRange;
 use nix::libc;
-use protocol::{Connections, FileVerdict, Manifest};
+use protocol::{Connections, FileVerdict, Header, Manifest};
 use sys::Errno;
 use sys::proc::maps;
 use sys::uffd::{self, Permission, Uffd};
 
 use super::batch::Batch;
 use super::clocks::Offsets;
+use super::contents::{self, Contents};
 use super::descriptors::{self, Finish};
 use super::ghosts::Ghosts;
 use super::mappings::{self, Mappings};
-use super::requirements::Here;
+use super::requirements::{self, Here};
 use super::threads::Threads;
 use super::{BlankChild, Hole, RestoreError, Step, files, locks, objects, process, threads, timers};
-use crate::guardian::Guardian;
-use crate::policy::Policy;
+use crate::guardian::{Guardian, Identity};
+use crate::policy::{self, Policy};
 
 /// Numbers below this are left to the program for descriptors that it still opens; the control socket is
 /// above.
@@ -46,6 +47,7 @@ pub struct Reserved {
     verdicts: Vec<(protocol::FileRecord, FileVerdict)>,
     memory: File,
     connections: Connections,
+    contents: Contents,
 }
 
 /// The final image stands, but for its pages; threads wait.
@@ -62,6 +64,7 @@ struct Image {
     threads: Threads,
     finish: Finish,
     memory: File,
+    contents: Contents,
 }
 
 /// Every page that is to come is waited for: the process may run.
@@ -92,6 +95,9 @@ impl Restorer<Reserved> {
     pub fn reserve(manifest: &Manifest, policy: &Policy) -> Result<(Self, protocol::Reserved), RestoreError> {
         let here = Here::look()?;
         here.check(manifest)?;
+        if policy.pid == policy::Pid::Keep {
+            requirements::check_ids_are_free(manifest)?;
+        }
         let permission = Permission::ask()?;
         let highest_fd = manifest.descriptors.iter().map(|descriptor| descriptor.fd).max().unwrap_or(0);
         let control_number = highest_fd.saturating_add(CONTROL_DISTANCE).max(LOWEST_CONTROL_NUMBER);
@@ -100,17 +106,22 @@ impl Restorer<Reserved> {
             files::prove_directory(&manifest.process.working_directory)?;
         }
         files::open_executable(&files::record(manifest, manifest.process.executable)?.path)?;
-        descriptors::prove(manifest, here.is_home_of(manifest))?;
+        let mut verdicts = files::verdicts(manifest, here.boot_id);
+        if policy.files == policy::Files::Ship {
+            contents::want(manifest, &mut verdicts);
+        }
+        let contents = Contents::prepare(manifest, &verdicts)?;
+        descriptors::prove(manifest, &verdicts, here.is_home_of(manifest))?;
         descriptors::check_addresses(manifest, here.is_home_of(manifest))?;
         locks::prove(manifest)?;
-        let verdicts = files::verdicts(manifest, here.boot_id);
         let wanted = mappings::ahead(manifest, &verdicts)?;
         let hole = find_hole(manifest, &here)?;
         let clocks = Offsets::of(manifest, here.is_home_of(manifest));
         let shifted = clocks.to_write();
         let own_user_namespace = here.needs_user_namespace();
-        let pid = manifest.process.pid;
-        let child = BlankChild::start(pid, hole, control_number, own_user_namespace, shifted.as_deref())?;
+        let identity = Identity { pid: manifest.process.pid, outside_too: policy.pid == policy::Pid::Keep };
+        let child =
+            BlankChild::start(identity, hole, control_number, own_user_namespace, shifted.as_deref())?;
         clocks.report(child.pid());
         map_vdso(&child, manifest)?;
         let uffd = create_uffd(&child, &permission)?;
@@ -120,10 +131,16 @@ impl Restorer<Reserved> {
         let connections = policy.connections();
         let answer = protocol::Reserved { files: verdicts.clone(), all_pages_first, connections };
         let verdicts = manifest.files.iter().cloned().zip(verdicts).collect();
-        Ok((
-            Self { child, here, stage: Reserved { mappings: wanted, uffd, verdicts, memory, connections } },
-            answer,
-        ))
+        let stage = Reserved { mappings: wanted, uffd, verdicts, memory, connections, contents };
+        Ok((Self { child, here, stage }, answer))
+    }
+
+    /// Takes content that comes ahead of the final manifest.
+    ///
+    /// # Errors
+    /// It is not what was agreed on, or there is no room for it.
+    pub fn content(&mut self, header: Header, body: &[u8]) -> Result<(), RestoreError> {
+        self.stage.contents.take(header, body)
     }
 
     /// Builds the final image: mappings, of which every page that comes later is registered, descriptors, threads,
@@ -133,9 +150,10 @@ impl Restorer<Reserved> {
     /// What did not work; the child is dead then.
     pub fn map(mut self, manifest: &Manifest) -> Result<Restorer<Mapped>, RestoreError> {
         self.check_final(manifest)?;
+        self.stage.contents.check(manifest)?;
         let wanted = mappings::last(manifest)?;
         let ghosts = Ghosts::make(manifest)?;
-        let objects = objects::make(manifest, &ghosts)?;
+        let objects = objects::make(manifest, &ghosts, &mut self.stage.contents)?;
         mappings::change(&self.child, &self.stage.mappings, &wanted, &objects)?;
         mappings::guard(&self.child, &manifest.guards)?;
         objects::seal(manifest, &objects)?;
@@ -157,8 +175,9 @@ impl Restorer<Reserved> {
         process::set_limits(program, &manifest.process)?;
         batch.run()?;
         drop(ghosts);
-        let Reserved { uffd, memory, .. } = self.stage;
-        let stage = Mapped { image: Image { manifest: manifest.clone(), threads, finish, memory }, uffd };
+        let Reserved { uffd, memory, contents, .. } = self.stage;
+        let image = Image { manifest: manifest.clone(), threads, finish, memory, contents };
+        let stage = Mapped { image, uffd };
         Ok(Restorer { child: self.child, here: self.here, stage })
     }
 
@@ -222,13 +241,14 @@ impl Restorer<Registered> {
     /// # Errors
     /// What did not work: no thread has run then, and the child is dead.
     pub fn resume(self) -> Result<Running, RestoreError> {
-        let Image { manifest, threads, finish, memory } = self.stage.0;
+        let Image { manifest, threads, finish, memory, mut contents } = self.stage.0;
         drop(memory);
         let unbound = descriptors::finish(&self.child, &finish)?;
         finish.let_connections_go(&manifest);
         drop(finish);
         let unlocked = locks::take_all(&self.child, &manifest)?;
         threads.let_go(&self.child, &manifest)?;
+        contents.keep();
         let pid = self.child.pid();
         let (guardian, pidfd) = self.child.into_guardian();
         Ok(Running { pid, pidfd, guardian, unbound, unlocked })

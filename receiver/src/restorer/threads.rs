@@ -76,8 +76,10 @@ fn place_one(
     let at = layout.thread(index).ok_or(RestoreError::NoHole)?;
     let mut program = Program::at(at, Layout::thread_data(at));
     let [born, ready] = [(); 2].map(|()| program.words(&[0]));
-    let tid = program.words(&[u64::from(thread.tid)]);
-    let clone_args = program.words(&[FLAGS, 0, 0, 0, 0, 0, 0, 0, tid.0, 1]);
+    // Two numbers of 32 bits: in its own PID namespace, and in the receiver's.
+    let ids = program.words(&[u64::from(thread.tid) | u64::from(thread.tid) << 32]);
+    let levels = if child.identity().outside_too { 2 } else { 1 };
+    let clone_args = program.words(&[FLAGS, 0, 0, 0, 0, 0, 0, 0, ids.0, levels]);
     program.step(Step::Thread(thread.tid));
     become_thread(&mut program, thread);
     change.apply(&mut program, layout);

@@ -4,7 +4,7 @@ use std::mem;
 
 use engine::Failure;
 use memory::PageRange;
-use protocol::{Manifest, Reserved};
+use protocol::{Header, Manifest, Reserved};
 use std::os::fd::{AsFd, BorrowedFd};
 use sys::uffd::Uffd;
 
@@ -31,6 +31,11 @@ impl Construction {
         let (restorer, reserved) = Restorer::reserve(manifest, policy).map_err(|error| local(&error))?;
         *self = Self::Reserved(Box::new(restorer));
         Ok(reserved)
+    }
+
+    pub(super) fn content(&mut self, header: Header, body: &[u8]) -> Result<(), Failure> {
+        let Self::Reserved(restorer) = self else { return Err(out_of_turn()) };
+        restorer.content(header, body).map_err(|error| local(&error))
     }
 
     pub(super) fn map(&mut self, manifest: &Manifest) -> Result<Uffd, Failure> {

@@ -8,7 +8,7 @@ use fault_handler::{
 };
 use memory::{Backing, PAGE_SIZE, PageRange, Sharing};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use protocol::{FileVerdict, Manifest, Reserved, SourceReport};
+use protocol::{FileVerdict, Header, Manifest, Reserved, SourceReport};
 use sys::uffd::Uffd;
 
 use super::construction::Construction;
@@ -166,6 +166,10 @@ impl DestinationProcess for Migrant {
             self.verdicts.clone_from(&reserved.files);
         }
         reserved
+    }
+
+    fn content(&mut self, header: Header, body: &[u8]) -> Result<(), Failure> {
+        self.construction.content(header, body)
     }
 
     fn map(&mut self, manifest: &Manifest) -> Result<Mapped, Failure> {

@@ -287,6 +287,7 @@ fn memfd_keeps() -> Outcome {
         seals: 0,
         ghost: None,
         content,
+        streamed: false,
     });
     image.map_object(AT, 2, 0);
     report.attach(&mut image, 3);

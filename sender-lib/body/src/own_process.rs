@@ -7,12 +7,13 @@ use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 
 use capture::refusal::Note;
-use capture::{Captured, Surroundings};
+use capture::{Captured, Content, Surroundings};
 use engine::Failure;
 use memory::{Addr, Backing, PageRange, RangeSet, Sharing};
 use page_server::{Channels, ReadRun, SourceProcess};
 use protocol::{
-    Connections, DescriptionKind, FileVerdict, Manifest, Piece, Reserved, SignalAction, ThreadRecord, text,
+    Connections, DescriptionKind, FileVerdict, Header, Manifest, Piece, Reserved, SignalAction, ThreadRecord,
+    text,
 };
 use sys::descriptor::{self, tcp};
 
@@ -36,6 +37,8 @@ pub(crate) struct OwnProcess {
     connections: Connections,
     /// What is lost with the move, unless the destination takes it.
     notes: Vec<Note>,
+    /// What travels ahead of the manifest.
+    contents: Vec<Content>,
     parked: Parked,
     /// Numbers of bound sockets, whose addresses the destination needs.
     bound: Vec<u32>,
@@ -59,6 +62,7 @@ impl OwnProcess {
             all_pages_first: false,
             connections: Connections::Reset,
             notes: captured.notes,
+            contents: Vec::new(),
             parked: Parked::default(),
             bound: Vec::new(),
             locked: Vec::new(),
@@ -148,13 +152,24 @@ impl SourceProcess for OwnProcess {
             Connections::Reset => None,
             Connections::Move => ffi::header().map(|header| header.frozen.as_slice()),
         };
-        let mut manifest = capture(&mut self.memory, stopped, frozen).map_err(Failure::Local)?.manifest;
+        let captured = capture(&mut self.memory, stopped, frozen).map_err(Failure::Local)?;
+        let Captured { mut manifest, contents, .. } = *captured;
+        self.contents = contents;
         manifest.process.pending = pending;
         self.memory.set_mappings(&manifest.vmas);
         self.add_eager(&mut manifest);
         self.bound = bound_sockets(&manifest);
         self.locked = manifest.locks.iter().map(|lock| lock.fd).collect();
         Ok(Arc::new(manifest))
+    }
+
+    fn send_content(
+        &mut self,
+        buffer: &mut [u8],
+        send: &mut dyn FnMut(Header, &[u8]) -> bool,
+    ) -> Result<(), Failure> {
+        capture::send_contents(&self.contents, buffer, send)
+            .map_err(|refusal| Failure::Local(refusal.in_words()))
     }
 
     fn read(&mut self, pages: PageRange, buffer: &mut [u8]) -> ReadRun {

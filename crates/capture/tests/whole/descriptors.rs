@@ -10,13 +10,13 @@ use std::sync::atomic::AtomicU32;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use protocol::{Connection, DescriptionKind, FileProof, PipeEnd, SocketRecord, StreamKind};
+use protocol::{Connection, DescriptionKind, FileProof, Header, Kind, PipeEnd, SocketRecord, StreamKind};
 use sys::descriptor::tcp;
 use sys::proc::fdinfo::{self, Watch};
 
 use crate::{alone, description, refusal, running, stopped, stopped_with};
-use capture::connections;
 use capture::refusal::Note;
+use capture::{Captured, connections};
 
 /// A file that is gone when the test is over.
 struct Temporary(std::path::PathBuf);
@@ -72,12 +72,33 @@ fn a_deleted_file_travels_with_its_content() {
 }
 
 #[test]
-fn more_content_than_a_manifest_takes_is_refused() {
-    alone("descriptors::more_content_than_a_manifest_takes_is_refused", || {
+fn more_content_than_a_manifest_takes_travels_by_itself() {
+    alone("descriptors::more_content_than_a_manifest_takes_travels_by_itself", || {
         let path = Temporary::new(&vec![1; 9 << 20]);
         let _file = File::open(&path.0).expect("ours");
         drop(path);
-        assert!(refusal().contains("8 MiB"));
+        let Captured { manifest, contents, .. } = stopped();
+        assert!(manifest.objects.iter().any(|object| object.streamed && object.content.is_empty()));
+        let mut sent = Vec::new();
+        let mut buffer = vec![0; 1 << 20];
+        let mut send = |header: Header, body: &[u8]| {
+            sent.push((header.kind, header.count, header.argument, body.len()));
+            true
+        };
+        capture::send_contents(&contents, &mut buffer, &mut send).expect("readable");
+        let [(Kind::Content, 2, 0, _), pieces @ .., (Kind::Content, 0, 0, 0)] = sent.as_slice() else {
+            panic!("{sent:?}")
+        };
+        assert!(pieces.iter().all(|(kind, ..)| *kind == Kind::ContentBytes));
+        assert_eq!(pieces.iter().map(|(.., len)| len).sum::<usize>(), 9 << 20);
+        // Whoever wants no more is sent no more, and is not told that these were all.
+        let mut asked = 0;
+        let mut refuse = |_: Header, _: &[u8]| {
+            asked += 1;
+            false
+        };
+        capture::send_contents(&contents, &mut buffer, &mut refuse).expect("readable");
+        assert_eq!(asked, 1);
     });
 }
 

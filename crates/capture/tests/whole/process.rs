@@ -12,7 +12,8 @@ use capture::refusal::Note;
 #[test]
 fn an_ordinary_process_is_captured_whole() {
     alone("process::an_ordinary_process_is_captured_whole", || {
-        let Captured { manifest, notes } = stopped();
+        let Captured { manifest, notes, contents } = stopped();
+        assert!(contents.is_empty());
         // Whoever runs the tests may have left descriptors of his own open.
         assert!(notes.iter().all(|note| matches!(note, Note::LostPipe(3..) | Note::LostConnection(3..))));
         assert_eq!(manifest.process.pid, std::process::id());

@@ -73,6 +73,8 @@ pub enum DestinationInput {
     ReserveRequested,
     /// Everything asked for can be had.
     Reserved,
+    /// `Content` or `ContentBytes` received, and put in its place.
+    ContentArrived,
     /// `Switchover` received.
     SwitchoverRequested {
         /// Pages that must be in place before `Ready`.
@@ -192,6 +194,7 @@ impl DestinationInput {
     pub(super) const fn is_from_source(&self) -> bool {
         match self {
             Self::ReserveRequested
+            | Self::ContentArrived
             | Self::SwitchoverRequested { .. }
             | Self::PagesArrived { .. }
             | Self::Run { .. }

@@ -19,6 +19,7 @@ impl Destination {
         match input {
             DestinationInput::ReserveRequested => self.reserve_requested(),
             DestinationInput::Reserved => self.reserved(),
+            DestinationInput::ContentArrived => self.content_arrived(),
             DestinationInput::SwitchoverRequested { eager, lazy } => self.switchover_requested(&eager, &lazy),
             DestinationInput::Mapped { places } => self.mapped(&places),
             DestinationInput::Assembled => self.assembled(),
@@ -65,6 +66,7 @@ impl Destination {
             DestinationInput::TakenOver => _ = self.with_pages(|pages, _| pages.taken_over()),
             DestinationInput::ReserveRequested
             | DestinationInput::Reserved
+            | DestinationInput::ContentArrived
             | DestinationInput::SwitchoverRequested { .. }
             | DestinationInput::Mapped { .. }
             | DestinationInput::Assembled
@@ -92,6 +94,12 @@ impl Destination {
         let Phase::Reserving = self.phase else { return };
         self.report.phases.reserve = self.enter(Phase::Reserved { too_early: false });
         self.actions.push_back(DestinationAction::SendReserved);
+    }
+
+    fn content_arrived(&mut self) {
+        if !self.takes_content() {
+            self.broke_protocol("content that has no place");
+        }
     }
 
     fn switchover_requested(&mut self, eager: &[PageRange], lazy: &[PageRange]) {
@@ -270,6 +278,7 @@ impl Destination {
             DestinationInput::SpaceGone(space) => pages.space_gone(space),
             DestinationInput::ReserveRequested
             | DestinationInput::Reserved
+            | DestinationInput::ContentArrived
             | DestinationInput::SwitchoverRequested { .. }
             | DestinationInput::Mapped { .. }
             | DestinationInput::Assembled

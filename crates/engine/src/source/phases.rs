@@ -65,7 +65,7 @@ impl Source {
                 let scan = Scan::new(&lazy, self.config.scan_bytes);
                 let queue = SendQueue::new(&eager, lazy);
                 let serving = Serving { queue, scan, ..Serving::default() };
-                self.enter(Phase::Switchover(serving), self.since);
+                self.enter(Phase::Switchover(serving), now);
                 self.actions.push_back(SourceAction::SendSwitchover);
                 self.fill_push_window();
             }

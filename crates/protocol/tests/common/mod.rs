@@ -35,6 +35,7 @@ pub(crate) fn manifest() -> Manifest {
             owner: (1000, 100),
             seals: 1,
             content: vec![(4096, b"bytes".to_vec())],
+            streamed: true,
             ghost: Some(0),
         }],
         vmas: vmas(),
