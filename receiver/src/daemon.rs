@@ -28,6 +28,7 @@ use protocol::{Hello, MigrationId};
 use crate::announcer::Announcer;
 use crate::cli::Options;
 use crate::config::{MAX_FATES, MAX_SESSIONS, STRANGER_INTERVAL};
+use crate::confinement;
 use crate::events::{DaemonEvent, SessionEvent, Whereabouts};
 use crate::inherited::Purpose;
 use crate::journal::Journal;
@@ -400,6 +401,9 @@ fn may_come_again(
 
 /// Whether what the user wants can be had at all.
 fn check(policy: &Policy) -> anyhow::Result<()> {
+    if let Some(root) = &policy.root {
+        confinement::check(root)?;
+    }
     if policy.tcp == Tcp::Move {
         check_connections_permission().context("--tcp move needs CAP_NET_ADMIN: run the receiver as root")?;
     }

@@ -10,6 +10,7 @@ pub mod announcer;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod confinement;
 pub mod daemon;
 pub mod events;
 pub mod guardian;

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use protocol::Connections;
@@ -50,6 +51,12 @@ pub struct Policy {
         verbatim_doc_comment
     )]
     pub pid: Pid,
+    /// Look up every file name of a process in DIR, and let it see nothing else
+    ///
+    /// DIR becomes the root directory of each process that comes in. It needs what
+    /// the program needs, and an empty directory proc. Needs root.
+    #[arg(long, value_name = "DIR", verbatim_doc_comment)]
+    pub root: Option<PathBuf>,
 }
 
 /// What becomes of open TCP connections.
@@ -86,7 +93,11 @@ impl Policy {
     /// The argument that says the same.
     #[must_use]
     pub fn argument(&self) -> OsString {
-        let options = [option("tcp", &self.tcp), option("files", &self.files), option("pid", &self.pid)];
+        let mut options =
+            vec![option("tcp", &self.tcp), option("files", &self.files), option("pid", &self.pid)];
+        if let Some(root) = &self.root {
+            options.push([b"--root=", root.as_os_str().as_bytes()].concat());
+        }
         OsString::from_vec(options.join(&SEPARATOR))
     }
 
@@ -121,7 +132,8 @@ mod tests {
     fn a_session_reads_what_the_daemon_wrote() {
         for (tcp, files, pid) in [(Tcp::Reset, Files::Ship, Pid::Any), (Tcp::Move, Files::Refuse, Pid::Keep)]
         {
-            let policy = Policy { tcp, files, pid };
+            let root = (pid == Pid::Keep).then(|| PathBuf::from("/a place/ü"));
+            let policy = Policy { tcp, files, pid, root };
             assert_eq!(Policy::from_argument(&policy.argument()), Some(policy));
         }
         assert_eq!(Policy::from_argument(OsStr::new("--tcp=keep")), None);

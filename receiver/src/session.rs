@@ -28,6 +28,7 @@ use transport::Connection;
 
 use self::migrant::Migrant;
 use self::teller::Teller;
+use crate::confinement;
 use crate::inherited::{Inherited, Purpose};
 use crate::peer::{self, Peer};
 use crate::sealing::connections;
@@ -46,6 +47,9 @@ pub fn run(inherited: Inherited) -> anyhow::Result<ExitCode> {
         Purpose::Tell(fate) => return answer::tell(fate, connections),
         Purpose::Receive { on_loss, patience_s } => (on_loss, patience_s),
     };
+    if let Some(root) = &policy.root {
+        confinement::enter(root)?;
+    }
     raise_descriptor_limit();
     let channels = over(connections);
     let recovery_deadline = Duration::from_secs(patience_s.into());

@@ -30,6 +30,25 @@ pub fn open(path: &CStr, flags: usize) -> Result<Fd, Errno> {
     Fd::from_result(raw)
 }
 
+/// As [`open`], but not through links of `/proc` into other processes (`openat2(2)`, Linux 5.6).
+///
+/// # Errors
+/// Those of open(2); `ELOOP` where the path leads through such a link.
+#[cfg(feature = "std")]
+pub fn open_without_magic(path: &CStr, flags: usize) -> Result<Fd, Errno> {
+    const OPENAT2: usize = 437;
+    const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
+    const O_NOFOLLOW: usize = 0o400_000;
+    // Flags that mean nothing together with O_PATH are an error here.
+    let kept = if flags & PATH_ONLY == 0 { usize::MAX } else { PATH_ONLY | DIRECTORY | O_NOFOLLOW };
+    // struct open_how: flags, mode, resolve.
+    let how = [(flags & kept | O_CLOEXEC) as u64, 0, RESOLVE_NO_MAGICLINKS];
+    let (path, how) = (path.as_ptr().expose_provenance(), how.as_ptr().expose_provenance());
+    // SAFETY: the path is a valid C string and the structure is complete; the kernel only reads both.
+    let raw = unsafe { syscall(OPENAT2, [AT_FDCWD, path, how, 24, 0, 0]) }?;
+    Fd::from_result(raw)
+}
+
 /// Reads at the file position; 0 at the end.
 ///
 /// # Errors

@@ -26,7 +26,7 @@ use protocol::{
 use super::RestoreError;
 use super::error::shown;
 use super::ghosts::{self, Ghosts};
-use crate::peer;
+use crate::{confinement, peer};
 
 /// Bytes that are compared at a time.
 const STEP: usize = 256 << 10;
@@ -117,6 +117,7 @@ impl Contents {
             return Err(nonsense());
         }
         let path = record.file.path.clone();
+        confinement::permit(&path).map_err(|source| refusal(&path, source))?;
         let begun = peer::with_its_rights(|| self.begin(kind, index, record));
         begun.map_err(|source| refusal(&path, source))
     }

@@ -29,6 +29,7 @@ mod sockets;
 pub(super) use finish::{Finish, finish};
 use made::Maker;
 pub use sockets::check_permission;
+pub(super) use sockets::path_of;
 pub(super) use sockets::{check_addresses, refuse_connections};
 
 /// How a description comes into the child.

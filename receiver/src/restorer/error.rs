@@ -127,6 +127,15 @@ pub enum RestoreError {
         /// What is wrong.
         what: &'static str,
     },
+    /// A path that leads out of `--root`, or cannot be followed.
+    #[error("{path} leads out of what this receiver may use (--root)")]
+    Outside {
+        /// Its path.
+        path: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// A path that leads to something else here.
     #[error("{path} is neither a file nor a directory here")]
     NotAFile {

@@ -6,13 +6,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 
-use protocol::{FileProof, FileRecord, FileVerdict, Manifest};
+use protocol::{DescriptionKind, FileProof, FileRecord, FileVerdict, Manifest};
 use sys::status::{self, FileType};
 use sys::{Errno, Fd, file, identity};
 
 use super::RestoreError;
+use super::descriptors::path_of;
 use super::error::shown;
-use crate::peer;
+use crate::{confinement, peer};
 
 /// `O_RDWR`
 const READ_WRITE: usize = 2;
@@ -138,6 +139,26 @@ pub(super) fn open_executable(path: &[u8]) -> Result<OwnedFd, RestoreError> {
     open(path, file::READ_ONLY).map(OwnedFd::from).map_err(|errno| missing("the program", path, errno))
 }
 
+/// Refuses names that lead out of `--root`.
+pub(super) fn check_names(manifest: &Manifest) -> Result<(), RestoreError> {
+    let files = manifest.files.iter().map(|file| &file.path);
+    let ghosts = manifest.ghosts.iter().map(|ghost| &ghost.path);
+    let pipes = manifest.pipes.iter().map(|pipe| &pipe.path);
+    let own = |path: &&Vec<u8>| !is_of_process(path, manifest.process.pid);
+    let names = files.chain(ghosts).chain(pipes).chain([&manifest.process.working_directory]).filter(own);
+    let sockets = manifest.descriptions.iter().filter_map(|description| match &description.kind {
+        DescriptionKind::Socket(socket) => Some([&socket.address, &socket.peer_address]),
+        _ => None,
+    });
+    let sockets =
+        sockets.flatten().filter_map(|address| path_of(address)).map(|path| path.as_os_str().as_bytes());
+    for name in names.map(Vec::as_slice).chain(sockets) {
+        let permitted = peer::with_its_rights(|| confinement::permit(name));
+        permitted.map_err(|source| RestoreError::Outside { path: shown(name), source })?;
+    }
+    Ok(())
+}
+
 /// The manifest's file `index`.
 pub(super) fn record(manifest: &Manifest, index: u32) -> Result<&FileRecord, RestoreError> {
     manifest.files.get(index as usize).ok_or(RestoreError::Dangling { what: "file", index })
@@ -150,7 +171,7 @@ pub(super) fn missing(what: &'static str, path: &[u8], errno: Errno) -> RestoreE
 
 fn open(path: &[u8], flags: usize) -> Result<Fd, Errno> {
     let path = CString::new(path).map_err(|_| Errno::ENOENT)?;
-    peer::with_its_rights(|| file::open(&path, flags | NO_TERMINAL))
+    peer::with_its_rights(|| confinement::open(&path, flags | NO_TERMINAL))
 }
 
 #[cfg(test)]

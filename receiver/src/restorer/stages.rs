@@ -95,6 +95,7 @@ impl Restorer<Reserved> {
     pub fn reserve(manifest: &Manifest, policy: &Policy) -> Result<(Self, protocol::Reserved), RestoreError> {
         let here = Here::look()?;
         here.check(manifest)?;
+        files::check_names(manifest)?;
         if policy.pid == policy::Pid::Keep {
             requirements::check_ids_are_free(manifest)?;
         }
@@ -184,6 +185,7 @@ impl Restorer<Reserved> {
     /// What the program has changed since it was reserved must still be possible.
     fn check_final(&self, manifest: &Manifest) -> Result<(), RestoreError> {
         self.here.check(manifest)?;
+        files::check_names(manifest)?;
         let hole = self.child.layout().hole().range();
         let occupied = manifest.vmas.iter().map(|vma| vma.range);
         if let Some(taken) = occupied.into_iter().find(|range| range.intersection(hole).is_some()) {

@@ -18,7 +18,7 @@ use sys::{Errno, socket};
 use super::super::error::RestoreError;
 pub use connection::check_permission;
 pub(super) use options::{set_free_bind, set_reuse};
-pub(super) use private_name::path_of;
+pub(in crate::restorer) use private_name::path_of;
 
 const UNIX: u32 = libc::AF_UNIX.unsigned_abs();
 const DATAGRAM: u32 = libc::SOCK_DGRAM.unsigned_abs();

@@ -49,7 +49,7 @@ pub(super) fn give(
 }
 
 /// The path in a Unix socket's address, if it has one.
-pub(in super::super) fn path_of(address: &[u8]) -> Option<&Path> {
+pub(in crate::restorer) fn path_of(address: &[u8]) -> Option<&Path> {
     const FAMILY_BYTES: usize = 2;
     let (family, path) = address.split_at_checked(FAMILY_BYTES)?;
     let path = path.split(|byte| *byte == 0).next()?;

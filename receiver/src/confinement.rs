@@ -1,0 +1,89 @@
+//! `--root DIR`: a session, and the process that it takes in, for which DIR is all that there is of the machine's files.
+//!
+//! The session makes DIR the root of a mount namespace of its own before it looks at a single name from the wire, and the
+//! process inherits that: so the kernel confines every name, symbolic links included, and the process sees the same files
+//! as its receiver. One way out is left, because the session needs the machine's own `/proc`: its links into other
+//! processes. Names that lead through one are refused.
+
+use std::ffi::{CString, OsStr};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use anyhow::{Context, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{chdir, geteuid, pivot_root};
+use sys::{Errno, Fd, file};
+
+/// Set once this process is confined.
+static CONFINED: OnceLock<()> = OnceLock::new();
+
+/// Proves that `directory` can be a root, as far as that can be known.
+///
+/// # Errors
+/// Why not, and what to do.
+pub fn check(directory: &Path) -> anyhow::Result<()> {
+    let shown = directory.display();
+    ensure!(geteuid().is_root(), "--root makes a mount namespace: run the receiver as root");
+    let what = fs::metadata(directory).with_context(|| format!("--root {shown}"))?;
+    ensure!(what.is_dir(), "--root {shown}: it is not a directory");
+    ensure!(
+        directory.join("proc").is_dir(),
+        "--root {shown}: it needs an empty directory 'proc' to show processes in"
+    );
+    Ok(())
+}
+
+/// Makes `directory` the root of this process and of those that it starts.
+///
+/// # Errors
+/// Those of mount(2) and pivot_root(2).
+pub fn enter(directory: &Path) -> anyhow::Result<()> {
+    const NONE: Option<&str> = None;
+    let directory = directory.canonicalize().with_context(|| format!("--root {}", directory.display()))?;
+    let confine = || -> nix::Result<()> {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)?;
+        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(&directory), &directory, NONE, bind, NONE)?;
+        mount(Some("/proc"), &directory.join("proc"), NONE, bind, NONE)?;
+        chdir(&directory)?;
+        pivot_root(".", ".")?;
+        umount2(".", MntFlags::MNT_DETACH)?;
+        chdir("/")
+    };
+    confine().with_context(|| format!("making {} the root directory", directory.display()))?;
+    let _ = CONFINED.set(());
+    Ok(())
+}
+
+/// Opens a name from the wire.
+///
+/// # Errors
+/// Those of open(2); `ELOOP` for one that leads out of the root.
+pub fn open(path: &CString, flags: usize) -> Result<Fd, Errno> {
+    if CONFINED.get().is_some() { file::open_without_magic(path, flags) } else { file::open(path, flags) }
+}
+
+/// Whether a name from the wire, of something that is there or is to be made, stays inside.
+///
+/// # Errors
+/// `ELOOP` if it does not.
+pub fn permit(path: &[u8]) -> io::Result<()> {
+    if CONFINED.get().is_none() {
+        return Ok(());
+    }
+    let path = Path::new(OsStr::from_bytes(path));
+    for place in path.ancestors().filter(|place| !place.as_os_str().is_empty()) {
+        let place = CString::new(place.as_os_str().as_bytes())?;
+        match file::open_without_magic(&place, file::PATH_ONLY).map_err(io::Error::from) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
