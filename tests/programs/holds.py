@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+import mmap
 import os
 import socket
 import sys
@@ -31,7 +32,19 @@ def _system_v():
     return address
 
 
+def _two_views():
+    """A memfd that is mapped shared and privately, and not open any more."""
+    fd = os.memfd_create("two views")
+    os.truncate(fd, 8192)
+    views = [mmap.mmap(fd, 8192, flags=flags) for flags in (mmap.MAP_SHARED, mmap.MAP_PRIVATE)]
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number > 2 and os.path.exists(f"/proc/self/fd/{number}") and "two views" in os.readlink(f"/proc/self/fd/{number}"):
+            os.close(number)
+    return views
+
+
 KINDS = {
+    "two views": _two_views,
     "io_uring": lambda: _number(_LIBC.syscall(_IO_URING_SETUP, 4, ctypes.create_string_buffer(120))),
     "userfaultfd": lambda: _number(_LIBC.syscall(_USERFAULTFD, os.O_CLOEXEC)),
     "device": lambda: os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY),

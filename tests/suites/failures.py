@@ -18,7 +18,7 @@ LATE_ATTEMPTS = 10
 # What tests/programs/holds.py can hold, and what the refusal must say of it.
 REFUSED = {
     "io_uring": "io_uring", "userfaultfd": "userfaultfd", "device": "device", "zombie": "child",
-    "System V memory": "System V", "packet socket": "socket",
+    "System V memory": "System V", "packet socket": "socket", "two views": "also mapped shared",
 }
 _COUNTER = ("counter", "--interval-ms", "1")
 

@@ -27,6 +27,7 @@ mod sockets;
 pub mod survey;
 mod tables;
 mod thread;
+mod unmapped;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -39,17 +40,20 @@ use sys::pagemap::Pagemap;
 
 pub use contents::{Content, send as send_contents};
 use descriptors::Table;
+use pages::Known;
 use refusal::{Doing, MappingTrait, Note, ProcessTrait, Refusal};
 use tables::{Files, Ghosts, Objects};
 
 /// A look at the flags of all mappings that takes less than this is repeated while the program stands still.
-const QUICK_LOOK_NS: u64 = 1_000_000;
+const QUICK_LOOK_NS: u64 = 5_000_000;
 
 /// What is in the process but is not the program's: capture leaves it out.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
     /// The parasite's memory.
     pub ranges: &'a [PageRange],
+    /// Bytes that a list of the process's pages may take.
+    pub room: u64,
     /// The parasite's descriptors.
     pub descriptors: &'a [u32],
     /// Part of the parasite that travels as a page of zeros.
@@ -60,6 +64,15 @@ pub struct Surroundings<'a> {
     pub park_action: Option<SignalAction>,
     /// Where frozen connections are noted, if they move: see [`connections`].
     pub frozen: Option<&'a [AtomicU32]>,
+}
+
+/// What the destination said of the running process's files.
+#[derive(Clone, Copy, Debug)]
+pub struct Verdicts<'a> {
+    /// One for each file of that manifest.
+    pub files: &'a [FileVerdict],
+    /// It runs under this kernel.
+    pub same_kernel: bool,
 }
 
 /// A manifest, and what will be lost.
@@ -98,7 +111,8 @@ pub fn accept(manifest: &Manifest, verdicts: &[FileVerdict]) -> Result<(), Refus
 }
 
 /// The manifest of the stopped process. `before` is that of the running one, on which the `verdicts` were given; its
-/// files keep their indices, and those that came since have an index without a verdict: they travel.
+/// files keep their indices, and those that came since have an index without a verdict: they travel, unless the
+/// destination runs under the same kernel.
 ///
 /// # Errors
 /// What cannot be moved.
@@ -107,13 +121,13 @@ pub fn stopped(
     around: &Surroundings<'_>,
     threads: Vec<ThreadRecord>,
     before: &Manifest,
-    verdicts: &[FileVerdict],
+    verdicts: Verdicts<'_>,
 ) -> Result<Box<Captured>, Refusal> {
     if sys::process::has_children().map_err(Refusal::kernel(Doing::Children))? {
         return Err(ProcessTrait::Children.into());
     }
     let captured = build(pagemap, around, threads, Some((before, verdicts)))?;
-    accept(&captured.manifest, verdicts)?;
+    accept(&captured.manifest, verdicts.files)?;
     Ok(captured)
 }
 
@@ -138,7 +152,7 @@ fn build(
     pagemap: &mut Pagemap,
     around: &Surroundings<'_>,
     threads: Vec<ThreadRecord>,
-    before: Option<(&Manifest, &[FileVerdict])>,
+    before: Option<(&Manifest, Verdicts<'_>)>,
 ) -> Result<Box<Captured>, Refusal> {
     let mut files = Files::new(before.map(|(manifest, _)| manifest));
     let mut objects = Objects::default();
@@ -148,18 +162,18 @@ fn build(
     let (table, notes) =
         descriptors::collect(around, &mut files, &mut objects, &mut ghosts, before.is_some())?;
     mappings::settle_deleted(&mappings, &mut vmas, &objects)?;
+    if before.is_some() {
+        unmapped::complete(&vmas, &mut objects)?;
+    }
     let guards = pages::guards(pagemap, &vmas, before.map(|(manifest, _)| manifest))?;
-    let process = process::record(
-        around.park_action,
-        before.map(|(manifest, _)| &manifest.process),
-        &mut files,
-        &mut ghosts,
-    )?;
+    let process =
+        process::record(around, before.map(|(manifest, _)| &manifest.process), &mut files, &mut ghosts)?;
     let (mut eager, mut lazy) = match before {
-        Some((_, verdicts)) => (
-            pages::eager(pagemap, &vmas, &threads, &process.mm, verdicts, around.leaving_gate, around.state)?,
-            pages::lazy(&vmas, &objects, verdicts, around.state),
-        ),
+        Some((_, verdicts)) => {
+            let verdicts = files.verdicts(verdicts.files, verdicts.same_kernel);
+            let known = Known { vmas: &vmas, objects: &objects, verdicts: &verdicts, never: around.state };
+            (known.eager(pagemap, &threads, &process.mm, around.leaving_gate)?, known.lazy())
+        }
         // Nothing is known of the files yet; what counts in a reservation are the mappings.
         None => (Vec::new(), Vec::new()),
     };
@@ -168,7 +182,7 @@ fn build(
         Some((manifest, _)) => manifest.host.clone(),
         None => process::host(&mappings)?,
     };
-    let contents = contents::all(&table, &objects, before.map_or(&[], |(_, verdicts)| verdicts));
+    let contents = contents::all(&table, &objects, before.map_or(&[], |(_, verdicts)| verdicts.files));
     let Table { descriptors, descriptions, pipes, locks } = table;
     let manifest = Manifest {
         host,

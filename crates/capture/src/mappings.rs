@@ -135,7 +135,8 @@ fn origin(mapping: &Mapping) -> Result<Origin, Refusal> {
 /// written through the descriptor appears in them, private or shared.
 ///
 /// # Errors
-/// A shared mapping of a deleted file that is not open: its other parts cannot be read.
+/// A shared mapping of a deleted file that is not open: its other parts cannot be read. A private mapping of memory that
+/// is mapped shared too and not open.
 pub(crate) fn settle_deleted(
     mappings: &[Mapping],
     vmas: &mut [Vma],
@@ -151,11 +152,22 @@ pub(crate) fn settle_deleted(
     Ok(())
 }
 
+/// Notes the memory that a mapping shares, so that another mapping of it can be told ([`object_behind`]).
+pub(crate) fn see(mapping: &Mapping, objects: &mut Objects) {
+    if mapping.sharing == Sharing::Shared && mapping.is_deleted() {
+        objects.of_mapping(mapping);
+    }
+}
+
 /// The object that a mapping of a deleted file shows, if the file is still open.
 pub(crate) fn object_behind(mapping: &Mapping, objects: &Objects) -> Result<Option<u32>, Refusal> {
     let found = objects.readable_behind(mapping);
     if found.is_none() && mapping.sharing == Sharing::Shared && !is_memory(&mapping.name) {
         return Err(Refusal::mapping(mapping.range.start(), MappingTrait::DeletedShared));
+    }
+    // What is written there through the shared mapping appears here, but the destination has only pages for it.
+    if found.is_none() && mapping.sharing == Sharing::Private && objects.knows(mapping) {
+        return Err(Refusal::mapping(mapping.range.start(), MappingTrait::SharedToo));
     }
     Ok(found)
 }
@@ -176,23 +188,39 @@ fn without(range: PageRange, own: &[PageRange]) -> RangeSet {
 }
 
 /// Gives every mapping the flags of the old mapping that it overlaps, if that is of the same kind; whether each one
-/// found such a mapping. A grown heap or stack, and one changed by mprotect(2), inherit; a new one does not, and one
-/// that may be new does not inherit what decides over the memory of forked children.
+/// found such a mapping. A grown heap or stack, and one changed by mprotect(2), inherit; a new one does not, nor does
+/// one that may be new inherit what decides over the memory of forked children, nor one that madvise(2) may have cut
+/// off: the kernel keeps alike neighbours apart only where their flags differ.
 fn inherit_flags(vmas: &mut [Vma], before: &[Vma]) -> bool {
     let mut old = before.iter().peekable();
-    vmas.iter_mut().all(|vma| {
+    let mut last: Option<&Vma> = None;
+    for vma in vmas {
         while old.next_if(|old| old.range.end() <= vma.range.start()).is_some() {}
-        let same = old.peek().filter(|old| {
+        let Some(old) = old.peek().filter(|old| {
             old.range.intersection(vma.range).is_some()
-                && (old.sharing, old.name) == (vma.sharing, vma.name)
+                && old.name == vma.name
+                && is_same_kind(old, vma)
                 && (old.range == vma.range || !(old.flags.dont_fork || old.flags.wipe_on_fork))
-                && is_same_origin(&old.backing, &vma.backing)
-        });
-        same.is_some_and(|old| {
-            vma.flags = old.flags;
-            true
-        })
-    })
+        }) else {
+            return false;
+        };
+        let is_cut_off = old.range.start() < vma.range.start()
+            && last.is_some_and(|last| {
+                last.range.end() == vma.range.start()
+                    && last.protection == vma.protection
+                    && is_same_kind(last, vma)
+            });
+        if is_cut_off {
+            return false;
+        }
+        vma.flags = old.flags;
+        last = Some(vma);
+    }
+    true
+}
+
+fn is_same_kind(one: &Vma, other: &Vma) -> bool {
+    one.sharing == other.sharing && is_same_origin(&one.backing, &other.backing)
 }
 
 const fn is_same_origin(one: &Backing, other: &Backing) -> bool {

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use memory::{Addr, Backing, PageRange, RangeSet, Sharing, Vma};
+use memory::{Addr, Backing, PAGE_SIZE, PageRange, RangeSet, Sharing, Vma};
 use protocol::{FileVerdict, Manifest, MmFields, ThreadRecord};
 use sys::own_memory;
 use sys::pagemap::{Pagemap, Wanted};
@@ -18,79 +18,104 @@ fn travels(verdicts: &[FileVerdict], file: u32) -> bool {
     verdicts.get(file as usize) != Some(&FileVerdict::Same)
 }
 
-/// Ranges whose pages come after `Run`: private memory, private mappings of files that the destination does not have,
-/// and objects that no descriptor can read; without `never`, which is left zero.
-pub(crate) fn lazy(
-    vmas: &[Vma],
-    objects: &Objects,
-    verdicts: &[FileVerdict],
-    never: PageRange,
-) -> Vec<PageRange> {
-    let mut ranges = RangeSet::new();
-    for vma in vmas {
-        let is_lazy = match (&vma.backing, vma.sharing) {
-            // What the kernel may drop at any time is dropped.
-            (Backing::Anonymous, _) => !vma.flags.droppable,
-            (Backing::File { file, .. }, Sharing::Private) => travels(verdicts, *file),
-            (Backing::File { .. }, Sharing::Shared) => false,
-            (Backing::Object { object, .. }, _) => !objects.is_readable(*object),
-        };
-        if is_lazy {
-            ranges.insert(vma.range);
-        }
-    }
-    ranges.remove(never);
-    ranges.runs().collect()
+/// What is known of the stopped process's mappings.
+pub(crate) struct Known<'a> {
+    pub(crate) vmas: &'a [Vma],
+    pub(crate) objects: &'a Objects,
+    pub(crate) verdicts: &'a [FileVerdict],
+    /// What is left zero.
+    pub(crate) never: PageRange,
 }
 
-/// Pages that must come before `Run`: what the kernel reads while a thread starts or ends and where `/proc` shows them,
-/// the leaving gate if its file travels, and changed pages of private mappings of files that the destination has.
-pub(crate) fn eager(
-    pagemap: &mut Pagemap,
-    vmas: &[Vma],
-    threads: &[ThreadRecord],
-    mm: &MmFields,
-    verdicts: &[FileVerdict],
-    leaving_gate: Addr,
-    never: PageRange,
-) -> Result<Vec<PageRange>, Refusal> {
-    let failed = Refusal::kernel(Doing::Pages);
+impl Known<'_> {
+    /// Ranges whose pages come after `Run`: private memory, private mappings of files that the destination does not
+    /// have, and objects that no descriptor can read.
+    pub(crate) fn lazy(&self) -> Vec<PageRange> {
+        let mut ranges = RangeSet::new();
+        for vma in self.vmas {
+            let is_lazy = match (&vma.backing, vma.sharing) {
+                // What the kernel may drop at any time is dropped.
+                (Backing::Anonymous, _) => !vma.flags.droppable,
+                (Backing::File { file, .. }, Sharing::Private) => travels(self.verdicts, *file),
+                (Backing::File { .. }, Sharing::Shared) => false,
+                (Backing::Object { object, .. }, _) => !self.objects.is_readable(*object),
+            };
+            if is_lazy {
+                ranges.insert(vma.range);
+            }
+        }
+        ranges.remove(self.never);
+        ranges.runs().collect()
+    }
+
+    /// Pages that must come before `Run`: what the kernel reads while a thread starts or ends and where `/proc` shows
+    /// them, the leaving gate if its file travels, changed pages of private mappings of files that the destination has,
+    /// and what lies behind the last byte of an object in its last page.
+    pub(crate) fn eager(
+        &self,
+        pagemap: &mut Pagemap,
+        threads: &[ThreadRecord],
+        mm: &MmFields,
+        leaving_gate: Addr,
+    ) -> Result<Vec<PageRange>, Refusal> {
+        let failed = Refusal::kernel(Doing::Pages);
+        let wanted = wanted_by_kernel(threads, mm);
+        let mut ranges = RangeSet::new();
+        for vma in self.vmas {
+            for touched in wanted.runs_in(vma.range) {
+                ranges.insert(touched);
+            }
+            let is_there = match vma.backing {
+                Backing::Anonymous => continue,
+                Backing::File { file, .. } => !travels(self.verdicts, file),
+                Backing::Object { .. } => true,
+            };
+            if vma.sharing == Sharing::Shared {
+                if let Some(last) = self.last_page(vma) {
+                    ranges.insert(last);
+                }
+                continue;
+            }
+            if is_there {
+                for changed in pagemap.scan(vma.range, Wanted::Private).map_err(&failed)? {
+                    ranges.insert(changed);
+                }
+            } else if let Some(gate) = PageRange::covering(leaving_gate, GATE_BYTES)
+                && let Some(gate) = gate.intersection(vma.range)
+            {
+                ranges.insert(gate);
+            }
+        }
+        ranges.remove(self.never);
+        Ok(ranges.runs().collect())
+    }
+
+    /// The page with the end of a readable object, where the program may have written behind the end.
+    fn last_page(&self, vma: &Vma) -> Option<PageRange> {
+        let Backing::Object { object, offset } = vma.backing else { return None };
+        let size = self.objects.size(object);
+        if !vma.protection.write || size.is_multiple_of(PAGE_SIZE) {
+            return None;
+        }
+        let end = vma.range.start().0.checked_add(size.checked_sub(offset)?)?;
+        PageRange::page_of(Addr(end))?.intersection(vma.range)
+    }
+}
+
+/// What the kernel touches where no fault can be served.
+fn wanted_by_kernel(threads: &[ThreadRecord], mm: &MmFields) -> RangeSet {
     let mut wanted = RangeSet::new();
     for thread in threads {
         of_thread(thread, &mut wanted);
     }
-    // `/proc/PID/cmdline` and `environ` are read where no fault can be served.
+    // `/proc/PID/cmdline` and `environ` are read.
     for (start, end) in [(mm.arg_start, mm.arg_end), (mm.env_start, mm.env_end)] {
         let len = end.saturating_sub(start).min(MOST_SHOWN_BYTES);
         if let Some(shown) = PageRange::covering(Addr(start), len) {
             wanted.insert(shown);
         }
     }
-    let mut ranges = RangeSet::new();
-    for vma in vmas {
-        for touched in wanted.runs_in(vma.range) {
-            ranges.insert(touched);
-        }
-        let is_there = match vma.backing {
-            Backing::Anonymous => continue,
-            Backing::File { file, .. } => !travels(verdicts, file),
-            Backing::Object { .. } => true,
-        };
-        if vma.sharing == Sharing::Shared {
-            continue;
-        }
-        if is_there {
-            for changed in pagemap.scan(vma.range, Wanted::Private).map_err(&failed)? {
-                ranges.insert(changed);
-            }
-        } else if let Some(gate) = PageRange::covering(leaving_gate, GATE_BYTES)
-            && let Some(gate) = gate.intersection(vma.range)
-        {
-            ranges.insert(gate);
-        }
-    }
-    ranges.remove(never);
-    Ok(ranges.runs().collect())
+    wanted
 }
 
 /// Pages that must not be touched. Of the stopped process only mappings that had some while it ran are looked

@@ -16,6 +16,7 @@ use sys::process::{self, Flag};
 use sys::status::FileStatus;
 use sys::{clock, file, identity, signal, thread};
 
+use crate::Surroundings;
 use crate::refusal::{Doing, ProcessTrait, Refusal};
 use crate::tables::{DELETED, Files, Ghosts};
 
@@ -83,18 +84,18 @@ pub(crate) fn check_status(tid: u32, is_main: bool, status: &Status) -> Result<(
     }
 }
 
-/// The process's record. `park_action` is what signal 33 did before the parasite borrowed it, `before` the record of
-/// the running process.
+/// The process's record. `before` is that of the running process.
 pub(crate) fn record(
-    park_action: Option<SignalAction>,
+    around: &Surroundings<'_>,
     before: Option<&ProcessRecord>,
     files: &mut Files,
     ghosts: &mut Ghosts,
 ) -> Result<ProcessRecord, Refusal> {
     const PARK_SIGNAL: usize = 33;
     let status = status::own()?;
+    check_scatter(&status, around.room)?;
     let mut actions = actions()?;
-    if let (Some(action), Some(slot)) = (park_action, actions.get_mut(PARK_SIGNAL - 1)) {
+    if let (Some(action), Some(slot)) = (around.park_action, actions.get_mut(PARK_SIGNAL - 1)) {
         *slot = action;
     }
     let (working_directory, working_ghost) = working_directory(ghosts)?;
@@ -122,6 +123,22 @@ pub(crate) fn record(
         barriers: process::barrier_registrations(),
         proc_values: proc_values(),
     })
+}
+
+/// Refuses a process with more stretches of touched memory than the parasite can list in `room` bytes: whoever runs out of it
+/// after the switchover loses the process.
+pub(crate) fn check_scatter(status: &Status, room: u64) -> Result<(), ProcessTrait> {
+    /// Bytes that one word of a set of pages takes, in every set that is kept of them, amply.
+    const WORD_BYTES: u64 = 256;
+    /// Words for the pages of one page table.
+    const TABLE_WORDS: u64 = 8;
+    /// Bytes for all else.
+    const OTHER_BYTES: u64 = 8 << 20;
+    let words = (status.touched_kib / 4).min(status.page_tables_kib / 4 * TABLE_WORDS);
+    if words * WORD_BYTES + OTHER_BYTES > room {
+        return Err(ProcessTrait::TooScattered);
+    }
+    Ok(())
 }
 
 fn actions() -> Result<Vec<SignalAction>, Refusal> {

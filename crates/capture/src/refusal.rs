@@ -126,6 +126,8 @@ pub(crate) enum ProcessTrait {
     Vdso,
     /// The descriptors hold more bytes than a manifest takes.
     TooMuchContent,
+    /// Its pages lie too far apart for the memory that the parasite got.
+    TooScattered,
 }
 
 /// What a mapping may be that cannot be moved.
@@ -149,6 +151,8 @@ pub(crate) enum MappingTrait {
     DeletedShared,
     /// A shared mapping of a file that is not the same at the destination.
     SharedFileDiffers,
+    /// A private mapping of shared memory that is not open.
+    SharedToo,
     /// A label that this version does not know.
     Unknown,
 }
@@ -279,7 +283,8 @@ impl ProcessTrait {
         Self::NoExecutable => 8 "the program's file is deleted: start the program anew",
         Self::Vdso => 9 "the vDSO is not where the kernel put it: start the program anew",
         Self::TooMuchContent => 10 "pipes, sockets and what is on its way in them hold more than 8 MiB: empty some first",
-        Self::Traced(_) | Self::Stopped(_) => 11 "",
+        Self::TooScattered => 11 "its memory is in more pieces than can be listed: free some, or raise a low ulimit -v",
+        Self::Traced(_) | Self::Stopped(_) => 12 "",
     }
 }
 
@@ -294,7 +299,8 @@ impl MappingTrait {
         Self::ShadowStack => 6 "is a shadow stack: switch them off for the program",
         Self::SharedFileDiffers => 7 "is shared and of a file that the destination does not have: provide the same file",
         Self::DeletedShared => 8 "is shared and of a deleted file: keep it open, or unmap it first",
-        Self::Unknown => 9 "is of a kind that is not known: unmap it first",
+        Self::SharedToo => 9 "is private and of memory that is also mapped shared: keep it open, or unmap it first",
+        Self::Unknown => 10 "is of a kind that is not known: unmap it first",
     }
 }
 

@@ -18,6 +18,9 @@ use crate::process;
 use crate::refusal::{Doing, Note, ProcessTrait, Refusal};
 use crate::tables::{Files, Ghosts, Objects};
 
+/// Bytes that the parasite takes where no limit forbids it.
+const ROOM_BYTES: u64 = 128 << 20;
+
 /// A descriptor of the process and its duplicate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Duplicate {
@@ -52,7 +55,8 @@ pub fn process(pid: u32, status: &Status, has_children: bool) -> Vec<Refusal> {
     });
     let children = if has_children { Err(ProcessTrait::Children.into()) } else { Ok(()) };
     let ids = process::check_ids(status).map_err(Refusal::from);
-    [children, root, directory, executable, ids].into_iter().filter_map(Result::err).collect()
+    let scatter = process::check_scatter(status, ROOM_BYTES).map_err(Refusal::from);
+    [children, root, directory, executable, ids, scatter].into_iter().filter_map(Result::err).collect()
 }
 
 /// Whether thread `tid`, as it numbers itself, can be moved.
@@ -104,6 +108,13 @@ pub fn descriptors(pid: u32, all: &[Duplicate]) -> Descriptors {
     }
     let notes = context.notes;
     Descriptors { found, notes, objects }
+}
+
+impl Descriptors {
+    /// Takes note of a mapping before any is judged: two of the same memory may stand in each other's way.
+    pub fn see(&mut self, mapping: &Mapping) {
+        mappings::see(mapping, &mut self.objects);
+    }
 }
 
 impl core::fmt::Debug for Descriptors {

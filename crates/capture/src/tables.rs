@@ -2,13 +2,15 @@
 
 use alloc::vec::Vec;
 
-use protocol::{ContentKind, FileProof, FileRecord, GhostRecord, Manifest, ObjectRecord};
+use protocol::{ContentKind, FileProof, FileRecord, FileVerdict, GhostRecord, Manifest, ObjectRecord};
 use sys::identity;
 use sys::proc::maps::Mapping;
 use sys::status::{Device, FileStatus};
 
 /// A proof that no other file satisfies: nothing can be said of the content.
 const NEVER: FileProof = FileProof::Content([0; 16]);
+/// The same, of a file that its path does not lead to.
+const UNREACHABLE: FileProof = FileProof::Content([1; 16]);
 
 /// Files, each once. Those of the manifest of the running process keep their indices in that of the stopped one,
 /// because the destination's verdicts count on them.
@@ -65,6 +67,17 @@ impl Files {
         narrow(found.unwrap_or_else(|| self.append(identity::record(path, status, FileProof::None))))
     }
 
+    /// The destination's verdicts on all files, where those `known` are the first of them: under the same kernel it has
+    /// the very file that was mapped or opened since, and looks whether that is so.
+    pub(crate) fn verdicts(&self, known: &[FileVerdict], same_kernel: bool) -> Vec<FileVerdict> {
+        let mut verdicts = known.to_vec();
+        for record in self.records.iter().skip(known.len()) {
+            let is_there = same_kernel && record.proof != UNREACHABLE;
+            verdicts.push(if is_there { FileVerdict::Same } else { FileVerdict::Travels });
+        }
+        verdicts
+    }
+
     fn append(&mut self, record: FileRecord) -> usize {
         self.records.push(record);
         self.records.len() - 1
@@ -90,7 +103,7 @@ fn nameless(mapping: &Mapping) -> FileRecord {
         path: mapping.name.clone(),
         size: 0,
         identity: (mapping.device.number(), mapping.inode),
-        proof: NEVER,
+        proof: UNREACHABLE,
     }
 }
 
@@ -141,6 +154,22 @@ impl Objects {
     pub(crate) fn streamed(&self, object: u32) -> Option<ContentKind> {
         let record = self.records.get(object as usize).filter(|record| record.streamed)?;
         Some(if record.ghost.is_none() { ContentKind::Memory } else { ContentKind::Deleted })
+    }
+
+    /// Whether `mapping` is of one of the objects.
+    pub(crate) fn knows(&self, mapping: &Mapping) -> bool {
+        self.keys.contains(&(mapping.device, mapping.inode))
+    }
+
+    /// Bytes of the object.
+    pub(crate) fn size(&self, object: u32) -> u64 {
+        self.records.get(object as usize).map_or(0, |record| record.size)
+    }
+
+    /// Objects that no descriptor can read, with their indices.
+    pub(crate) fn unreadable(&mut self) -> impl Iterator<Item = (u32, &mut ObjectRecord)> {
+        let all = (0..).zip(self.records.iter_mut().zip(&self.readable));
+        all.filter(|(_, (_, readable))| !**readable).map(|(index, (record, _))| (index, record))
     }
 
     /// Whether a descriptor can read the object: then its content travels in the manifest.

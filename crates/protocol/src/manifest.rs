@@ -330,8 +330,8 @@ pub struct ObjectRecord {
     pub owner: (u32, u32),
     /// `F_GET_SEALS`
     pub seals: u32,
-    /// Its content where a descriptor can read it: (offset, bytes) of every extent. Empty for objects that
-    /// are only mapped; their pages come like all others.
+    /// Its content where a descriptor can read it: (offset, bytes) of every extent. Of objects that are only mapped what
+    /// no mapping shows at the moment; their other pages come like all others.
     pub content: Vec<(u64, Vec<u8>)>,
     /// Its content has travelled ahead ([`crate::Kind::Content`]), and `content` is empty.
     pub streamed: bool,

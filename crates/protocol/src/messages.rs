@@ -217,6 +217,8 @@ pub struct Reserved {
     pub files: Vec<FileVerdict>,
     /// The destination cannot serve every missing page there could be: all have to be in place before the process runs.
     pub all_pages_first: bool,
+    /// It runs under the source's kernel: the very inode is the same file.
+    pub same_kernel: bool,
     /// What the destination does with open TCP connections.
     pub connections: Connections,
 }

@@ -27,6 +27,7 @@ fn reserved() -> Reserved {
     Reserved {
         files: vec![FileVerdict::Same, FileVerdict::Travels, FileVerdict::Wanted],
         all_pages_first: true,
+        same_kernel: false,
         connections: Connections::Move,
     }
 }

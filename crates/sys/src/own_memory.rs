@@ -28,6 +28,41 @@ pub unsafe fn unmap(at: u64, len: usize) -> Result<(), Errno> {
     unsafe { syscall3(nr::MUNMAP, at, len, 0) }.map(|_| ())
 }
 
+/// A second mapping of the shared memory behind the one that begins at `at`, of `len` bytes, which may be more than that
+/// one has (mremap(2) with an old size of 0).
+#[derive(Debug)]
+pub struct SecondMapping {
+    at: u64,
+    len: usize,
+}
+
+impl SecondMapping {
+    /// Maps it.
+    ///
+    /// # Errors
+    /// Those of mremap(2): `EINVAL` for private memory.
+    pub fn of(at: u64, len: usize) -> Result<Self, Errno> {
+        const MREMAP_MAYMOVE: usize = 1;
+        let from = usize::try_from(at).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: with an old size of 0 the mapping stays, and the kernel picks a free place for the second one.
+        let at = unsafe { syscall(nr::MREMAP, [from, 0, len, MREMAP_MAYMOVE, 0, 0]) }?;
+        Ok(Self { at: at as u64, len })
+    }
+
+    /// Where it begins.
+    #[must_use]
+    pub const fn start(&self) -> u64 {
+        self.at
+    }
+}
+
+impl Drop for SecondMapping {
+    fn drop(&mut self) {
+        // SAFETY: nobody else knows the mapping.
+        let _ = unsafe { unmap(self.at, self.len) };
+    }
+}
+
 /// What may be done with memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
@@ -179,6 +214,19 @@ mod tests {
             // SAFETY: nobody else knows the mapping.
             unsafe { unmap(at, LEN) }.expect("it was just mapped");
         }
+    }
+
+    #[test]
+    fn a_second_mapping_reaches_beyond_the_first_one_as_far_as_the_memory_goes() {
+        const SHARED_ANONYMOUS: usize = 0x21;
+        let arguments = [0, 3 * 4096, 3, SHARED_ANONYMOUS, usize::MAX, 0];
+        // SAFETY: the kernel picks a free place.
+        let at = unsafe { syscall(nr::MMAP, arguments) }.expect("three pages") as u64;
+        // SAFETY: nobody knows the mapping.
+        unsafe { unmap(at + 4096, 2 * 4096) }.expect("it was just mapped");
+        let second = SecondMapping::of(at, 4 * 4096).expect("it is shared");
+        let read = |page: u64| read_own(second.start() + page * 4096, &mut [1]);
+        assert_eq!([read(0), read(2), read(3)], [Ok(1), Ok(1), Err(Errno::EFAULT)]);
     }
 
     #[test]

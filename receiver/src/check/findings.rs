@@ -71,7 +71,8 @@ impl Findings {
             let result = survey::thread(thread.own_tid, thread.tid == facts.pid, &thread.status);
             found.threads.push(Finding::new(&thread.tid, &thread.name, result));
         }
-        let descriptors = survey::descriptors(facts.pid, &facts.duplicates);
+        let mut descriptors = survey::descriptors(facts.pid, &facts.duplicates);
+        facts.mappings.iter().for_each(|(mapping, _)| descriptors.see(mapping));
         for (mapping, attributes) in &facts.mappings {
             let result = survey::mapping(mapping, attributes, &descriptors);
             let name = String::from_utf8_lossy(&mapping.name);

@@ -130,7 +130,9 @@ impl Restorer<Reserved> {
         let memory = open_memory(&child)?;
         let all_pages_first = matches!(permission, Permission::WithoutForks(_));
         let connections = policy.connections();
-        let answer = protocol::Reserved { files: verdicts.clone(), all_pages_first, connections };
+        let same_kernel = here.is_home_of(manifest);
+        let answer =
+            protocol::Reserved { files: verdicts.clone(), all_pages_first, same_kernel, connections };
         let verdicts = manifest.files.iter().cloned().zip(verdicts).collect();
         let stage = Reserved { mappings: wanted, uffd, verdicts, memory, connections, contents };
         Ok((Self { child, here, stage }, answer))

@@ -188,7 +188,12 @@ impl DestinationProcess for Destination {
     fn reserve(&mut self, manifest: &Manifest) -> Result<Reserved, Failure> {
         let files = vec![FileVerdict::Same; manifest.files.len()];
         self.refusal.take().map_or(
-            Ok(Reserved { files, all_pages_first: false, connections: protocol::Connections::Reset }),
+            Ok(Reserved {
+                files,
+                all_pages_first: false,
+                same_kernel: false,
+                connections: protocol::Connections::Reset,
+            }),
             Err,
         )
     }

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 
 use capture::refusal::Note;
-use capture::{Captured, Content, Surroundings};
+use capture::{Captured, Content, Surroundings, Verdicts};
 use engine::Failure;
 use memory::{Addr, Backing, PageRange, RangeSet, Sharing};
 use page_server::{Channels, ReadRun, SourceProcess};
@@ -33,6 +33,8 @@ pub(crate) struct OwnProcess {
     verdicts: Vec<FileVerdict>,
     /// Nothing may come after the switchover.
     all_pages_first: bool,
+    /// The destination runs under this kernel.
+    same_kernel: bool,
     /// What the destination does with connections.
     connections: Connections,
     /// What is lost with the move, unless the destination takes it.
@@ -60,6 +62,7 @@ impl OwnProcess {
             running: Arc::new(captured.manifest),
             verdicts: Vec::new(),
             all_pages_first: false,
+            same_kernel: false,
             connections: Connections::Reset,
             notes: captured.notes,
             contents: Vec::new(),
@@ -116,6 +119,7 @@ impl SourceProcess for OwnProcess {
     fn accept(&mut self, answer: Reserved) -> Result<(), Failure> {
         self.verdicts = answer.files;
         self.all_pages_first = answer.all_pages_first;
+        self.same_kernel = answer.same_kernel;
         self.connections = answer.connections;
         for note in &self.notes {
             if !self.takes(*note) {
@@ -147,7 +151,8 @@ impl SourceProcess for OwnProcess {
 
     fn capture(&mut self) -> Result<Arc<Manifest>, Failure> {
         let Parked { threads, pending } = core::mem::take(&mut self.parked);
-        let stopped = Some((threads, &*self.running, self.verdicts.as_slice()));
+        let verdicts = Verdicts { files: &self.verdicts, same_kernel: self.same_kernel };
+        let stopped = Some((threads, &*self.running, verdicts));
         let frozen = match self.connections {
             Connections::Reset => None,
             Connections::Move => ffi::header().map(|header| header.frozen.as_slice()),
@@ -212,7 +217,7 @@ fn own_ranges() -> Vec<PageRange> {
 /// are known. Leaves out all that is the parasite's and takes back what it changed.
 fn capture(
     memory: &mut OwnMemory,
-    stopped: Option<(Vec<ThreadRecord>, &Manifest, &[FileVerdict])>,
+    stopped: Option<(Vec<ThreadRecord>, &Manifest, Verdicts<'_>)>,
     frozen: Option<&[AtomicU32]>,
 ) -> Result<Box<Captured>, String> {
     let ranges = own_ranges();
@@ -220,6 +225,7 @@ fn capture(
     descriptors.extend(ffi::header().into_iter().flat_map(arena::Header::remembered));
     let around = Surroundings {
         ranges: &ranges,
+        room: ranges.iter().map(|range| range.len()).sum(),
         descriptors: &descriptors,
         state: resident().state.page().ok_or("the state page is beyond user space")?,
         leaving_gate: Addr(resident().leaving_gate),

@@ -40,6 +40,7 @@ fn around() -> Surroundings<'static> {
     let nothing = PageRange::new(Addr(0), Addr(0)).expect("empty");
     Surroundings {
         ranges: &[],
+        room: u64::MAX,
         descriptors: &[],
         state: nothing,
         leaving_gate: Addr(0),
@@ -70,7 +71,8 @@ fn stopped_with(frozen: Option<&[AtomicU32]>) -> Captured {
     let verdicts = vec![FileVerdict::Same; before.files.len()];
     capture::accept(&before, &verdicts).expect("all files are the same");
     let captured = look(&Surroundings { frozen, ..around() }, |pagemap, around| {
-        capture::stopped(pagemap, around, before.threads.clone(), &before, &verdicts)
+        let verdicts = capture::Verdicts { files: &verdicts, same_kernel: false };
+        capture::stopped(pagemap, around, before.threads.clone(), &before, verdicts)
     });
     *captured.map_err(|refusal| refusal.in_words()).expect("an ordinary process")
 }

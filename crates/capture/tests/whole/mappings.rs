@@ -30,7 +30,8 @@ fn advice_is_kept_and_taken_over_when_the_process_stops() {
         assert_eq!((vma.backing, vma.sharing), (Backing::Anonymous, Sharing::Private));
         let verdicts = vec![FileVerdict::Same; before.files.len()];
         let stopped = look(&around(), |pagemap, around| {
-            capture::stopped(pagemap, around, before.threads.clone(), &before, &verdicts)
+            let verdicts = capture::Verdicts { files: &verdicts, same_kernel: false };
+            capture::stopped(pagemap, around, before.threads.clone(), &before, verdicts)
         });
         let manifest = stopped.map_err(|refusal| refusal.in_words()).expect("nothing new").manifest;
         assert!(vma_at(&manifest, range.start()).expect("mapped").flags.dont_fork);
@@ -47,7 +48,8 @@ fn a_new_mapping_has_its_own_flags() {
         map.advise(Advice::DontFork).expect("anonymous memory");
         let verdicts = vec![FileVerdict::Same; before.files.len()];
         let stopped = look(&around(), |pagemap, around| {
-            capture::stopped(pagemap, around, before.threads.clone(), &before, &verdicts)
+            let verdicts = capture::Verdicts { files: &verdicts, same_kernel: false };
+            capture::stopped(pagemap, around, before.threads.clone(), &before, verdicts)
         });
         let manifest = stopped.map_err(|refusal| refusal.in_words()).expect("nothing special").manifest;
         assert!(vma_at(&manifest, range.start()).expect("mapped").flags.dont_fork);
@@ -60,7 +62,7 @@ fn the_parasites_own_memory_is_left_out() {
         let (_keep, range) = map(16);
         let (inner, _) = range.split_at_pages(4);
         let (_, inner) = inner.split_at_pages(2);
-        let own = Surroundings { ranges: &[inner], ..around() };
+        let own = Surroundings { room: u64::MAX, ranges: &[inner], ..around() };
         let captured = look(&own, capture::running).map_err(|refusal| refusal.in_words());
         let manifest = captured.expect("an ordinary process").manifest;
         assert_eq!(vma_at(&manifest, inner.start()), None);
@@ -79,7 +81,8 @@ fn a_mapped_file_is_proven_and_its_pages_travel_without_a_verdict() {
         let lazy_text = |verdict| {
             let verdicts = vec![verdict; before.files.len()];
             let stopped = look(&around(), |pagemap, around| {
-                capture::stopped(pagemap, around, before.threads.clone(), &before, &verdicts)
+                let verdicts = capture::Verdicts { files: &verdicts, same_kernel: false };
+                capture::stopped(pagemap, around, before.threads.clone(), &before, verdicts)
             });
             let manifest = stopped.map_err(|refusal| refusal.in_words()).expect("no shared file").manifest;
             assert_eq!(manifest.files[..before.files.len()], before.files, "indices stay");

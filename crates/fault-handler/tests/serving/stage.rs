@@ -65,6 +65,7 @@ impl DestinationProcess for Process {
             Ok(Reserved {
                 files: Vec::new(),
                 all_pages_first: false,
+                same_kernel: false,
                 connections: protocol::Connections::Reset,
             }),
             Err,

@@ -189,6 +189,7 @@ impl FakeDestination {
         let reserved = Reserved {
             files: vec![FileVerdict::Same],
             all_pages_first: false,
+            same_kernel: false,
             connections: protocol::Connections::Reset,
         };
         self.channel(Channel::Control).send_message(Kind::Reserved, &reserved).expect("an open link");

@@ -204,6 +204,7 @@ fn nonsense_before_run_releases_the_process() {
             let verdicts = Reserved {
                 files: Vec::new(),
                 all_pages_first: false,
+                same_kernel: false,
                 connections: protocol::Connections::Reset,
             };
             destination.channel(Channel::Control).send_message(Kind::Reserved, &verdicts).expect("open");

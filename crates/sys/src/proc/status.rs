@@ -26,6 +26,10 @@ pub struct Status {
     pub supplementary: Vec<u32>,
     /// `CapEff`, bit n for capability n.
     pub capabilities: u64,
+    /// `VmRSS` and `VmSwap`: KiB of memory that has been touched.
+    pub touched_kib: u64,
+    /// `VmPTE`: KiB of page tables.
+    pub page_tables_kib: u64,
     /// `SigQ`: signals queued for all processes of this user.
     pub queued: u64,
     /// `SigPnd`: pending for this thread.
@@ -72,12 +76,19 @@ fn lines(text: &[u8]) -> Option<Status> {
         groups: four(text, b"Gid")?,
         supplementary: ids(field(text, b"Groups").unwrap_or_default())?,
         capabilities: number_of(text, b"CapEff", 16)?,
+        touched_kib: kib(text, b"VmRSS")?.saturating_add(kib(text, b"VmSwap")?),
+        page_tables_kib: kib(text, b"VmPTE")?,
         queued: field(text, b"SigQ").map_or(Some(0), |value| decimal(split_once(value, b'/')?.0))?,
         pending: number_of(text, b"SigPnd", 16)?,
         shared_pending: number_of(text, b"ShdPnd", 16)?,
         no_new_privileges: number_of(text, b"NoNewPrivs", 10)? != 0,
         seccomp: number_of(text, b"Seccomp", 10)?,
     })
+}
+
+/// A line `NAME: 123 kB`; 0 if there is none.
+fn kib(text: &[u8], name: &[u8]) -> Option<u64> {
+    field(text, name).map_or(Some(0), |value| decimal(words(value).next()?))
 }
 
 fn four(text: &[u8], name: &[u8]) -> Option<[u32; 4]> {
@@ -93,7 +104,8 @@ mod tests {
     use super::*;
 
     const REAL: &[u8] = b"Name:\tcat\nUmask:\t0022\nState:\tR (running)\nTgid:\t7927\nTracerPid:\t41\n\
-Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t24 25 \nCapEff:\t000001fffeffffff\nSigQ:\t3/96365\nSigPnd:\t0000000000000200\nShdPnd:\t8000000000000000\n\
+Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t24 25 \nVmRSS:\t    5800 kB\nVmPTE:\t      48 kB\n\
+VmSwap:\t       4 kB\nCapEff:\t000001fffeffffff\nSigQ:\t3/96365\nSigPnd:\t0000000000000200\nShdPnd:\t8000000000000000\n\
 SigBlk:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
 
     #[test]
@@ -106,6 +118,8 @@ SigBlk:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
             groups: [5, 6, 7, 8],
             supplementary: alloc::vec![24, 25],
             capabilities: 0x1ff_feff_ffff,
+            touched_kib: 5804,
+            page_tables_kib: 48,
             queued: 3,
             pending: 0x200,
             shared_pending: 1 << 63,

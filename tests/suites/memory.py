@@ -1,0 +1,69 @@
+"""Memory of every kind holds after a move what it held before it, whatever the program does with it."""
+
+import signal
+from functools import partial
+
+from tests.harness import machine
+from tests.harness.compiling import compile_c
+from tests.harness.results import Check
+from tests.harness.scale import times
+from tests.harness.waiting import Failure, expect, until
+
+_MOVES = 4
+_SLOW = 20 << 20  # bytes a second
+
+
+def at_random(seed: int, slow: bool, lab) -> None:
+    """A program that changes its mappings all the time moves several times and finds no wrong byte."""
+    receivers = [lab.receiver() for _ in range(2)]
+    process = lab.program("mapped", [compile_c("mapped", lab.directory), str(seed)])
+    process.wait_lines(1)
+    for step in range(_MOVES):
+        receiver = receivers[step % 2]
+        port = lab.link(receiver, bytes_per_second=_SLOW).port if slow else receiver.port
+        process = _move_when_it_can(process, receiver, port, lab)
+        until(lambda process=process: process.text().count("\n") > 3, "it to go on", alive=[receiver, process])
+    process.signal(signal.SIGTERM)
+    ended = process.wait_exited()
+    expect(ended.get("exit_code") == 5, f"it ended with {ended}: {process.errors().strip().splitlines()[-2:]}")
+
+
+def _move_when_it_can(process, receiver, port: int, lab):
+    """It cannot while it has a child, or while pages of its last move are still to come."""
+    for _ in range(1000):
+        try:
+            return lab.move(process, receiver, port=port)
+        except Failure as failure:
+            if "has children" not in str(failure) and "waits for pages" not in str(failure):
+                raise
+        # While the attempt cleans up behind its last word, a signal would be ignored.
+        until(lambda: len(machine.threads(process.pid)) == 1, "the attempt to be over", alive=[receiver, process])
+    raise Failure("it could never be moved")
+
+
+def held(kind: str, slow: bool, lab) -> None:
+    """Looks after the move whether its memory is as it was."""
+    receiver = lab.receiver()
+    program = lab.program(kind, [compile_c("memory_kinds", lab.directory), kind])
+    program.wait_lines(20)
+    link = lab.link(receiver, bytes_per_second=200 << 10) if slow else None
+    moved = lab.move(program, receiver, port=link.port if link else 0)
+    ended = moved.wait_exited()
+    expect(ended.get("exit_code") == 7, f"it ended with {ended}: {moved.text().splitlines()[-1:]}")
+
+
+def _checks() -> list:
+    checks = []
+    for seed in range(times(1, 50)):
+        checks.append(Check(f"mappings that change at random hold their bytes (seed {seed})",
+                            partial(at_random, seed, False)))
+        checks.append(Check(f"mappings that change while pages come slowly hold their bytes (seed {seed})",
+                            partial(at_random, seed, True)))
+    return checks + [
+        Check("shared memory that was mapped in part shows the rest when it grows", partial(held, "shrunk", False)),
+        Check("bytes behind the end of a memfd are there", partial(held, "behind_end", False)),
+        Check("a file that is mapped in the last moment stays mapped", partial(held, "new_files", True)),
+    ]
+
+
+CHECKS = _checks
