@@ -63,8 +63,9 @@ check: test
 demo: build
 	$(PYTHON) tests/demo.py
 
-bench: build
+bench: build criu
 	$(CARGO) run --locked --release --package xtask -- bench downtime
+	$(CARGO) run --locked --release --package xtask -- bench peers
 
 lint: toolchain
 	$(CARGO) fmt --all --check

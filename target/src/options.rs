@@ -22,11 +22,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) threads: u32,
 
-    /// Time between two lines (counter, ticks)
+    /// Time between two lines (counter, ticks, chase)
     #[arg(long, value_name = "MS", default_value_t = 200)]
     pub(crate) interval_ms: u64,
 
-    /// Hold so many MiB of patterned memory and verify it (counter, ticks)
+    /// Hold so many MiB of patterned memory and verify it (counter, ticks, chase)
     #[arg(long, value_name = "MIB", default_value_t = 0)]
     pub(crate) resident_mib: usize,
 }

@@ -2,7 +2,8 @@
 
 use anyhow::{Result, ensure};
 
-const PAGE_WORDS: usize = 512;
+/// Words of a page.
+pub(crate) const PAGE_WORDS: usize = 512;
 
 /// A block of patterned memory that stays as it is.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl Resident {
 }
 
 /// Word `index` of the pattern of `seed`.
-fn word(seed: u64, index: usize) -> u64 {
+pub(crate) fn word(seed: u64, index: usize) -> u64 {
     (seed ^ index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
 }
 

@@ -1,5 +1,6 @@
 //! The workloads by name.
 
+mod chase;
 mod counter;
 mod deep_stack;
 mod files_pipes;
@@ -30,6 +31,7 @@ pub(crate) struct Workload {
 pub(crate) const WORKLOADS: &[Workload] = &[
     rust("counter", "prints 0, 1, 2 … and verifies the memory that it holds", counter::run),
     rust("ticks", "prints the largest gap between two looks at the clock", ticks::run),
+    rust("chase", "follows pointers through all of its memory in random order", chase::run),
     rust(
         "hash_chain",
         "a hash chain over a large buffer, computed again without the buffer",

@@ -17,7 +17,8 @@ COUNTER_MOVES = 100
 
 _CLOCK = "import time\nwhile True:\n    print(time.monotonic())\n    time.sleep(0.01)"
 _QUICK = ("--interval-ms", "2")
-_ARGUMENTS = {"counter": (*_QUICK, "--resident-mib", "8"), "ticks": (*_QUICK, "--resident-mib", "8")}
+_ARGUMENTS = {"counter": (*_QUICK, "--resident-mib", "8"), "ticks": (*_QUICK, "--resident-mib", "8"),
+              "chase": (*_QUICK, "--resident-mib", "32")}
 
 
 def names() -> list:
@@ -30,7 +31,7 @@ def pattern(workload: str) -> str:
     """What a line of progress looks like, with its number as the only group."""
     if workload == "counter":
         return r"^(\d+)$"
-    return rf"^ticks (\d+) largest" if workload == "ticks" else rf"^{workload} (\d+) ok$"
+    return rf"^{workload} (\d+) (?:ok$|.*largest)"
 
 
 def start(lab, workload: str, *more: str):

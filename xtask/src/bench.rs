@@ -1,8 +1,10 @@
 //! Benchmarks that print a table and fail when a promise is broken.
 //!
 //! `downtime`: the time for which a program stands still must not grow with its memory. Small and large take
-//! turns in one run, so that whatever else the machine does meets both.
+//! turns in one run, so that whatever else the machine does meets both. `peers`: the same moves by us and by CRIU.
 
+mod criu;
+mod peers;
 mod session;
 
 use std::io::{self, Write};
@@ -11,7 +13,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use session::Sample;
+pub(crate) use peers::{Peers, peers};
+use session::{Sample, Workload};
 
 /// By how much the medians of small and large may differ, as the program itself sees it.
 const LIMIT: Duration = Duration::from_millis(2);
@@ -42,7 +45,8 @@ pub(crate) fn downtime(root: &Path, what: Downtime) -> anyhow::Result<bool> {
     let mut samples: [Vec<Sample>; 2] = [Vec::new(), Vec::new()];
     for round in 1..=what.rounds {
         for (samples, resident) in samples.iter_mut().zip([what.small, what.large]) {
-            let sample = session::move_once(&bin, resident)
+            let workload = Workload { name: "ticks", resident_mib: resident };
+            let sample = session::move_once(&bin, workload)
                 .with_context(|| format!("round {round} with {resident} MiB resident"))?;
             samples.push(sample);
         }

@@ -25,6 +25,8 @@ enum Task {
 enum Bench {
     /// Whether the time for which a program stands still grows with its memory
     Downtime(bench::Downtime),
+    /// The same programs moved by us and by CRIU's lazy pages, in turn
+    Peers(bench::Peers),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +41,7 @@ fn perform(task: &Task) -> anyhow::Result<ExitCode> {
     match task {
         Task::Tidy => tidy_main(root),
         Task::Bench(Bench::Downtime(what)) => Ok(exit_code(bench::downtime(root, *what)?)),
+        Task::Bench(Bench::Peers(what)) => bench::peers(root, what).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -1,4 +1,4 @@
-//! One move of `target ticks` to a receiver of its own, measured from both sides.
+//! One move of a workload of `target` to a receiver of its own, measured from both sides.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -13,13 +13,32 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 /// Filling and moving the largest program on a busy machine takes a fraction of this.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Lines of the program before it is moved: its memory is filled and it is at its pace.
-const WARM_LINES: usize = 5;
+pub(super) const WARM_LINES: usize = 5;
 
 /// Milliseconds between two lines; long against a move, short against what comes after it.
 const INTERVAL_MS: &str = "20";
+
+/// The program that is moved.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Workload {
+    /// Its name: one that prints ` largest_gap_us `.
+    pub(super) name: &'static str,
+    /// Its memory in MiB.
+    pub(super) resident_mib: u64,
+}
+
+impl Workload {
+    /// How it is started.
+    pub(super) fn command(self, bin: &Path) -> Command {
+        let mut command = Command::new(bin.join("target"));
+        let resident = self.resident_mib.to_string();
+        command.args([self.name, "--interval-ms", INTERVAL_MS, "--resident-mib", &resident]);
+        command
+    }
+}
 
 /// What one move took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,6 +46,8 @@ pub(super) struct Sample {
     /// The largest gap between two looks at the clock, in the line that the program began at the source and
     /// ended at the destination.
     pub(super) seen: Duration,
+    /// The largest gap in any line until every page was there.
+    pub(super) longest: Duration,
     /// `downtime_us` of the `resumed` event.
     pub(super) reported: Duration,
     /// From the signal to the `complete` event.
@@ -34,13 +55,13 @@ pub(super) struct Sample {
 }
 
 /// Starts receiver and program, moves the program, ends it and checks that it ended well.
-pub(super) fn move_once(bin: &Path, resident_mib: u64) -> anyhow::Result<Sample> {
+pub(super) fn move_once(bin: &Path, workload: Workload) -> anyhow::Result<Sample> {
     let mut receiver =
         Running::start(Command::new(bin.join("receiver")).args(["0", "--once", "--events", "-"]))?;
     let port = receiver.event("listening")?["port"].as_u64().context("the event names a port")?;
     let mut program = Running::start(
-        Command::new(bin.join("target"))
-            .args(["ticks", "--interval-ms", INTERVAL_MS, "--resident-mib", &resident_mib.to_string()])
+        workload
+            .command(bin)
             .env("LD_PRELOAD", bin.join("libsender.so"))
             .env("POSTHASTE_RECEIVER", format!("127.0.0.1:{port}"))
             .env_remove("POSTHASTE_SIGNAL"),
@@ -55,12 +76,13 @@ pub(super) fn move_once(bin: &Path, resident_mib: u64) -> anyhow::Result<Sample>
     let seen = receiver.tick()?;
     receiver.event("complete")?;
     let total = begin.elapsed();
+    let longest = receiver.ticks.iter().copied().max().unwrap_or_default().max(seen);
     kill(moved.0, Signal::SIGTERM).context("ending the moved program")?;
     let exited = receiver.event("exited")?;
     std::mem::forget(moved);
     anyhow::ensure!(exited["exit_code"] == 0, "the moved program found a mistake: {exited}");
     let reported = reported["downtime_us"].as_u64().context("the event names a downtime")?;
-    Ok(Sample { seen, reported: Duration::from_micros(reported), total })
+    Ok(Sample { seen, longest, reported: Duration::from_micros(reported), total })
 }
 
 /// The program at its destination, which is no child of ours; killed with its owner.
@@ -131,11 +153,17 @@ impl Running {
         let line = self.lines.recv_timeout(PATIENCE).context("nothing more comes")?;
         if line.starts_with('{') {
             self.events.push(serde_json::from_str(&line)?);
-        } else if let Some((_, gap)) = line.split_once(" largest_gap_us ") {
-            self.ticks.push(Duration::from_micros(gap.parse().with_context(|| format!("reading '{line}'"))?));
+        } else {
+            self.ticks.extend(gap_of(&line)?);
         }
         Ok(())
     }
+}
+
+/// The gap that a line of the program names, if it names one.
+pub(super) fn gap_of(line: &str) -> anyhow::Result<Option<Duration>> {
+    let Some((_, gap)) = line.split_once(" largest_gap_us ") else { return Ok(None) };
+    gap.parse().map(|us| Some(Duration::from_micros(us))).with_context(|| format!("reading '{line}'"))
 }
 
 impl Drop for Running {
