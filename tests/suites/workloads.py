@@ -7,6 +7,7 @@ import sys
 from functools import partial
 
 from tests.harness import machine
+from tests.harness.compiling import compile_c
 from tests.harness.results import Check
 from tests.harness.waiting import differences, expect, until
 from tests.suites.failures import Inner
@@ -180,6 +181,21 @@ def clocks_go_on(lab) -> None:
     expect(times[-1] - times[0] < 30, f"the clock jumped from {times[0]} to {times[-1]}")
 
 
+def looked_at(lab) -> None:
+    """Somebody reads the arguments of every process all the time, also of those that are being built."""
+    onlooker = lab.program("onlooker", [compile_c("onlooker", lab.directory)], {"LD_PRELOAD": ""})
+    receivers = [lab.receiver() for _ in range(RING)]
+    padding = {f"PADDING_{number}": "x" * 1000 for number in range(20)}
+    process = lab.program("arguments", [compile_c("arguments", lab.directory), "one", "two"], padding)
+    process.wait_lines(3)
+    for step in range(2 * MOVES_IN_RING):
+        process = lab.move(process, receivers[step % RING])
+        process.wait_complete()
+        lines = process.text().count("\n") + 2
+        until(lambda lines=lines: process.text().count("\n") >= lines, f"it to go on: {tail(process)}", 10)
+    expect("FAIL" not in process.text() and not onlooker.ended(), tail(process))
+
+
 def _checks() -> list:
     checks = [Check("counter goes on at exactly last + 1", counter_continues)]
     for name in names():
@@ -195,6 +211,7 @@ def _checks() -> list:
     for name in names():
         checks.append(Check(f"{name} survives {MOVES_IN_RING} moves in a ring of {RING} receivers",
                             partial(ring, name)))
+    checks.append(Check("a program whose arguments everybody reads meanwhile moves with them", looked_at))
     checks.append(Check("clocks go on where they were", clocks_go_on))
     checks.append(Check("four programs move side by side", side_by_side))
     checks.append(Check(f"counter moves {COUNTER_MOVES} times without a failure", counter_hundred_times))
