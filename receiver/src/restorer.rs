@@ -25,6 +25,7 @@ mod objects;
 mod process;
 mod program;
 mod requirements;
+mod room;
 mod stages;
 mod step;
 mod threads;

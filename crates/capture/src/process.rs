@@ -105,6 +105,7 @@ pub(crate) fn record(
         executable: executable(files)?,
         mm: mm()?,
         auxv: auxv()?,
+        resident_kib: status.resident_kib,
         working_directory,
         working_ghost,
         credentials: credentials(&status)?,

@@ -106,6 +106,8 @@ pub struct ProcessRecord {
     pub mm: MmFields,
     /// `/proc/self/auxv`, whole pairs of words.
     pub auxv: Vec<u8>,
+    /// KiB of its memory that is in use and not of files, what is swapped out included.
+    pub resident_kib: u64,
     /// Working directory.
     pub working_directory: Vec<u8>,
     /// Index into `ghosts`, if the working directory is deleted.

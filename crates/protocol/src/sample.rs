@@ -43,6 +43,7 @@ fn process() -> ProcessRecord {
         executable: 0,
         mm: MmFields::default(),
         auxv: Vec::new(),
+        resident_kib: 0,
         working_directory: b"/".to_vec(),
         working_ghost: None,
         credentials: Credentials::default(),

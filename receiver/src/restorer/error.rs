@@ -170,6 +170,18 @@ pub enum RestoreError {
         /// What the program has.
         needed: u64,
     },
+    /// Less than the program needs is left.
+    #[error(
+        "the program needs {needed} {what}, and there is room for {room} here: make room, or move it elsewhere"
+    )]
+    NoRoom {
+        /// Of what.
+        what: &'static str,
+        /// What the program has.
+        needed: u64,
+        /// What is left here.
+        room: u64,
+    },
     /// An address that a socket of the program is bound to.
     #[error("the address of the socket at descriptor {fd} cannot be had: {errno}")]
     Address {

@@ -19,7 +19,7 @@ use super::ghosts::Ghosts;
 use super::mappings::{self, Mappings};
 use super::requirements::{self, Here};
 use super::threads::Threads;
-use super::{BlankChild, Hole, RestoreError, Step, files, locks, objects, process, threads, timers};
+use super::{BlankChild, Hole, RestoreError, Step, files, locks, objects, process, room, threads, timers};
 use crate::guardian::{Guardian, Identity};
 use crate::policy::{self, Policy};
 
@@ -99,6 +99,7 @@ impl Restorer<Reserved> {
         if policy.pid == policy::Pid::Keep {
             requirements::check_ids_are_free(manifest)?;
         }
+        room::check(manifest)?;
         let permission = Permission::ask()?;
         let highest_fd = manifest.descriptors.iter().map(|descriptor| descriptor.fd).max().unwrap_or(0);
         let control_number = highest_fd.saturating_add(CONTROL_DISTANCE).max(LOWEST_CONTROL_NUMBER);

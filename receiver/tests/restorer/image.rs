@@ -306,6 +306,7 @@ fn process() -> ProcessRecord {
             env_end: DATA + 6,
         },
         auxv: [6_u64, 4096, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect(),
+        resident_kib: 0,
         working_directory: b"/usr".to_vec(),
         working_ghost: None,
         credentials: Credentials {

@@ -77,6 +77,7 @@ fn process() -> ProcessRecord {
             ..MmFields::default()
         },
         auxv: vec![0; 16],
+        resident_kib: 77,
         working_directory: b"/srv/\xff".to_vec(),
         working_ghost: Some(0),
         credentials: Credentials { user: 1000, group: 100, groups: vec![4, 24], capabilities: 1 << 40 },

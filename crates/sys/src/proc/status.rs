@@ -32,6 +32,8 @@ pub struct Status {
     pub page_tables_kib: u64,
     /// `SigQ`: signals queued for all processes of this user.
     pub queued: u64,
+    /// `RssAnon`, `RssShmem` and `VmSwap`, in KiB.
+    pub resident_kib: u64,
     /// `SigPnd`: pending for this thread.
     pub pending: u64,
     /// `ShdPnd`: pending for the whole process.
@@ -79,6 +81,9 @@ fn lines(text: &[u8]) -> Option<Status> {
         touched_kib: kib(text, b"VmRSS")?.saturating_add(kib(text, b"VmSwap")?),
         page_tables_kib: kib(text, b"VmPTE")?,
         queued: field(text, b"SigQ").map_or(Some(0), |value| decimal(split_once(value, b'/')?.0))?,
+        resident_kib: kibibytes(text, b"RssAnon")?
+            + kibibytes(text, b"RssShmem")?
+            + kibibytes(text, b"VmSwap")?,
         pending: number_of(text, b"SigPnd", 16)?,
         shared_pending: number_of(text, b"ShdPnd", 16)?,
         no_new_privileges: number_of(text, b"NoNewPrivs", 10)? != 0,
@@ -88,6 +93,10 @@ fn lines(text: &[u8]) -> Option<Status> {
 
 /// A line `NAME: 123 kB`; 0 if there is none.
 fn kib(text: &[u8], name: &[u8]) -> Option<u64> {
+    field(text, name).map_or(Some(0), |value| decimal(words(value).next()?))
+}
+
+fn kibibytes(text: &[u8], name: &[u8]) -> Option<u64> {
     field(text, name).map_or(Some(0), |value| decimal(words(value).next()?))
 }
 
@@ -104,7 +113,7 @@ mod tests {
     use super::*;
 
     const REAL: &[u8] = b"Name:\tcat\nUmask:\t0022\nState:\tR (running)\nTgid:\t7927\nTracerPid:\t41\n\
-Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t24 25 \nVmRSS:\t    5800 kB\nVmPTE:\t      48 kB\n\
+Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t24 25 \nRssAnon:\t    8 kB\nVmSwap:\t    4 kB\nVmRSS:\t    5800 kB\nVmPTE:\t      48 kB\n\
 VmSwap:\t       4 kB\nCapEff:\t000001fffeffffff\nSigQ:\t3/96365\nSigPnd:\t0000000000000200\nShdPnd:\t8000000000000000\n\
 SigBlk:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
 
@@ -121,6 +130,7 @@ SigBlk:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
             touched_kib: 5804,
             page_tables_kib: 48,
             queued: 3,
+            resident_kib: 12,
             pending: 0x200,
             shared_pending: 1 << 63,
             no_new_privileges: true,
