@@ -88,27 +88,27 @@ def too_little_memory(lab) -> None:
 
 
 def memory_runs_out(lab) -> None:
-    """When memory runs out behind the switch, the process waits, this is told, and it goes on when there is room."""
+    """When the process's group runs out of memory behind the switch, the process waits, this is told, and it goes on when
+    there is room."""
     with _group("memory") as group:
         if not (group / "memory.oom_control").exists():
             raise machine.Missing("a memory group that waits instead of killing (version 1)")
-        receiver = lab.receiver(wrapper=_in(group))
         (group / "memory.oom_control").write_text("1")
+        receiver = lab.receiver()
         link = lab.link(receiver, bytes_per_second=20 * _MIB)
         program = lab.target("hash_chain")
         program.wait_lines(3)
         moved = lab.move_through(program, receiver, link)
         expect(not receiver.find("complete"), "everything has arrived already: the link is too fast for this test")
         limit = group / "memory.limit_in_bytes"
-        used = int((group / "memory.usage_in_bytes").read_text())
-        limit.write_text(str(used + 2 * _MIB))
+        limit.write_text(str(2 * _MIB))
+        (group / "cgroup.procs").write_text(str(moved.pid))
         paused = until(lambda: receiver.find("paused"), "the shortage to be told", 30, alive=[receiver])
         expect("memory" in paused["reason"], f"the reason is {paused['reason']}")
         expect(not receiver.find("complete") and not receiver.find("failed"), "it did not wait")
         limit.write_text("-1")
         moved.wait_complete()
         workloads.finish(moved, "hash_chain")
-        receiver.kill()
 
 
 def too_few_descriptors(lab) -> None:

@@ -57,6 +57,9 @@ pub trait SourceProcess {
     /// unless the destination gives its word that it never will: then [`Self::release`] follows.
     fn commit(&mut self);
 
+    /// The destination runs the process: from here on it is never given back. Called once at most.
+    fn confirmed(&mut self) {}
+
     /// Opens new connections to the destination: the `attempt`th time that this migration does.
     ///
     /// # Errors

@@ -85,6 +85,8 @@ pub(crate) struct Server<'process, P> {
     pub(crate) buffer: Vec<u8>,
     pub(crate) measure: Measure,
     pub(crate) pid_there: u64,
+    /// The destination runs the process.
+    is_confirmed: bool,
     /// How often new connections were asked for.
     pub(crate) attempt: u32,
     /// What earlier connections have taken.
@@ -113,6 +115,7 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             buffer: vec![0; BUFFER_BYTES],
             measure: Measure::new(started),
             pid_there: 0,
+            is_confirmed: false,
             attempt: 0,
             bytes_before: 0,
             ready: false,
@@ -179,8 +182,10 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             Heard::Input(SourceInput::Ready) => self.ready = true,
             Heard::Input(input) => self.handle(input),
             Heard::Running { pid_there, patience_s } => {
-                if self.pid_there == 0 {
+                if !self.is_confirmed {
+                    self.is_confirmed = true;
                     self.measure.running(now());
+                    self.process.confirmed();
                 }
                 self.pid_there = pid_there;
                 self.handle(SourceInput::Running { patience_s });

@@ -85,6 +85,13 @@ impl OwnProcess {
         matches!((note, self.connections), (Note::Connection(_), Connections::Move))
     }
 
+    /// Gives up the addresses of bound sockets.
+    fn close_bound(&mut self) {
+        for fd in self.bound.drain(..) {
+            ffi::close(fd.cast_signed());
+        }
+    }
+
     /// What it was while it ran.
     pub(crate) fn running(&self) -> Arc<Manifest> {
         Arc::clone(&self.running)
@@ -193,12 +200,17 @@ impl SourceProcess for OwnProcess {
 
     fn commit(&mut self) {
         commit::never_run_here_again();
-        for fd in self.bound.drain(..) {
-            ffi::close(fd.cast_signed());
+        // On another machine they are in nobody's way, and a process that is given back has them still.
+        if self.same_kernel {
+            self.close_bound();
         }
         for fd in self.locked.drain(..) {
             descriptor::unlock(fd);
         }
+    }
+
+    fn confirmed(&mut self) {
+        self.close_bound();
     }
 
     fn reconnect(&mut self, attempt: u32) -> Result<Channels, Failure> {

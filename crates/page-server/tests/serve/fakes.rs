@@ -81,6 +81,10 @@ impl SourceProcess for FakeProcess {
         self.called("commit");
     }
 
+    fn confirmed(&mut self) {
+        self.called("confirmed");
+    }
+
     fn reconnect(&mut self, _attempt: u32) -> Result<Channels, Failure> {
         self.called("reconnect");
         Err(Failure::Peer(String::from("the destination is gone")))

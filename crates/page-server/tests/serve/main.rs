@@ -48,7 +48,7 @@ fn a_whole_process_arrives_with_every_byte() {
         assert_eq!(pages.get(&page), Some(&Some(content_of(page))), "page {page}");
     }
     assert!(report.bytes_sent > 200 * 4096, "{report:?}");
-    assert_eq!(calls(&log), ["accept", "park", "capture", "commit"]);
+    assert_eq!(calls(&log), ["accept", "park", "capture", "commit", "confirmed"]);
 }
 
 #[test]
@@ -144,6 +144,18 @@ fn each_channel_cut_before_run_releases_the_process() {
 }
 
 #[test]
+fn a_process_that_is_given_back_after_run_was_never_confirmed() {
+    let process = small_process();
+    let log = Arc::clone(&process.calls);
+    let (source, mut destination) = start_welcomed(process);
+    destination.accept(10);
+    let reason = protocol::Reason { text: "no".into() };
+    destination.channel(Channel::Control).send_message(Kind::Abort, &reason).expect("an open link");
+    assert!(matches!(source.join().expect("no panic"), Outcome::Released(_)));
+    assert_eq!(calls(&log), ["accept", "park", "capture", "commit", "release"]);
+}
+
+#[test]
 fn each_channel_cut_after_run_has_the_process_stay_stopped_and_connect_again() {
     for channel in Channel::ALL {
         let process = small_process();
@@ -155,7 +167,7 @@ fn each_channel_cut_after_run_has_the_process_stay_stopped_and_connect_again() {
         destination.cut(channel);
         let outcome = source.join().expect("no panic");
         assert_eq!(outcome, Outcome::Lost(Failure::Peer(String::from("the destination is gone"))));
-        assert_eq!(calls(&log), ["accept", "park", "capture", "commit", "reconnect"]);
+        assert_eq!(calls(&log), ["accept", "park", "capture", "commit", "confirmed", "reconnect"]);
     }
 }
 
