@@ -111,7 +111,7 @@ def events_on_standard_output(lab) -> None:
     lab.programs.append(receiver)
     line = until(lambda: [line for line in receiver.text().splitlines() if '"listening"' in line],
                  "the event", alive=[receiver])[0]
-    program = lab.target("counter", "--interval-ms", "2", "--count", "50")
+    program = lab.target("counter", "--interval-ms", "2", "--count", "500")
     program.aim(json.loads(line)["port"])
     program.wait_lines(3)
     program.trigger()
