@@ -67,6 +67,7 @@ impl Announcer {
                 self.bars.remove(migration);
                 self.note(format_args!("{label}all of its memory is here\n{report}"));
             }
+            SessionEvent::Untied => self.note(format_args!("{label}no connection needs its source any more")),
             SessionEvent::Refused { reason } => self.note(format_args!("{label}refused: {reason}")),
             SessionEvent::Failed { reason, process } => {
                 self.bars.remove(migration);

@@ -15,7 +15,8 @@ use crate::config::DEFAULT_PORT;
 use crate::daemon::Daemon;
 use crate::inherited::{Inherited, SESSION_OPTION};
 use crate::policy::Policy;
-use crate::{check, sealing, session};
+use crate::relaying::RELAY_OPTION;
+use crate::{check, relaying, sealing, session};
 
 /// Takes in running processes and lets them go on here.
 ///
@@ -90,6 +91,11 @@ pub fn main() -> ExitCode {
         return session_main(rest);
     }
     if let [_, word, rest @ ..] = arguments.as_slice()
+        && word == RELAY_OPTION
+    {
+        return relay_main(rest);
+    }
+    if let [_, word, rest @ ..] = arguments.as_slice()
         && word == "keygen"
     {
         return keygen_main(rest);
@@ -119,6 +125,20 @@ fn session_main(arguments: &[OsString]) -> ExitCode {
         complain(format_args!("{error:#}"));
         ExitCode::FAILURE
     })
+}
+
+fn relay_main(arguments: &[OsString]) -> ExitCode {
+    if let Err(error) = SigSet::empty().thread_set_mask() {
+        complain(format_args!("clearing the signal mask: {error}"));
+        return ExitCode::FAILURE;
+    }
+    match relaying::run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(format_args!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn keygen_main(arguments: &[OsString]) -> ExitCode {

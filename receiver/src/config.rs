@@ -20,3 +20,6 @@ pub const FAREWELL_DEADLINE: Duration = Duration::from_secs(2);
 pub const STRANGER_INTERVAL: Duration = Duration::from_secs(1);
 /// A progress bar appears only when pages are still missing after this time.
 pub const PROGRESS_DELAY: Duration = Duration::from_millis(300);
+
+/// How long the link over which connections are relayed may come behind the manifest that needs it.
+pub const RELAY_DEADLINE: Duration = Duration::from_secs(5);

@@ -218,7 +218,9 @@ impl Daemon {
 
     fn visited(&mut self, token: Token, hung_up: bool, now: Instant) {
         let (sessions, once, fates) = (&self.sessions, self.once, &self.fates);
+        let tcp = self.policy.tcp;
         let admission = |hello: &Hello| match hello.attempt {
+            _ if hello.relays => may_relay(sessions, tcp, hello),
             0 => may_come(sessions, once, hello.migration),
             _ => may_come_again(sessions, fates, hello),
         };
@@ -247,6 +249,14 @@ impl Daemon {
 
     fn begin(&mut self, party: Party, now: Instant) {
         let (migration, peer) = (party.hello.migration, party.peer);
+        if party.hello.relays {
+            let mut sessions = self.sessions.values_mut();
+            if let Some(session) = sessions.find(|session| session.migration == migration) {
+                // If it has just ended, the source finds out.
+                let _ = session.hand_over(party);
+            }
+            return;
+        }
         if party.hello.attempt > 0 {
             return self.begin_again(party, now);
         }
@@ -397,6 +407,18 @@ fn may_come_again(
         None if fates.iter().any(|(id, token, _)| *id == hello.migration && *token == hello.token) => Ok(()),
         None => Err("this receiver knows nothing of this migration".to_owned()),
     }
+}
+
+/// Whether a source may have connections relayed, or why not.
+fn may_relay(sessions: &BTreeMap<Token, Session>, tcp: Tcp, hello: &Hello) -> Result<(), String> {
+    if tcp != Tcp::Relay {
+        return Err("this receiver relays no connections".to_owned());
+    }
+    let session = sessions.values().find(|session| session.migration == hello.migration);
+    session.map_or_else(
+        || Err("this receiver knows nothing of this migration".to_owned()),
+        |session| session.may_relay(hello),
+    )
 }
 
 /// Whether what the user wants can be had at all.

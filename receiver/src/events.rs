@@ -8,7 +8,9 @@
 //! succeeded  reason                               what served its memory was killed; something else goes on
 //! paused     reason                               the link is lost; the source may connect again
 //! recovered                                       it has
-//! complete   report                               it has all its memory; source and receiver may go away
+//! complete   report                               it has all its memory; source and receiver may go away, the source
+//!                                                 not before `untied` if the report counts `relayed_connections`
+//! untied                                          no connection is relayed any more
 //! failed     reason, process                      `process` says where it lives: source, here, lost, in_doubt
 //! exited     pid, exit_code | signal              the moved process has ended
 //! ```
@@ -73,6 +75,8 @@ pub enum SessionEvent {
         /// What it took.
         report: Box<Report>,
     },
+    /// The last connection that stayed at the source has ended.
+    Untied,
     /// The migration has failed.
     Failed {
         /// One line for the user.

@@ -1,4 +1,5 @@
-//! The channels of a source that connects again, on their way from the daemon to the session.
+//! Connections of a source that come late, on their way from the daemon to the session: its channels when it connects
+//! again, and the link over which others are relayed.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,29 +19,43 @@ pub fn line() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?)
 }
 
-/// Three channels, and the pipe that says what to seal them with.
-pub type HandedOver = ([OwnedFd; 3], Option<OwnedFd>);
+/// What has been handed over; the pipe, if any, says what to seal it with.
+#[derive(Debug)]
+pub enum HandedOver {
+    /// Control, fault and push of a source that has connected again.
+    Channels([OwnedFd; 3], Option<OwnedFd>),
+    /// The link over which connections are relayed.
+    Relay(OwnedFd, Option<OwnedFd>),
+}
 
-/// Hands the three channels over: control, fault, push; behind them the pipe that says what to seal them with, if any.
+/// Hands connections over, three or one, and behind them the pipe that says what to seal them with, if any.
 ///
 /// # Errors
 /// The session has ended, or does not take what came before.
-pub fn send(line: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let numbers: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+pub fn send(
+    line: BorrowedFd<'_>,
+    connections: &[BorrowedFd<'_>],
+    sealing: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let numbers: Vec<_> = connections.iter().chain(&sealing).map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&numbers)];
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    sendmsg::<()>(line.as_raw_fd(), &[IoSlice::new(b"R")], &rights, flags, None)?;
+    let word = if connections.len() == 1 { RELAY } else { CHANNELS };
+    sendmsg::<()>(line.as_raw_fd(), &[IoSlice::new(&[word])], &rights, flags, None)?;
     Ok(())
 }
+
+const CHANNELS: u8 = b'C';
+const RELAY: u8 = b'R';
 
 /// Takes what has been handed over, if there is anything.
 ///
 /// # Errors
 /// Those of recvmsg(2).
 pub fn receive(line: &OwnedFd) -> io::Result<Option<HandedOver>> {
-    let mut byte = [0];
+    let mut word = [0];
     let mut control = nix::cmsg_space!([i32; 4]);
-    let mut vector = [IoSliceMut::new(&mut byte)];
+    let mut vector = [IoSliceMut::new(&mut word)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = match recvmsg::<()>(line.as_fd().as_raw_fd(), &mut vector, Some(&mut control), flags) {
         Ok(message) => message,
@@ -56,8 +71,13 @@ pub fn receive(line: &OwnedFd) -> io::Result<Option<HandedOver>> {
         }
     }
     let mut received = received.into_iter();
+    if word == [RELAY] {
+        return Ok(received.next().map(|link| HandedOver::Relay(link, received.next())));
+    }
     Ok(match (received.next(), received.next(), received.next()) {
-        (Some(control), Some(fault), Some(push)) => Some(([control, fault, push], received.next())),
+        (Some(control), Some(fault), Some(push)) => {
+            Some(HandedOver::Channels([control, fault, push], received.next()))
+        }
         _ => None,
     })
 }
@@ -71,9 +91,11 @@ mod tests {
         let (ours, theirs) = line().expect("a pair of sockets");
         assert!(receive(&theirs).expect("an open line").is_none());
         let (reader, writer) = io::pipe().expect("a pipe");
-        send(ours.as_fd(), &[reader.as_fd(), writer.as_fd(), ours.as_fd()]).expect("an open line");
-        let ([first, second, _], none) = receive(&theirs).expect("an open line").expect("three descriptors");
-        assert!(none.is_none());
+        send(ours.as_fd(), &[reader.as_fd(), writer.as_fd(), ours.as_fd()], None).expect("an open line");
+        let Some(HandedOver::Channels([first, second, _], None)) = receive(&theirs).expect("an open line")
+        else {
+            panic!("three descriptors")
+        };
         assert!(io::Read::read(&mut std::fs::File::from(first), &mut []).is_ok());
         assert_eq!(io::Write::write(&mut std::fs::File::from(second), b"x").expect("the writing end"), 1);
     }

@@ -20,6 +20,7 @@ pub mod journal;
 pub mod peer;
 pub mod policy;
 pub mod progress;
+pub mod relaying;
 pub mod report;
 pub mod restorer;
 pub mod sealing;

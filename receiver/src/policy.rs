@@ -17,7 +17,8 @@ pub struct Policy {
     ///
     /// reset: they are reset, which the source says beforehand. move: they go on
     /// here, and the other side does not notice; the address must come here too,
-    /// and program and receiver must be root.
+    /// and program and receiver must be root. relay: they go on here by way of
+    /// the source, which stays until they are closed.
     #[arg(
         long,
         value_name = "MODE",
@@ -67,6 +68,8 @@ pub enum Tcp {
     Reset,
     /// They go on.
     Move,
+    /// They go on by way of the source.
+    Relay,
 }
 
 /// What becomes of open files that are not here.
@@ -114,6 +117,7 @@ impl Policy {
         match self.tcp {
             Tcp::Reset => Connections::Reset,
             Tcp::Move => Connections::Move,
+            Tcp::Relay => Connections::Relay,
         }
     }
 }
@@ -130,8 +134,11 @@ mod tests {
 
     #[test]
     fn a_session_reads_what_the_daemon_wrote() {
-        for (tcp, files, pid) in [(Tcp::Reset, Files::Ship, Pid::Any), (Tcp::Move, Files::Refuse, Pid::Keep)]
-        {
+        for (tcp, files, pid) in [
+            (Tcp::Reset, Files::Ship, Pid::Any),
+            (Tcp::Move, Files::Refuse, Pid::Keep),
+            (Tcp::Relay, Files::Refuse, Pid::Any),
+        ] {
             let root = (pid == Pid::Keep).then(|| PathBuf::from("/a place/ü"));
             let policy = Policy { tcp, files, pid, root };
             assert_eq!(Policy::from_argument(&policy.argument()), Some(policy));

@@ -36,6 +36,9 @@ pub struct Report {
     pub pages: Pages,
     /// How long threads waited for a page.
     pub fault_latency: FaultLatency,
+    /// TCP connections that stayed at the source, which has to stay as long as one of them is open.
+    #[serde(default)]
+    pub relayed_connections: u64,
 }
 
 /// QEMU's `MigrationStats`, as far as they apply.
@@ -153,7 +156,13 @@ impl fmt::Display for Report {
             us(latency.p99_us),
             us(latency.max_us),
             latency.count
-        )
+        )?;
+        match self.relayed_connections {
+            0 => Ok(()),
+            count => {
+                write!(f, "\n  still tied      {count} connections; the source stays until they are closed")
+            }
+        }
     }
 }
 

@@ -33,7 +33,7 @@ mod timers;
 pub mod trampoline;
 
 pub use blank::{BlankChild, ChildError, Results};
-pub use descriptors::check_permission as check_connections_permission;
+pub use descriptors::{check_permission as check_connections_permission, count_relayed};
 pub use error::RestoreError;
 pub use layout::{Hole, Layout};
 pub use program::{Program, Slot};

@@ -11,9 +11,10 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use mio::net::TcpStream;
 use protocol::{Channel, Piece};
+use relay::Socket;
 use serde::{Deserialize, Serialize};
 use transport::sealing::{KEY_TEXT_BYTES, Key, forget};
-use transport::{Connection, Expected, answer_key};
+use transport::{Connection, Expected, Stream, answer_key};
 
 /// Bytes of a key.
 const KEY_BYTES: usize = KEY_TEXT_BYTES / 2;
@@ -29,11 +30,11 @@ pub struct Proof {
     pub message: Vec<u8>,
 }
 
-/// Everything that a session needs to seal its channels: control, fault, push.
+/// Everything that a session needs to seal its channels: control, fault, push; or a relaying process its one link.
 #[derive(Debug)]
 pub struct Sealing {
     key: Key,
-    proofs: [Proof; 3],
+    proofs: Vec<Proof>,
 }
 
 /// Random bytes from the kernel; false if there are none.
@@ -88,7 +89,7 @@ pub fn make_key_file(path: &Path) -> anyhow::Result<()> {
 impl Sealing {
     /// What was proved to whoever holds `key`.
     #[must_use]
-    pub const fn new(key: &Key, proofs: [Proof; 3]) -> Self {
+    pub const fn new(key: &Key, proofs: Vec<Proof>) -> Self {
         Self { key: Key::new(key.bytes()), proofs }
     }
 
@@ -119,11 +120,14 @@ impl Sealing {
         sealing.map_err(|_| malformed())
     }
 
-    /// Seals the connections, control, fault and push, and forgets the key.
+    /// Seals the connections, control, fault and push or just a link, and forgets the key.
     ///
     /// # Errors
     /// A source that has hung up, or whose message is not genuine.
-    pub fn seal(self, connections: &mut [Connection<TcpStream>; 3]) -> anyhow::Result<()> {
+    pub fn seal<S: Stream>(self, connections: &mut [Connection<S>]) -> anyhow::Result<()> {
+        if self.proofs.len() != connections.len() {
+            bail!("{} connections and {} proofs", connections.len(), self.proofs.len());
+        }
         for ((channel, connection), proof) in Channel::ALL.into_iter().zip(connections).zip(&self.proofs) {
             let said = (proof.prologue.as_slice(), proof.message.as_slice());
             answer_key(connection, channel, &self.key, said, random)
@@ -152,6 +156,20 @@ pub fn connections(
     Ok(connections)
 }
 
+/// A link over which connections are relayed; sealed, if a pipe says with what.
+///
+/// # Errors
+/// As for [`Sealing::from_pipe`] and [`Sealing::seal`].
+pub fn link(socket: OwnedFd, sealing: Option<OwnedFd>) -> anyhow::Result<Connection<Socket>> {
+    let sealing = sealing.map(Sealing::from_pipe).transpose().context("reading what was proved")?;
+    let mut links = [Connection::new(Socket::new(socket.into()), Expected::Relayed)];
+    if let Some(sealing) = sealing {
+        sealing.seal(&mut links)?;
+    }
+    let [link] = links;
+    Ok(link)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -176,9 +194,9 @@ mod tests {
     #[test]
     fn a_session_gets_what_it_needs_through_a_pipe() {
         let proof = |byte| Proof { prologue: vec![byte; 40], message: vec![byte; 48] };
-        let sealing = Sealing::new(&Key::new(&[7; 32]), [proof(1), proof(2), proof(3)]);
+        let sealing = Sealing::new(&Key::new(&[7; 32]), vec![proof(1), proof(2), proof(3)]);
         let pipe = sealing.into_pipe().expect("a pipe");
         let sealing = Sealing::from_pipe(pipe).expect("what was written");
-        assert_eq!((sealing.key.bytes(), &sealing.proofs), (&[7; 32], &[proof(1), proof(2), proof(3)]));
+        assert_eq!((sealing.key.bytes(), &sealing.proofs), (&[7; 32], &vec![proof(1), proof(2), proof(3)]));
     }
 }

@@ -1,8 +1,8 @@
-"""Two machines with one address, of which the world reaches one at a time, as network namespaces that end with the test.
+"""Two machines and a world that reaches them, as network namespaces that end with the test.
 
 ```text
-  world 10.77.0.1 ──┬── left   10.77.0.9      a route of the world says which of them is reached, or neither
-                    └── right  10.77.0.9
+  world 10.77.0.1 ──┬── left   10.77.0.9      one address for both: a route of the world says which of them is reached,
+                    └── right  10.77.0.9      or neither; or `apart`: right has 10.77.0.8, and they reach each other
 ```
 """
 
@@ -16,14 +16,14 @@ import threading
 from tests.harness import machine
 from tests.harness.waiting import Failure, until
 
-WORLD, ADDRESS = "10.77.0.1", "10.77.0.9"
+WORLD, ADDRESS, OTHER_ADDRESS = "10.77.0.1", "10.77.0.9", "10.77.0.8"
 _NEW_NETWORK = 0x40000000
 
 
 class Network:
     """Namespaces `world`, `left` and `right`, each held by a process of the lab."""
 
-    def __init__(self, lab):
+    def __init__(self, lab, apart: bool = False):
         machine.need_command("ip", "nsenter", "unshare")
         self.holders = {name: self._hold(lab, name) for name in ("world", "left", "right")}
         for name, holder in self.holders.items():
@@ -36,9 +36,15 @@ class Network:
                      str(self.holders[name].pid))
             self.run("world", "ip", "link", "set", f"to-{name}", "up")
             self.run(name, "ip", "link", "set", "eth0", "up")
-            self.run(name, "ip", "address", "add", f"{ADDRESS}/32", "dev", "eth0")
-            self.run(name, "ip", "route", "add", "default", "dev", "eth0", "src", ADDRESS)
+            address = OTHER_ADDRESS if apart and name == "right" else ADDRESS
+            self.run(name, "ip", "address", "add", f"{address}/32", "dev", "eth0")
+            self.run(name, "ip", "route", "add", "default", "dev", "eth0", "src", address)
         self.reach(None)
+        if apart:
+            self.run("world", "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.proxy_arp=1",
+                     "net.ipv4.conf.to-left.proxy_arp=1", "net.ipv4.conf.to-right.proxy_arp=1")
+            self.run("world", "ip", "route", "replace", f"{OTHER_ADDRESS}/32", "dev", "to-right", "src", WORLD)
+            self.reach("left")
 
     @staticmethod
     def _hold(lab, name: str) -> subprocess.Popen:
@@ -76,6 +82,14 @@ class Network:
                 yield
             finally:
                 library.setns(here.fileno(), _NEW_NETWORK)
+
+    def capture(self, name: str, device: str) -> socket.socket:
+        """A socket that sees all that passes a device of a namespace."""
+        everything = 3
+        with self.entered(name):
+            seen = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(everything))
+        seen.bind((device, everything))
+        return seen
 
     def listener(self, name: str) -> socket.socket:
         """A socket that listens on the namespace's own loopback."""

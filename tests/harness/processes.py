@@ -83,8 +83,8 @@ class Program(Process):
         self.trigger_signal = trigger
         super().__init__(name, command, directory, environment, **options)
 
-    def aim(self, port: int) -> None:
-        aim(self.directory, port)
+    def aim(self, port: int, host: str = "127.0.0.1") -> None:
+        aim(self.directory, port, host)
 
     def trigger(self) -> None:
         os.kill(self.pid, self.trigger_signal)
@@ -117,8 +117,8 @@ class Moved:
         except ProcessLookupError:
             self.descriptor = None
 
-    def aim(self, port: int) -> None:
-        aim(self.directory, port)
+    def aim(self, port: int, host: str = "127.0.0.1") -> None:
+        aim(self.directory, port, host)
 
     def errors(self) -> str:
         """Its standard error is a file, which goes with it."""
@@ -170,7 +170,9 @@ class Moved:
 
 
 class Receiver(Process):
-    """A receiver on a free port, with its events."""
+    """A receiver on a free port, with its events. Programs look for it at `host`."""
+
+    host = "127.0.0.1"
 
     def __init__(self, name, directory, environment, wrapper=(), port: int = 0, binaries=machine.BIN, arguments=()):
         self.events_file = directory / f"{name}.events"
@@ -197,16 +199,16 @@ def refusals(text: str) -> list:
     return [line for line in text.splitlines() if "goes on here" in line]
 
 
-def aim(directory: Path, port: int) -> None:
+def aim(directory: Path, port: int, host: str) -> None:
     """Writes receiver_info.txt so that nobody reads half of it."""
     new = directory / "receiver_info.new"
-    new.write_text(f"127.0.0.1 {port}\n")
+    new.write_text(f"{host} {port}\n")
     os.replace(new, directory / "receiver_info.txt")
 
 
 def move(program, receiver: Receiver, seconds: float = 30.0, port: int = 0) -> Moved:
     """Asks a process to move and waits until it runs under `receiver`, which is reached at `port` or its own."""
-    program.aim(port or receiver.port)
+    program.aim(port or receiver.port, receiver.host)
     before, printed, words = len(receiver.events()), len(receiver.text()), program.left()
     program.trigger()
 

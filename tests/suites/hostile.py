@@ -23,7 +23,7 @@ def _frame(kind: int, body: bytes = b"", length: int = -1, count: int = 0, argum
 
 
 def _hello(migration: bytes, channel: int, attempt: int = 0, token: bytes = bytes(16)) -> bytes:
-    body = b"POSTHAST" + bytes([_PROTOCOL, _PROTOCOL]) + migration + bytes([channel]) + token + bytes([attempt, 0])
+    body = b"POSTHAST" + bytes([_PROTOCOL, _PROTOCOL]) + migration + bytes([channel]) + token + bytes([attempt, 0, 0])
     return _frame(_HELLO, body)
 
 

@@ -78,6 +78,7 @@ pub(crate) struct Context<'a> {
     /// How many of `all` have a number of their own; the others are in flight.
     in_table: usize,
     frozen: Option<&'a [AtomicU32]>,
+    relays: bool,
     content_left: usize,
 }
 
@@ -101,6 +102,7 @@ impl<'a> Context<'a> {
             is_stopped: false,
             in_table: all.len(),
             frozen: None,
+            relays: false,
             content_left: CONTENT_LIMIT,
         }
     }
@@ -117,9 +119,14 @@ impl<'a> Context<'a> {
         self.all.iter().take(self.in_table).any(|known| known.fd == facts.fd)
     }
 
-    /// Where to note connection `fd` when it is frozen, if it moves. One that is in flight does not.
-    pub(crate) fn marks(&self, fd: u32) -> Option<&'_ [AtomicU32]> {
-        self.frozen.filter(|_| self.all.iter().take(self.in_table).any(|known| known.fd == fd))
+    /// Where to note connection `facts` when it is frozen, if it moves. One that is in flight does not.
+    pub(crate) fn marks(&self, facts: &Facts) -> Option<&'_ [AtomicU32]> {
+        self.frozen.filter(|_| self.is_in_table(facts))
+    }
+
+    /// Whether connection `facts` is relayed. One that is in flight is not.
+    pub(crate) fn relays(&self, facts: &Facts) -> bool {
+        self.relays && self.is_in_table(facts)
     }
 
     /// Bytes that the manifest may still hold.
@@ -145,6 +152,7 @@ pub(crate) fn collect(
         is_stopped,
         in_table,
         frozen: around.frozen,
+        relays: around.relays,
         ..Context::new(&all, thread::process_id(), (files, objects, ghosts))
     };
     let mut table = Table::default();

@@ -64,6 +64,8 @@ pub struct Surroundings<'a> {
     pub park_action: Option<SignalAction>,
     /// Where frozen connections are noted, if they move: see [`connections`].
     pub frozen: Option<&'a [AtomicU32]>,
+    /// Whether connections are relayed.
+    pub relays: bool,
 }
 
 /// What the destination said of the running process's files.

@@ -180,6 +180,8 @@ pub(crate) enum DescriptorTrait {
     AnonymousInode,
     /// What it shares with another descriptor cannot be told.
     SharingUnknown(u32),
+    /// A connection that cannot be relayed.
+    Opening,
 }
 
 impl Refusal {
@@ -316,6 +318,7 @@ impl DescriptorTrait {
         Self::Watcher => 7 "a fanotify",
         Self::AnonymousInode => 8 "a kernel object of a kind that is not known",
         Self::SharingUnknown(_) => 9 "perhaps the same open file as",
+        Self::Opening => 10 "a connection that is being opened, or has a filter or TLS in the kernel",
     }
 }
 
@@ -324,8 +327,10 @@ impl DescriptorTrait {
 pub enum Note {
     /// A connection: reset at the destination.
     LostConnection(u32),
-    /// A connection that moves if the receiver takes it; else it is lost.
+    /// A connection that moves or is relayed if the receiver takes it so; else it is lost.
     Connection(u32),
+    /// One that is ending: it can be relayed only.
+    HalfConnection(u32),
     /// A pipe whose other end is in another process.
     LostPipe(u32),
     /// Connections that nobody has accepted yet.
@@ -341,6 +346,7 @@ impl Note {
         match self {
             Self::LostConnection(fd)
             | Self::Connection(fd)
+            | Self::HalfConnection(fd)
             | Self::LostPipe(fd)
             | Self::QueuedConnections(fd) => *fd,
             Self::LostInput => 0,
@@ -351,7 +357,7 @@ impl Note {
     #[must_use]
     pub const fn loss(&self) -> &'static str {
         match self {
-            Self::LostConnection(_) | Self::Connection(_) => {
+            Self::LostConnection(_) | Self::Connection(_) | Self::HalfConnection(_) => {
                 "is connected to the outside: the connection will be reset"
             }
             Self::LostPipe(_) => "is a pipe to another process: its other end will be closed",
@@ -366,7 +372,10 @@ impl Note {
     #[must_use]
     pub const fn cure(&self) -> &'static str {
         match self {
-            Self::Connection(_) => "run the receiver with --tcp move, and move the address along",
+            Self::Connection(_) => {
+                "run the receiver with --tcp move, and move the address along, or with --tcp relay"
+            }
+            Self::HalfConnection(_) => "run the receiver with --tcp relay",
             Self::LostConnection(_) => "close it first",
             Self::LostPipe(_) => "use a FIFO or a file",
             Self::LostInput => "give it its input from a file",

@@ -116,14 +116,8 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
         {
             return Ok(DescriptionKind::Stream(stream));
         }
-        if protocol == socket::TCP && tcp::is_movable(facts.at) && socket::filter(facts.at).is_empty() {
-            if let Some(marks) = context.marks(facts.fd) {
-                record.options = socket::options(facts.at);
-                connections::freeze(facts.fd, marks)?;
-                return Ok(DescriptionKind::Socket(record));
-            }
-            context.notes.push(Note::Connection(facts.fd));
-            return Ok(DescriptionKind::LostConnection { domain });
+        if protocol == socket::TCP {
+            return outside_connection(facts, record, context);
         }
         // Where the other side has hung up, nothing is lost.
         if !descriptor::readiness(facts.at).map_err(&failed)?.hang_up {
@@ -134,6 +128,42 @@ pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<Descripti
     // A hundred calls: not for the many connections of a server, which are lost.
     record.options = socket::options(facts.at);
     record.filter = socket::filter(facts.at);
+    Ok(DescriptionKind::Socket(record))
+}
+
+/// A TCP connection to the outside: frozen if it moves, left as it is if it is relayed, else lost.
+fn outside_connection(
+    facts: &Facts,
+    mut record: SocketRecord,
+    context: &mut Context<'_>,
+) -> Result<DescriptionKind, Refusal> {
+    let domain = record.domain;
+    let open = tcp::open_connection(facts.at).filter(|_| socket::filter(facts.at).is_empty());
+    let Some(info) = open else {
+        if context.relays(facts) {
+            return Err(facts.refuse(DescriptorTrait::Opening));
+        }
+        // Where the other side has hung up, nothing is lost.
+        if !descriptor::readiness(facts.at).map_err(Refusal::kernel(Doing::Socket))?.hang_up {
+            context.notes.push(Note::LostConnection(facts.fd));
+        }
+        return Ok(DescriptionKind::LostConnection { domain });
+    };
+    let is_whole = info[0] == tcp::ESTABLISHED;
+    record.peer_address = socket::peer_name(facts.at, record.address.len());
+    let relays = context.relays(facts);
+    let marks = context.marks(facts).filter(|_| is_whole);
+    if !relays && marks.is_none() {
+        let note = if is_whole { Note::Connection } else { Note::HalfConnection };
+        context.notes.push(note(facts.fd));
+        return Ok(DescriptionKind::LostConnection { domain });
+    }
+    // Before it is frozen, which changes some.
+    record.options = socket::options(facts.at);
+    match marks.filter(|_| !relays) {
+        Some(marks) => connections::freeze(facts.fd, marks)?,
+        None => record.connection.extend_from_slice(&info),
+    }
     Ok(DescriptionKind::Socket(record))
 }
 
@@ -180,7 +210,8 @@ fn has_in_queue(listener: u64, client: u64) -> bool {
 /// Completes the record of a TCP socket; whether it has another side.
 fn look_at_tcp(fd: u32, record: &mut SocketRecord) -> Result<bool, Errno> {
     match socket::tcp_state(fd)? {
-        TcpState::Closed => {}
+        // One that was open has an end to be read.
+        TcpState::Closed => return Ok(descriptor::readiness(fd)?.input),
         TcpState::Listening(backlog) => record.backlog = Some(backlog),
         TcpState::Connected => return Ok(true),
     }

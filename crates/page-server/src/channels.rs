@@ -1,9 +1,11 @@
 //! The three connections of a migration, and how they are opened.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use engine::{Failure, Instant};
 use protocol::{Channel, Hello};
+use relay::Socket;
 use sys::Fd;
 use sys::poll::Interest;
 use transport::sealing::{Initiator, Key};
@@ -11,7 +13,7 @@ use transport::{
     Answer, Connection, ConnectionError, Expected, exchange_key, greet, poll_answer, poll_key_answer,
 };
 
-use crate::socket::{Socket, now, wait};
+use crate::socket::{now, wait};
 
 /// Control, fault and push.
 #[derive(Debug)]
@@ -23,41 +25,22 @@ pub struct Channels {
 
 impl Channels {
     /// Introduces three connected, non-blocking sockets as the channels that `hello` names one of, in the order of
-    /// [`Channel::ALL`], and waits until the destination has welcomed all of them; with a key, until all are
-    /// sealed.
+    /// [`Channel::ALL`]; see [`introduce`].
     ///
     /// # Errors
-    /// The destination refuses, does not answer within `timeout`, hangs up or is something else.
+    /// As for [`introduce`].
     pub fn open(
-        sockets: [Fd; 3],
+        sockets: Vec<Fd>,
         hello: &Hello,
         key: Option<&Key>,
         timeout: Duration,
     ) -> Result<Self, Failure> {
-        let deadline = now() + timeout;
-        let mut hello = Hello { sealed: key.is_some(), ..hello.clone() };
-        let [control, fault, push] = sockets.map(|fd| Connection::new(Socket::new(fd), Expected::Answer));
-        let mut channels = Self { control, fault, push };
-        for channel in Channel::ALL {
-            hello.channel = channel;
-            greet(channels.get_mut(channel), &hello).map_err(|error| failure_of(channel, &error))?;
+        let hellos = Channel::ALL.map(|channel| Hello { channel, ..hello.clone() });
+        let mut opened = introduce(sockets, &hellos, key, timeout)?.into_iter();
+        match (opened.next(), opened.next(), opened.next()) {
+            (Some(control), Some(fault), Some(push)) => Ok(Self { control, fault, push }),
+            _ => Err(Failure::LinkLost(Channel::Control)),
         }
-        let mut initiators = [None, None, None];
-        for (channel, initiator) in Channel::ALL.into_iter().zip(&mut initiators) {
-            hello.channel = channel;
-            let answer = channels.await_answer(&hello, &mut None, deadline)?;
-            if let (Some(key), Answer::Welcome(greeting)) = (key, answer) {
-                let sent = exchange_key(channels.get_mut(channel), (&hello, greeting), key, random);
-                *initiator = Some(sent.map_err(|error| failure_of(channel, &error))?);
-            }
-        }
-        for (channel, initiator) in Channel::ALL.into_iter().zip(&mut initiators) {
-            hello.channel = channel;
-            if initiator.is_some() {
-                channels.await_answer(&hello, initiator, deadline)?;
-            }
-        }
-        Ok(channels)
     }
 
     /// The connection of this channel.
@@ -82,16 +65,58 @@ impl Channels {
     pub(crate) const fn bytes_sent(&self) -> u64 {
         self.control.bytes_sent() + self.fault.bytes_sent() + self.push.bytes_sent()
     }
+}
 
-    /// The answer to `hello`, or with an initiator to its key.
-    fn await_answer(
-        &mut self,
-        hello: &Hello,
-        initiator: &mut Option<Initiator>,
-        deadline: Instant,
-    ) -> Result<Answer, Failure> {
+/// Introduces connected, non-blocking sockets with one greeting each, and waits until the destination has welcomed all of
+/// them; with a key, until all are sealed.
+///
+/// # Errors
+/// The destination refuses, does not answer within `timeout`, hangs up or is something else.
+pub fn introduce(
+    sockets: Vec<Fd>,
+    hellos: &[Hello],
+    key: Option<&Key>,
+    timeout: Duration,
+) -> Result<Vec<Connection<Socket>>, Failure> {
+    let deadline = now() + timeout;
+    let mut guests = Vec::new();
+    for (socket, hello) in sockets.into_iter().zip(hellos) {
+        let hello = Hello { sealed: key.is_some(), ..hello.clone() };
+        let connection = Connection::new(Socket::new(socket), Expected::Answer);
+        let mut guest = Guest { connection, hello, initiator: None };
+        greet(&mut guest.connection, &guest.hello)
+            .map_err(|error| failure_of(guest.hello.channel, &error))?;
+        guests.push(guest);
+    }
+    for guest in &mut guests {
+        let answer = guest.await_answer(deadline)?;
+        if let (Some(key), Answer::Welcome(greeting)) = (key, answer) {
+            let sent = exchange_key(&mut guest.connection, (&guest.hello, greeting), key, random);
+            guest.initiator = Some(sent.map_err(|error| failure_of(guest.hello.channel, &error))?);
+        }
+    }
+    let mut opened = Vec::new();
+    for mut guest in guests {
+        if guest.initiator.is_some() {
+            guest.await_answer(deadline)?;
+        }
+        opened.push(guest.connection);
+    }
+    Ok(opened)
+}
+
+/// A connection that is being introduced.
+struct Guest {
+    connection: Connection<Socket>,
+    hello: Hello,
+    initiator: Option<Initiator>,
+}
+
+impl Guest {
+    /// The answer to the greeting, or with an initiator to the key.
+    fn await_answer(&mut self, deadline: Instant) -> Result<Answer, Failure> {
+        let Self { connection, hello, initiator } = self;
         let channel = hello.channel;
-        let connection = self.get_mut(channel);
         loop {
             connection.flush().map_err(|error| failure_of(channel, &error))?;
             let polled = if initiator.is_some() {

@@ -2,10 +2,10 @@
 
 use engine::{Failure, SourceInput};
 use protocol::{Channel, Header, Kind, Reason, Reserved};
+use relay::Socket;
 use transport::{Connection, ConnectionError};
 
 use crate::channels::failure_of;
-use crate::socket::Socket;
 
 /// What a frame means.
 #[derive(Debug)]
@@ -62,6 +62,9 @@ fn understand(header: Header, connection: &Connection<Socket>) -> Result<Heard, 
         | Kind::SourceReport
         | Kind::Content
         | Kind::ContentBytes
+        | Kind::Relayed
+        | Kind::RelayCredit
+        | Kind::RelayReset
         | Kind::Pages
         | Kind::ZeroPages
         | Kind::LostPages => return Err(ConnectionError::Unexpected(header.kind)),

@@ -28,7 +28,6 @@ mod process;
 mod serve;
 mod socket;
 
-pub use channels::Channels;
+pub use channels::{Channels, introduce};
 pub use process::{Outcome, ReadRun, SourceProcess};
 pub use serve::{Serving, serve};
-pub use socket::Socket;

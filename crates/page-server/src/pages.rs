@@ -1,10 +1,10 @@
 //! From the process's memory to the socket: pages, runs of zeros, and what nobody can read.
 
 use memory::{PAGE_SIZE, PageRange};
+use relay::Socket;
 use transport::{Connection, ConnectionError};
 
 use crate::process::{ReadRun, SourceProcess};
-use crate::socket::Socket;
 
 /// Bytes of the buffer that pages pass through: the largest frame's worth.
 pub(crate) const BUFFER_BYTES: usize = 256 << 10;

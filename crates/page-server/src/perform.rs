@@ -3,6 +3,7 @@
 use engine::{Failure, SourceAction, SourceInput};
 use memory::PageRange;
 use protocol::{Channel, Kind, PageMap, Piece, Reason};
+use relay::Socket;
 use sys::poll::Interest;
 use transport::{Connection, ConnectionError};
 
@@ -11,7 +12,7 @@ use crate::config::CONTENT_STANDSTILL;
 use crate::pages;
 use crate::process::{Outcome, SourceProcess};
 use crate::serve::Server;
-use crate::socket::{Socket, now, wait};
+use crate::socket::{now, wait};
 
 impl<P: SourceProcess> Server<'_, P> {
     /// Does what the engine wants done.

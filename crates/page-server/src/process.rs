@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use engine::Failure;
 use memory::PageRange;
 use protocol::{Header, Manifest, Reserved};
+use sys::poll::Interest;
 
 use crate::Channels;
 
@@ -74,6 +75,12 @@ pub trait SourceProcess {
 
     /// Lets every thread go on as if nothing had happened. Called at most once, also if nothing was parked.
     fn release(&mut self);
+
+    /// Does a bounded piece of whatever else there is to do, without waiting; false when there was none.
+    fn work(&mut self) -> bool;
+
+    /// What to wait for on behalf of [`Self::work`].
+    fn interests(&self) -> Vec<Interest>;
 
     /// Takes one line for the log: a phase that has begun.
     fn note(&mut self, line: &'static str);

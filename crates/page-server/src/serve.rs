@@ -146,6 +146,7 @@ impl<'process, P: SourceProcess> Server<'process, P> {
         worked |= self.tick();
         worked |= self.flush();
         worked |= self.scan_step();
+        worked |= self.process.work();
         worked | self.push_one()
     }
 
@@ -323,17 +324,17 @@ impl<'process, P: SourceProcess> Server<'process, P> {
     fn wait(&mut self) {
         const LONGEST: Duration = Duration::from_secs(60);
         let until = self.engine.poll_timeout().unwrap_or_else(|| now() + LONGEST);
-        let mut interests = [Interest::nothing(); 3];
-        for (interest, channel) in interests.iter_mut().zip(Channel::ALL) {
+        let mut interests = self.process.interests();
+        for channel in Channel::ALL {
             let in_use = *self.use_of(channel);
             let connection = self.channels.get(channel);
             let (socket, write) = (connection.stream().fd(), in_use.write && connection.wants_write());
-            *interest = match (in_use.read, write) {
+            interests.push(match (in_use.read, write) {
                 (true, true) if channel == Channel::Fault => Interest::writable(socket),
                 (true, write) => Interest::new(socket, write),
                 (false, true) => Interest::writable(socket),
                 (false, false) => Interest::nothing(),
-            };
+            });
         }
         if wait(&mut interests, until).is_err() {
             self.lost.get_or_insert(Failure::LinkLost(Channel::Control));

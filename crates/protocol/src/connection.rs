@@ -12,6 +12,8 @@
 //!      SIOCOUTQ           u32: how many bytes to send are not acknowledged; then these, at the very end, behind others that
 //!                         have been acknowledged in part
 //! ```
+//! Of a connection that is relayed the record is no longer than `TCP_INFO`.
+//!
 //! The source writes this without knowing what it means. `TCP_REPAIR` and its companions have no manual page: Linux 3.5,
 //! `net/ipv4/tcp.c`.
 
@@ -44,6 +46,9 @@ pub struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
+    /// Bytes of a record that stops behind `TCP_INFO`: of a connection that stays at its source, which relays it.
+    pub const RELAYED_BYTES: usize = 8;
+
     /// Splits a record up; `None` if it contradicts itself, or is not of an open connection.
     #[must_use]
     pub fn parse(record: &'a [u8]) -> Option<Self> {

@@ -65,6 +65,7 @@ const PAGES: u32 = 256 << 10;
 const PAGE_BITS: u32 = 32 << 10;
 /// A path of 4 KiB and what a symbolic link leads to.
 const CONTENT: u32 = 12 << 10;
+const RELAYED: u32 = crate::MAX_RELAYED_BYTES;
 const _: () = assert!(PAGE_BITS as u64 * 8 == crate::MAX_PAGES_PER_LIST);
 
 kinds! {
@@ -122,6 +123,12 @@ kinds! {
     PageBits = 37, limit PAGE_BITS;
     /// That is all that is lacking: go on.
     Recover = 38, limit 0;
+    /// Bytes of a relayed connection; none of them: that direction has ended.
+    Relayed = 48, limit RELAYED;
+    /// So many bytes more of a relayed connection have room.
+    RelayCredit = 49, limit 4;
+    /// A relayed connection is broken.
+    RelayReset = 50, limit 0;
 }
 
 /// The fixed head of a frame.
@@ -133,7 +140,7 @@ pub struct Header {
     pub body_len: u32,
     /// Pages, where the kind has a count; else 0.
     pub count: u16,
-    /// Address, epoch, pid or challenge, where the kind has one; else 0.
+    /// Address, epoch, pid, descriptor or challenge, where the kind has one; else 0.
     pub argument: u64,
 }
 

@@ -30,6 +30,11 @@
 //!   37  PageBits       control  ←    0 or 1     source address  bit n: page n is missing, or (1) has arrived
 //!   38  Recover        control  ←    0          0               – (that is all that is lacking)
 //!
+//!       over a link of their own, if connections are relayed
+//!   48  Relayed        –        ↔    0          descriptor      bytes (none: nothing more comes)
+//!   49  RelayCredit    –        ↔    0          descriptor      u32 count of bytes that have room
+//!   50  RelayReset     –        ↔    0          descriptor      –
+//!
 //!   32  PageRequest    fault    ←    pages      address         –
 //!   33  Pages          f, push  →    pages      source address  pages × 4096 bytes
 //!   34  ZeroPages      f, push  →    0          source address  u64 count of pages
@@ -68,7 +73,8 @@ pub use manifest::{
 };
 pub use messages::{
     Connections, ContentKind, ContentRecord, FileVerdict, Hello, MAX_PAGES_PER_FRAME, MAX_PAGES_PER_LIST,
-    MigrationId, NotAVerdict, PROTOCOL_VERSION, PageMap, Reason, Reserved, SourceReport, Welcome,
+    MAX_RELAYED_BYTES, MigrationId, NotAVerdict, PROTOCOL_VERSION, PageMap, Reason, Reserved, SourceReport,
+    Welcome,
 };
 pub use socket_options::{SOCKET_OPTIONS, socket_options};
 pub use text::{Piece, Text};

@@ -426,7 +426,7 @@ pub struct SocketRecord {
     pub filter: Vec<u8>,
     /// Received and not yet read.
     pub messages: Vec<MessageRecord>,
-    /// An open TCP connection that moves, as [`crate::Connection`] splits it up; else empty.
+    /// An open TCP connection that moves or is relayed, as [`crate::Connection`] has it; else empty.
     pub connection: Vec<u8>,
 }
 

@@ -14,6 +14,8 @@ pub const PROTOCOL_VERSION: u16 = 1;
 pub const MAX_PAGES_PER_FRAME: u64 = 64;
 /// Pages from the first to the last of one `PageBits` frame: a gibibyte in 32 KiB of bits.
 pub const MAX_PAGES_PER_LIST: u64 = 1 << 18;
+/// Bytes in one `Relayed` frame.
+pub const MAX_RELAYED_BYTES: u32 = 32 << 10;
 
 /// Names one migration on all its channels; random, made by the source.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -45,6 +47,8 @@ pub struct Hello {
     pub attempt: u32,
     /// Whether the source has a key: then `KeyExchange` follows `Welcome`, and from there on everything is sealed.
     pub sealed: bool,
+    /// Whether it is none of the three channels but the one that carries what relayed connections say.
+    pub relays: bool,
 }
 
 impl Hello {
@@ -63,6 +67,7 @@ impl Hello {
             token: [0; 16],
             attempt: 0,
             sealed: false,
+            relays: false,
         }
     }
 
@@ -193,11 +198,17 @@ pub enum Connections {
     Reset,
     /// They go on at the destination, which has the address from then on.
     Move,
+    /// They stay at the source, which passes on what is said over them until they are closed.
+    Relay,
 }
 
 impl From<u8> for Connections {
     fn from(byte: u8) -> Self {
-        if byte == 1 { Self::Move } else { Self::Reset }
+        match byte {
+            1 => Self::Move,
+            2 => Self::Relay,
+            _ => Self::Reset,
+        }
     }
 }
 
@@ -206,6 +217,7 @@ impl From<Connections> for u8 {
         match connections {
             Connections::Reset => 0,
             Connections::Move => 1,
+            Connections::Relay => 2,
         }
     }
 }

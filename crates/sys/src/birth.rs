@@ -68,6 +68,21 @@ pub fn new_time_namespace(offsets: &str) -> Result<(), Errno> {
     file::write_all(&file::open(c"/proc/self/timens_offsets", WRITE_ONLY)?, offsets.as_bytes())
 }
 
+/// Moves the calling process into a network namespace of its own; if it has no right to that, into one of a user namespace
+/// of its own. Its sockets stay where they are.
+///
+/// # Errors
+/// Those of unshare(2).
+pub fn new_network_namespace() -> Result<(), Errno> {
+    const CLONE_NEWUSER: usize = 0x1000_0000;
+    const CLONE_NEWNET: usize = 0x4000_0000;
+    let attempt = |flags: usize| {
+        // SAFETY: a plain number; no memory changes.
+        unsafe { syscall3(nr::UNSHARE, flags, 0, 0) }
+    };
+    attempt(CLONE_NEWNET).or_else(|_| attempt(CLONE_NEWNET | CLONE_NEWUSER)).map(|_| ())
+}
+
 /// `struct clone_args`, as far as Linux 5.5 knows it.
 #[repr(C)]
 #[derive(Default)]

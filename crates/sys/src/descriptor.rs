@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use crate::path::KernelPath;
 use crate::raw::{nr, syscall, syscall3};
-use crate::{Errno, file, thread};
+use crate::{Errno, Fd, file, thread};
 
 /// `O_ACCMODE`
 pub const ACCESS_MODE: u32 = 0o3;
@@ -80,6 +80,19 @@ pub fn info(fd: u32) -> Result<Vec<u8>, Errno> {
 
 fn path_of(fd: u32) -> KernelPath {
     KernelPath::numbered("/proc/thread-self/fd/", fd, "")
+}
+
+/// A close-on-exec duplicate of `fd` with a number of at least `lowest`, or with any if the limit forbids that.
+///
+/// # Errors
+/// Those of fcntl(2).
+pub fn duplicate(fd: u32, lowest: u32) -> Result<Fd, Errno> {
+    const F_DUPFD_CLOEXEC: usize = 1030;
+    let attempt = |lowest: u32| {
+        // SAFETY: fcntl with F_DUPFD_CLOEXEC touches no memory.
+        unsafe { syscall3(nr::FCNTL, fd as usize, F_DUPFD_CLOEXEC, lowest as usize) }
+    };
+    attempt(lowest).or_else(|_| attempt(0)).and_then(Fd::from_result)
 }
 
 /// Whether `FD_CLOEXEC` is set.

@@ -8,7 +8,8 @@ use crate::{Errno, Fd};
 const SOCK_STREAM: usize = 1;
 const SOCK_NONBLOCK: usize = 0o4000;
 const SOCK_CLOEXEC: usize = 0o2_000_000;
-const MSG_NOSIGNAL: usize = 0x4000;
+/// `MSG_NOSIGNAL | MSG_DONTWAIT`
+const QUIETLY: usize = 0x4040;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
@@ -119,7 +120,7 @@ fn set_tcp_option(socket: &Fd, option: usize, value: &[u8]) -> Result<(), Errno>
     unsafe { syscall(nr::SETSOCKOPT, arguments) }.map(|_| ())
 }
 
-/// Sends the parts one behind the other, as far as the socket takes them; never raises SIGPIPE.
+/// Sends the parts one behind the other, as far as the socket takes them; never waits or raises SIGPIPE.
 ///
 /// # Errors
 /// Those of sendmsg(2); a connection that is gone is [`Transfer::Closed`].
@@ -128,7 +129,7 @@ pub fn send(socket: &Fd, parts: [&[u8]; 2]) -> Result<Transfer, Errno> {
     let message = [0, 0, vectors.as_ptr().expose_provenance(), vectors.len(), 0, 0, 0];
     // SAFETY: `message` is a struct msghdr whose two iovecs are valid for reads.
     let result =
-        unsafe { syscall3(nr::SENDMSG, socket.arg(), message.as_ptr().expose_provenance(), MSG_NOSIGNAL) };
+        unsafe { syscall3(nr::SENDMSG, socket.arg(), message.as_ptr().expose_provenance(), QUIETLY) };
     outcome(result, false)
 }
 
@@ -137,10 +138,60 @@ pub fn send(socket: &Fd, parts: [&[u8]; 2]) -> Result<Transfer, Errno> {
 /// # Errors
 /// Those of read(2); a connection that is gone is [`Transfer::Closed`].
 pub fn receive(socket: &Fd, buffer: &mut [u8]) -> Result<Transfer, Errno> {
-    // SAFETY: the buffer is valid for writes of its length.
-    let result =
-        unsafe { syscall3(nr::READ, socket.arg(), buffer.as_mut_ptr().expose_provenance(), buffer.len()) };
-    outcome(result, true)
+    outcome(receive_now(socket, buffer), true)
+}
+
+/// Receives what is there, also over a socket that would wait for more; 0 at the end of the stream.
+///
+/// # Errors
+/// Those of recv(2): `EAGAIN` when nothing is there, `ECONNRESET` for a connection that is broken.
+pub fn receive_now(socket: &Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    const MSG_DONTWAIT: usize = 0x40;
+    let pointer = buffer.as_mut_ptr().expose_provenance();
+    // SAFETY: the buffer is valid for writes of its length; nobody is asked who sent it.
+    unsafe { syscall(nr::RECVFROM, [socket.arg(), pointer, buffer.len(), MSG_DONTWAIT, 0, 0]) }
+}
+
+/// Ends the direction away from here: the other side reads what was sent before, and then the end.
+pub fn end(socket: &Fd) {
+    const SHUT_WR: usize = 1;
+    // SAFETY: plain numbers. A connection that is gone has ended already.
+    let _ = unsafe { syscall3(nr::SHUTDOWN, socket.arg(), SHUT_WR, 0) };
+}
+
+const SO_REUSEADDR: usize = 2;
+
+/// Whether others that want it too may have the socket's address (`SO_REUSEADDR`).
+pub fn share_address(socket: &Fd, shares: bool) {
+    set(socket, SO_REUSEADDR, [u32::from(shares), 0], 4);
+}
+
+/// Whether others may have the socket's address.
+#[must_use]
+pub fn shares_address(socket: &Fd) -> bool {
+    socket_option(socket, SO_REUSEADDR).is_ok_and(|on| on != 0)
+}
+
+/// Whether the socket's close, by whomever, tells the other side that the connection broke instead of having ended.
+pub fn break_on_close(socket: &Fd, breaks: bool) {
+    const SO_LINGER: usize = 13;
+    // struct linger: on, then for how long.
+    set(socket, SO_LINGER, [u32::from(breaks), 0], 8);
+}
+
+/// Sets an option of `SOL_SOCKET` that every socket has, to the first `len` bytes of `value`, at most eight.
+fn set(socket: &Fd, option: usize, value: [u32; 2], len: usize) {
+    const SOL_SOCKET: usize = 1;
+    let arguments = [
+        socket.arg(),
+        SOL_SOCKET,
+        option,
+        value.as_ptr().expose_provenance(),
+        len.min(size_of_val(&value)),
+        0,
+    ];
+    // SAFETY: the value is valid for reads of its length.
+    let _ = unsafe { syscall(nr::SETSOCKOPT, arguments) };
 }
 
 fn outcome(result: Result<usize, Errno>, reading: bool) -> Result<Transfer, Errno> {

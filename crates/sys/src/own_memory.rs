@@ -111,6 +111,20 @@ pub unsafe fn replace_by_executable(code: &[u8]) -> Result<(), Errno> {
     unsafe { syscall(nr::MMAP, arguments) }.map(|_| ())
 }
 
+/// Drops the content of `len` bytes of private memory from `at`, locked or not (Linux 5.18).
+///
+/// # Errors
+/// Those of madvise(2).
+///
+/// # Safety
+/// Nobody uses that memory any more.
+pub unsafe fn empty(at: u64, len: usize) -> Result<(), Errno> {
+    const MADV_DONTNEED_LOCKED: usize = 24;
+    let at = usize::try_from(at).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: handed on to the caller.
+    unsafe { syscall3(nr::MADVISE, at, len, MADV_DONTNEED_LOCKED) }.map(|_| ())
+}
+
 /// Keeps `len` bytes from `at` out of children that the process forks (`MADV_DONTFORK`).
 ///
 /// # Errors

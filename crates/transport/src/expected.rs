@@ -17,6 +17,8 @@ pub enum Expected {
     FromSource(Channel),
     /// What the destination sends on this channel.
     FromDestination(Channel),
+    /// What both sides send where connections are relayed.
+    Relayed,
 }
 
 impl Expected {
@@ -49,6 +51,7 @@ impl Expected {
             | Kind::PageBits
             | Kind::Recover => self == control_from_destination,
             Kind::Failed => self == control_from_source || self == control_from_destination,
+            Kind::Relayed | Kind::RelayCredit | Kind::RelayReset => self == Self::Relayed,
             Kind::PageRequest => self == Self::FromDestination(Channel::Fault),
             Kind::Pages | Kind::ZeroPages | Kind::LostPages => {
                 matches!(self, Self::FromSource(Channel::Fault | Channel::Push))

@@ -199,7 +199,8 @@ fn a_kind_that_has_no_place_here_is_refused_before_its_body() {
 
 #[test]
 fn every_kind_has_a_place_and_the_push_channel_takes_nothing_from_the_destination() {
-    let mut places = alloc::vec![Expected::Greeting, Expected::Answer, Expected::Key, Expected::KeyAnswer];
+    use Expected::{Answer, Greeting, Key, KeyAnswer, Relayed};
+    let mut places = alloc::vec![Greeting, Answer, Key, KeyAnswer, Relayed];
     for channel in Channel::ALL {
         places.extend([Expected::FromSource(channel), Expected::FromDestination(channel)]);
     }

@@ -12,7 +12,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use protocol::{Hello, MigrationId};
 
-use super::course::Course;
+use super::course::{Course, Stage};
 use super::lobby::Party;
 use crate::config::MAX_EVENT_BYTES;
 use crate::events::SessionEvent;
@@ -57,7 +57,9 @@ impl Session {
         purpose: Purpose,
         policy: Policy,
     ) -> io::Result<Self> {
-        let Party { hello, channels: [control, fault, push], sealing, peer: _ } = party;
+        let Party { hello, channels, sealing, peer: _ } = party;
+        let channels = <[OwnedFd; 3]>::try_from(channels);
+        let [control, fault, push] = channels.map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         let sealing = sealing.map(Sealing::into_pipe).transpose()?;
         let migration = hello.migration;
         let (reader, writer) = io::pipe()?;
@@ -89,15 +91,27 @@ impl Session {
         if hello.attempt <= self.attempt { Err("it has connected again already".to_owned()) } else { Ok(()) }
     }
 
-    /// Gives the session the channels of its source, which has connected again.
+    /// Whether this source, which wants to relay connections, is the one of this session; or why it may not.
+    pub(super) fn may_relay(&self, hello: &Hello) -> Result<(), String> {
+        if hello.token != self.token {
+            return Err("it is not the source of this migration".to_owned());
+        }
+        if self.course.stage == Stage::Preparing {
+            Ok(())
+        } else {
+            Err("the process runs already".to_owned())
+        }
+    }
+
+    /// Gives the session the channels of its source, which has connected again, or its link.
     ///
     /// # Errors
     /// The session has ended.
     pub(super) fn hand_over(&mut self, party: Party) -> io::Result<()> {
-        self.attempt = party.hello.attempt;
+        self.attempt = self.attempt.max(party.hello.attempt);
         let sealing = party.sealing.map(Sealing::into_pipe).transpose()?;
-        let fds: Vec<_> = party.channels.iter().chain(&sealing).map(AsFd::as_fd).collect();
-        handover::send(self.line.as_fd(), &fds)
+        let fds: Vec<_> = party.channels.iter().map(AsFd::as_fd).collect();
+        handover::send(self.line.as_fd(), &fds, sealing.as_ref().map(AsFd::as_fd))
     }
 
     /// The source's token, by which it may ask later how it ended.

@@ -51,6 +51,7 @@ impl Course {
             SessionEvent::Progress { .. }
             | SessionEvent::Paused { .. }
             | SessionEvent::Recovered
+            | SessionEvent::Untied
             | SessionEvent::StandsBy { .. }
             | SessionEvent::Succeeded { .. } => {}
             SessionEvent::Committed => self.committed = true,

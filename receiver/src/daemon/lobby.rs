@@ -45,15 +45,15 @@ enum Progress {
     Waiting { hello: Hello, proof: Option<Proof> },
 }
 
-/// The three channels of a migration, greeted.
+/// The three channels of a migration, or the link over which its connections are relayed, greeted.
 #[derive(Debug)]
 pub(super) struct Party {
     /// What the control channel said.
     pub(super) hello: Hello,
     /// Where it comes from.
     pub(super) peer: SocketAddr,
-    /// Control, fault, push.
-    pub(super) channels: [OwnedFd; 3],
+    /// Control, fault, push; or the link alone.
+    pub(super) channels: Vec<OwnedFd>,
     /// What they are to be sealed with.
     pub(super) sealing: Option<Sealing>,
 }
@@ -63,7 +63,7 @@ pub(super) struct Party {
 pub(super) enum Outcome {
     /// Nothing to tell.
     Nothing,
-    /// All three channels of a migration are here.
+    /// All three channels of a migration are here, or its link.
     Complete(Box<Party>),
     /// A connection that is not a source's was closed.
     Stranger(SocketAddr),
@@ -263,11 +263,12 @@ impl Lobby {
         self.visitors.iter().find(|(_, visitor)| is_it(visitor)).map(|(&token, _)| token)
     }
 
-    /// Takes the three channels of a migration out of the lobby, once all are there.
+    /// Takes the channels of a migration out of the lobby, once all are there.
     fn gather(&mut self, registry: &Registry, hello: &Hello) -> Option<Party> {
-        let tokens = Channel::ALL.map(|channel| self.find(hello, channel));
-        let [Some(control), Some(fault), Some(push)] = tokens else { return None };
-        let peer = self.visitors.get(&control)?.peer;
+        let wanted = if hello.relays { vec![hello.channel] } else { Channel::ALL.to_vec() };
+        let tokens: Vec<Token> =
+            wanted.into_iter().map(|channel| self.find(hello, channel)).collect::<Option<_>>()?;
+        let peer = self.visitors.get(tokens.first()?)?.peer;
         let mut leave = |token: Token| {
             let visitor = self.visitors.remove(&token)?;
             let mut stream = visitor.connection.into_stream();
@@ -278,16 +279,15 @@ impl Lobby {
             };
             Some((OwnedFd::from(std::net::TcpStream::from(stream)), proof))
         };
-        let [(control, first), (fault, second), (push, third)] =
-            [leave(control)?, leave(fault)?, leave(push)?];
-        let sealing = match (&self.key, first, second, third) {
-            (Some(key), Some(first), Some(second), Some(third)) => {
-                Some(Sealing::new(key, [first, second, third]))
-            }
-            (Some(_), ..) => return None,
-            (None, ..) => None,
+        let left: Vec<_> = tokens.into_iter().map(&mut leave).collect::<Option<_>>()?;
+        let (channels, proofs): (Vec<_>, Vec<_>) = left.into_iter().unzip();
+        let proofs: Option<Vec<Proof>> = proofs.into_iter().collect();
+        let sealing = match (&self.key, proofs) {
+            (Some(key), Some(proofs)) => Some(Sealing::new(key, proofs)),
+            (Some(_), None) => return None,
+            (None, _) => None,
         };
-        Some(Party { hello: hello.clone(), peer, channels: [control, fault, push], sealing })
+        Some(Party { hello: hello.clone(), peer, channels, sealing })
     }
 }
 

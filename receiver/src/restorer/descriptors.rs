@@ -18,6 +18,7 @@ use sys::proc::fdinfo::{self, FdInfo};
 use super::batch::Batch;
 use super::ghosts::Ghosts;
 use super::{Program, RestoreError, Step, files};
+use crate::relaying::Companion;
 
 mod anonymous;
 mod fifos;
@@ -28,9 +29,9 @@ mod sockets;
 
 pub(super) use finish::{Finish, finish};
 use made::Maker;
-pub use sockets::check_permission;
 pub(super) use sockets::path_of;
 pub(super) use sockets::{check_addresses, refuse_connections};
+pub use sockets::{check_permission, count_relayed};
 
 /// How a description comes into the child.
 enum Origin {
@@ -102,9 +103,10 @@ pub(super) fn make(
     objects: &[OwnedFd],
     ghosts: &Ghosts,
     same_kernel: bool,
+    companion: Option<&Companion>,
 ) -> Result<Finish, RestoreError> {
     let mut placed = Placed::new(batch.child().control_number());
-    let mut maker = Maker::new(manifest, objects, ghosts, same_kernel)?;
+    let mut maker = Maker::new(manifest, objects, ghosts, same_kernel, companion)?;
     for descriptor in &manifest.descriptors {
         batch.unit()?.step(Step::Descriptor(descriptor.fd));
         let index = descriptor.description;

@@ -22,6 +22,7 @@ use super::threads::Threads;
 use super::{BlankChild, Hole, RestoreError, Step, files, locks, objects, process, room, threads, timers};
 use crate::guardian::{Guardian, Identity};
 use crate::policy::{self, Policy};
+use crate::relaying::Companion;
 
 /// Numbers below this are left to the program for descriptors that it still opens; the control socket is
 /// above.
@@ -48,6 +49,7 @@ pub struct Reserved {
     memory: File,
     connections: Connections,
     contents: Contents,
+    companion: Option<Companion>,
 }
 
 /// The final image stands, but for its pages; threads wait.
@@ -65,6 +67,7 @@ struct Image {
     finish: Finish,
     memory: File,
     contents: Contents,
+    companion: Option<Companion>,
 }
 
 /// Every page that is to come is waited for: the process may run.
@@ -84,6 +87,8 @@ pub struct Running {
     pub unbound: Vec<(u32, Errno)>,
     /// Files whose lock somebody else took, by descriptor.
     pub unlocked: Vec<(u32, Errno)>,
+    /// Who relays the connections that stayed at the source.
+    pub companion: Option<Companion>,
 }
 
 impl Restorer<Reserved> {
@@ -135,7 +140,8 @@ impl Restorer<Reserved> {
         let answer =
             protocol::Reserved { files: verdicts.clone(), all_pages_first, same_kernel, connections };
         let verdicts = manifest.files.iter().cloned().zip(verdicts).collect();
-        let stage = Reserved { mappings: wanted, uffd, verdicts, memory, connections, contents };
+        let stage =
+            Reserved { mappings: wanted, uffd, verdicts, memory, connections, contents, companion: None };
         Ok((Self { child, here, stage }, answer))
     }
 
@@ -145,6 +151,17 @@ impl Restorer<Reserved> {
     /// It is not what was agreed on, or there is no room for it.
     pub fn content(&mut self, header: Header, body: &[u8]) -> Result<(), RestoreError> {
         self.stage.contents.take(header, body)
+    }
+
+    /// Has the connections that stay at the source relayed by `companion`.
+    pub fn relay_by(&mut self, companion: Companion) {
+        self.stage.companion = Some(companion);
+    }
+
+    /// Whether [`Self::relay_by`] was called.
+    #[must_use]
+    pub const fn has_relay(&self) -> bool {
+        self.stage.companion.is_some()
     }
 
     /// Builds the final image: mappings, of which every page that comes later is registered, descriptors, threads,
@@ -170,7 +187,10 @@ impl Restorer<Reserved> {
         let mut batch = Batch::new(&self.child);
         process::set(&mut batch, manifest, &ghosts)?;
         let same_kernel = self.here.is_home_of(manifest);
-        let finish = descriptors::make(&mut batch, manifest, &objects, &ghosts, same_kernel)?;
+        let finish = {
+            let companion = self.stage.companion.as_ref();
+            descriptors::make(&mut batch, manifest, &objects, &ghosts, same_kernel, companion)?
+        };
         threads.make(&mut batch)?;
         threads::raise_pending(&mut batch, manifest)?;
         timers::make(&mut batch, manifest)?;
@@ -179,8 +199,8 @@ impl Restorer<Reserved> {
         process::set_limits(program, &manifest.process)?;
         batch.run()?;
         drop(ghosts);
-        let Reserved { uffd, memory, contents, .. } = self.stage;
-        let image = Image { manifest: manifest.clone(), threads, finish, memory, contents };
+        let Reserved { uffd, memory, contents, companion, .. } = self.stage;
+        let image = Image { manifest: manifest.clone(), threads, finish, memory, contents, companion };
         let stage = Mapped { image, uffd };
         Ok(Restorer { child: self.child, here: self.here, stage })
     }
@@ -194,7 +214,9 @@ impl Restorer<Reserved> {
         if let Some(taken) = occupied.into_iter().find(|range| range.intersection(hole).is_some()) {
             return Err(RestoreError::HoleTaken(taken));
         }
-        if self.stage.connections == Connections::Reset {
+        if self.stage.connections == Connections::Reset
+            || self.stage.connections == Connections::Relay && self.stage.companion.is_none()
+        {
             descriptors::refuse_connections(manifest)?;
         }
         let number = self.child.control_number();
@@ -246,7 +268,7 @@ impl Restorer<Registered> {
     /// # Errors
     /// What did not work: no thread has run then, and the child is dead.
     pub fn resume(self) -> Result<Running, RestoreError> {
-        let Image { manifest, threads, finish, memory, mut contents } = self.stage.0;
+        let Image { manifest, threads, finish, memory, mut contents, companion } = self.stage.0;
         drop(memory);
         let unbound = descriptors::finish(&self.child, &finish)?;
         finish.let_connections_go(&manifest);
@@ -256,7 +278,10 @@ impl Restorer<Registered> {
         contents.keep();
         let pid = self.child.pid();
         let (guardian, pidfd) = self.child.into_guardian();
-        Ok(Running { pid, pidfd, guardian, unbound, unlocked })
+        if let Some(Err(error)) = companion.as_ref().map(Companion::go) {
+            tracing::warn!(%error, "nobody relays the connections that stayed at the source");
+        }
+        Ok(Running { pid, pidfd, guardian, unbound, unlocked, companion })
     }
 }
 
@@ -264,11 +289,12 @@ impl Restorer<Registered> {
     /// The running process, in a copy of the process that has let it go and died: whatever that has closed meanwhile
     /// is not touched.
     #[must_use]
-    pub fn succeed(self) -> Running {
+    pub fn succeed(mut self) -> Running {
         let pid = self.child.pid();
+        let companion = self.stage.0.companion.take();
         std::mem::forget(self.stage);
         let (guardian, pidfd) = self.child.succeed();
-        Running { pid, pidfd, guardian, unbound: Vec::new(), unlocked: Vec::new() }
+        Running { pid, pidfd, guardian, unbound: Vec::new(), unlocked: Vec::new(), companion }
     }
 }
 

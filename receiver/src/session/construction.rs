@@ -5,11 +5,12 @@ use std::mem;
 use engine::Failure;
 use memory::PageRange;
 use protocol::{Header, Manifest, Reserved};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use sys::uffd::Uffd;
 
 use crate::guardian::Guardian;
 use crate::policy::Policy;
+use crate::relaying::Companion;
 use crate::restorer::{self, RestoreError, Restorer, Running};
 
 /// A process, from nothing to its own life. A step that fails, or comes out of turn, leaves nothing behind.
@@ -46,6 +47,34 @@ impl Construction {
         Ok(uffd)
     }
 
+    /// Has connections that stay at the source relayed over `link`.
+    pub(super) fn relay_over(&mut self, link: &OwnedFd, sealing: Option<&OwnedFd>) {
+        let Self::Reserved(restorer) = self else { return };
+        match Companion::start(link, sealing) {
+            Ok(companion) => restorer.relay_by(companion),
+            // The source sees its link close.
+            Err(error) => tracing::warn!(%error, "starting who relays connections"),
+        }
+    }
+
+    /// Whether somebody relays connections.
+    pub(super) fn has_relay(&self) -> bool {
+        matches!(self, Self::Reserved(restorer) if restorer.has_relay())
+    }
+
+    /// Becomes readable when no connection is relayed any more.
+    pub(super) fn relay_readiness(&self) -> Option<BorrowedFd<'_>> {
+        let Self::Running(running) = self else { return None };
+        running.companion.as_ref().map(Companion::readiness)
+    }
+
+    /// Forgets who relayed connections.
+    pub(super) fn forget_relay(&mut self) {
+        if let Self::Running(running) = self {
+            running.companion = None;
+        }
+    }
+
     pub(super) fn write(&self, at: PageRange, bytes: &[u8]) -> Result<(), Failure> {
         let Self::Registered(restorer) = self else { return Err(out_of_turn()) };
         restorer.write(at, bytes).map_err(|error| local(&error))
@@ -75,6 +104,7 @@ impl Construction {
         let Self::Running(running) = self else { return Err(out_of_turn()) };
         let mut descriptors = running.guardian.descriptors();
         descriptors.push(running.pidfd.as_fd());
+        descriptors.extend(running.companion.as_ref().map(Companion::readiness));
         Ok((running.pid, descriptors))
     }
 
@@ -95,6 +125,12 @@ impl Construction {
     /// Ends whatever is there.
     pub(super) fn discard(&mut self) {
         *self = Self::Nothing;
+    }
+
+    /// Becomes readable when the guardian of the running process has something to say.
+    pub(super) fn guardian_readiness(&self) -> Option<BorrowedFd<'_>> {
+        let Self::Running(running) = self else { return None };
+        running.guardian.readiness()
     }
 
     pub(super) fn guardian(&mut self) -> Option<&mut Guardian> {

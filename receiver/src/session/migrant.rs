@@ -15,10 +15,12 @@ use super::construction::Construction;
 use super::report::{downtime_us, report};
 use super::standby::Standby;
 use super::teller::Teller;
+use crate::config::RELAY_DEADLINE;
 use crate::events::{SessionEvent, Status, Whereabouts};
-use crate::guardian::{ExitStatus, GuardianError, GuardianEvent};
-use crate::handover;
+use crate::guardian::{ExitStatus, GuardianError, GuardianEvent, wait_for};
+use crate::handover::{self, HandedOver};
 use crate::policy::Policy;
+use crate::restorer;
 use crate::sealing::connections;
 
 /// The process, from its reservation to its end.
@@ -42,6 +44,8 @@ pub(super) struct Migrant {
     resume_was_told: bool,
     verdicts: Vec<FileVerdict>,
     same_file_pages: u64,
+    /// Connections that stayed at the source.
+    relayed: u64,
     /// How it ended.
     exit: Option<ExitStatus>,
     /// No process of its namespace is left.
@@ -64,6 +68,7 @@ impl Migrant {
             resume_was_told: false,
             verdicts: Vec::new(),
             same_file_pages: 0,
+            relayed: 0,
             exit: None,
             empty: false,
         }
@@ -84,7 +89,8 @@ impl Migrant {
             Ok(Ended { outcome, engine, traffic }) => {
                 self.tell_resumed(engine.report().downtime);
                 let source = self.source.as_ref();
-                let report = report(&outcome, engine.report(), &traffic, source, self.same_file_pages);
+                let mut report = report(&outcome, engine.report(), &traffic, source, self.same_file_pages);
+                report.relayed_connections = self.relayed;
                 match outcome {
                     Outcome::Completed(Some(failure)) => {
                         SessionEvent::Failed { reason: failure.to_string(), process: Whereabouts::Here }
@@ -103,9 +109,10 @@ impl Migrant {
     pub(super) fn follow(&mut self) -> Result<(), GuardianError> {
         let Some(pid) = self.pid else { return Ok(()) };
         while self.exit.is_none() && !self.empty && !self.teller.has_hung_up() {
-            let Some(guardian) = self.construction.guardian() else { break };
-            let Some(readiness) = guardian.readiness() else { break };
-            wait_for_any(readiness, self.line.as_fd(), self.teller.readiness())?;
+            let Some(readiness) = self.construction.guardian_readiness() else { break };
+            let relay = self.construction.relay_readiness();
+            wait_for_any([readiness, self.line.as_fd()].into_iter().chain(relay), self.teller.readiness())?;
+            self.hear_relay();
             // A source that has not heard the end asks again, and the daemon knows the answer by then.
             drop(handover::receive(&self.line));
             self.hear_guardian()?;
@@ -113,7 +120,25 @@ impl Migrant {
         if let Some(status) = self.exit {
             self.teller.tell(&SessionEvent::Exited { pid, status: status_of(status) });
         }
+        // What it had said last is still on its way to the source.
+        while let Some(relay) = self.construction.relay_readiness()
+            && !self.teller.has_hung_up()
+        {
+            wait_for_any([relay], self.teller.readiness())?;
+            self.hear_relay();
+        }
         Ok(())
+    }
+
+    /// Tells once that the source need not stay any longer.
+    fn hear_relay(&mut self) {
+        let relay = self.construction.relay_readiness();
+        if relay.is_some_and(|relay| wait_for(relay, std::time::Duration::ZERO).unwrap_or(true)) {
+            self.construction.forget_relay();
+            if self.relayed > 0 {
+                self.teller.tell(&SessionEvent::Untied);
+            }
+        }
     }
 
     /// Takes in what the guardian has to say.
@@ -173,6 +198,14 @@ impl DestinationProcess for Migrant {
     }
 
     fn map(&mut self, manifest: &Manifest) -> Result<Mapped, Failure> {
+        self.relayed = restorer::count_relayed(manifest) as u64;
+        if self.relayed > 0 && !self.construction.has_relay() {
+            // It was welcomed before the source went on; it may come behind what the source has said since.
+            let _ = wait_for(self.line.as_fd(), RELAY_DEADLINE);
+            if let Ok(Some(HandedOver::Relay(link, sealing))) = handover::receive(&self.line) {
+                self.construction.relay_over(&link, sealing.as_ref());
+            }
+        }
         let uffd = self.construction.map(manifest)?;
         self.mapped = true;
         self.same_file_pages = same_file_pages(manifest, &self.verdicts);
@@ -229,10 +262,16 @@ impl DestinationProcess for Migrant {
             return Some(Notification::Abandoned(Failure::Local("the receiver has ended".into())));
         }
         // If they cannot be sealed, the source sees them close and comes again.
-        if let Ok(Some((sockets, sealing))) = handover::receive(&self.line)
-            && let Ok(connections) = connections(sockets, sealing)
-        {
-            return Some(Notification::Reconnected(Box::new(super::over(connections))));
+        match handover::receive(&self.line) {
+            Ok(Some(HandedOver::Channels(sockets, sealing))) => {
+                if let Ok(connections) = connections(sockets, sealing) {
+                    return Some(Notification::Reconnected(Box::new(super::over(connections))));
+                }
+            }
+            Ok(Some(HandedOver::Relay(link, sealing))) => {
+                self.construction.relay_over(&link, sealing.as_ref());
+            }
+            Ok(None) | Err(_) => {}
         }
         let had_ended = self.exit.is_some() || self.empty;
         if let Err(error) = self.hear_guardian() {
@@ -272,17 +311,13 @@ fn same_file_pages(manifest: &Manifest, verdicts: &[FileVerdict]) -> u64 {
     same.map(|vma| vma.range.pages().saturating_sub(changed(vma.range))).sum()
 }
 
-/// Waits until the guardian or the daemon has something to say or the daemon hangs up.
-fn wait_for_any(
-    guardian: BorrowedFd<'_>,
-    line: BorrowedFd<'_>,
-    daemon: BorrowedFd<'_>,
+/// Waits until one of `sources` has something to say or the daemon hangs up.
+fn wait_for_any<'a>(
+    sources: impl IntoIterator<Item = BorrowedFd<'a>>,
+    daemon: BorrowedFd<'a>,
 ) -> Result<(), GuardianError> {
-    let mut interests = [
-        PollFd::new(guardian, PollFlags::POLLIN),
-        PollFd::new(line, PollFlags::POLLIN),
-        PollFd::new(daemon, PollFlags::empty()),
-    ];
+    let mut interests = vec![PollFd::new(daemon, PollFlags::empty())];
+    interests.extend(sources.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
     match poll(&mut interests, PollTimeout::NONE) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
         Err(errno) => Err(GuardianError::Talk(errno.into())),

@@ -64,6 +64,7 @@ pub(super) fn report(
             p99_us: engine.fault_latency.p99_us(),
             max_us: engine.fault_latency.max_us(),
         },
+        relayed_connections: 0,
     }
 }
 

@@ -139,7 +139,7 @@ impl SourceProcess for Source {
         self.reads_before_cut = None;
         let address = self.destination.expect("it has connected before");
         let sockets = Channel::ALL.map(|_| descriptor(TcpStream::connect(address).expect("a connection")));
-        page_server::Channels::open(sockets, &Hello { attempt, ..HELLO }, None, LONGEST_WAIT)
+        page_server::Channels::open(sockets.into(), &Hello { attempt, ..HELLO }, None, LONGEST_WAIT)
     }
 
     fn read(&mut self, pages: PageRange, buffer: &mut [u8]) -> ReadRun {
@@ -165,6 +165,14 @@ impl SourceProcess for Source {
 
     fn release(&mut self) {
         self.released.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn work(&mut self) -> bool {
+        false
+    }
+
+    fn interests(&self) -> Vec<Interest> {
+        Vec::new()
     }
 
     fn note(&mut self, _line: &'static str) {}
@@ -370,7 +378,7 @@ fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'stati
 }
 
 fn serve(mut process: Source, sockets: [TcpStream; 3]) -> page_server::Outcome {
-    let sockets = sockets.map(descriptor);
+    let sockets = sockets.map(descriptor).into();
     let started = engine::Instant(sys::clock::monotonic_ns());
     let channels = page_server::Channels::open(sockets, &HELLO, None, LONGEST_WAIT).expect("a welcome");
     let running = Arc::new(process.manifest());

@@ -22,3 +22,5 @@ pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) const LOWEST_DESCRIPTOR: u32 = 900;
 /// Bytes of `receiver_info.txt` that are looked at.
 pub(crate) const RECEIVER_INFO_BYTES: usize = 256;
+/// All mappings of the library lie within so many bytes of its state page, a multiple of the page size.
+pub(crate) const LIBRARY_BYTES: u64 = 1 << 20;

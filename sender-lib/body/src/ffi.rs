@@ -8,10 +8,11 @@ mod park;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
+use memory::PageRange;
 use sender_seam::Resident;
 use sender_seam::restart::Interrupted;
-use sys::Fd;
 use sys::signal_frame::{self, Register, context_at};
+use sys::{Fd, own_memory};
 
 use crate::arena::Header;
 use crate::migration;
@@ -66,6 +67,20 @@ pub(crate) fn interrupt(frame: u64, was: Interrupted) {
         // SAFETY: as above; the code goes on behind its call, as after any `EINTR`.
         unsafe { signal_frame::set(context_at(frame), register, value) };
     }
+}
+
+/// Drops the content of private memory of a program that runs elsewhere.
+pub(crate) fn empty(range: PageRange) {
+    let Ok(len) = usize::try_from(range.len()) else { return };
+    // SAFETY: the program's threads rest for ever, and the range is none of the parasite's. An error only keeps memory.
+    let _ = unsafe { own_memory::empty(range.start().0, len) };
+}
+
+/// Unmaps memory of a program that runs elsewhere.
+pub(crate) fn unmap(range: PageRange) {
+    let Ok(len) = usize::try_from(range.len()) else { return };
+    // SAFETY: as above.
+    let _ = unsafe { own_memory::unmap(range.start().0, len) };
 }
 
 /// Closes a descriptor that the parasite opened and whose `Fd` will never be dropped.

@@ -31,3 +31,4 @@ mod panic;
 mod quiesce;
 mod rseq;
 mod settings;
+mod staying;

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use engine::Instant;
+use engine::{Failure, Instant};
 use page_server::{Outcome, Serving, serve};
 use protocol::{Channel, Hello, MigrationId, Piece, text};
 use sys::{clock, random, thread};
@@ -22,15 +22,7 @@ const LOST: u8 = 1;
 pub(crate) fn run() -> bool {
     let started = Instant(clock::monotonic_ns());
     let reason = match attempt(started) {
-        Ok(Outcome::Moved { pid_there }) => {
-            log!("moved; the program is process ", pid_there, " there");
-            thread::exit_process(MOVED)
-        }
-        Ok(Outcome::Lost(failure)) => {
-            log!(failure, "; the program was handed over and does not run here any more");
-            thread::exit_process(LOST)
-        }
-        Ok(Outcome::Released(failure)) => failure.in_words(),
+        Ok(failure) => failure.in_words(),
         Err(reason) => reason,
     };
     let arena_is_free = restore();
@@ -44,7 +36,8 @@ fn restore() -> bool {
     quiesce::release()
 }
 
-fn attempt(started: Instant) -> Result<Outcome, String> {
+/// The failure behind which the program goes on here.
+fn attempt(started: Instant) -> Result<Failure, String> {
     dumpable::open();
     let receiver = settings::receiver()?;
     let random = || random::sixteen_bytes().map_err(|errno| text!["no random numbers: ", errno]);
@@ -54,7 +47,19 @@ fn attempt(started: Instant) -> Result<Outcome, String> {
     let channels = process.connect()?;
     let running = process.running();
     let config = engine::Config::default();
-    Ok(serve(&mut process, Serving { channels, running, config, started }))
+    let status = match serve(&mut process, Serving { channels, running, config, started }) {
+        Outcome::Released(failure) => return Ok(failure),
+        Outcome::Moved { pid_there } => {
+            log!("moved; the program is process ", pid_there, " there");
+            MOVED
+        }
+        Outcome::Lost(failure) => {
+            log!(failure, "; the program was handed over and does not run here any more");
+            LOST
+        }
+    };
+    process.stay();
+    thread::exit_process(status)
 }
 
 /// Gives everything back after a panic; true if nobody needs the arena any more.

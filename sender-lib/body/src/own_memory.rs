@@ -2,11 +2,14 @@
 
 use alloc::vec::Vec;
 
-use memory::{Addr, Backing, PAGE_SIZE, PageRange, Sharing, Vma};
+use memory::{Addr, Backing, PAGE_SIZE, PageRange, Sharing, USER_END, Vma};
 use page_server::ReadRun;
 use sys::own_memory::{read_own, resident};
 use sys::pagemap::{Pagemap, Wanted};
 use sys::{Errno, Fd, file, process};
+
+use crate::config::LIBRARY_BYTES;
+use crate::ffi;
 
 /// Pages of a shared object that one look covers: 256 MiB, at one byte a page.
 const MOST_PAGES: u64 = 65536;
@@ -44,6 +47,24 @@ impl OwnMemory {
     /// Takes the mappings of the stopped process.
     pub(crate) fn set_mappings(&mut self, vmas: &[Vma]) {
         self.vmas = vmas.to_vec();
+    }
+
+    /// Gives the memory of the program, which runs elsewhere, back to the machine. Threads at rest never return to it, but
+    /// what the kernel writes for them must have a place: so private memory stays mapped. What is near `state`, a page of
+    /// the library's, may be the library's and stays as it is.
+    pub(crate) fn let_go(&self, state: PageRange) {
+        let (start, end) = (state.start().0.saturating_sub(LIBRARY_BYTES), state.end().0 + LIBRARY_BYTES);
+        let elsewhere = [(0, start), (end, USER_END)];
+        let elsewhere = elsewhere.map(|(from, to)| PageRange::new(Addr(from), Addr(to)));
+        for vma in &self.vmas {
+            for part in elsewhere.iter().flatten().filter_map(|side| side.intersection(vma.range)) {
+                match (vma.sharing, &vma.backing) {
+                    (Sharing::Private, Backing::Anonymous) => ffi::empty(part),
+                    (Sharing::Private, _) => {}
+                    (Sharing::Shared, _) => ffi::unmap(part),
+                }
+            }
+        }
     }
 
     /// See [`page_server::SourceProcess::scan`].

@@ -16,12 +16,14 @@ use protocol::{
     text,
 };
 use sys::descriptor::{self, tcp};
+use sys::poll::Interest;
 
 use crate::connect::Route;
 use crate::ffi::resident;
 use crate::log::log;
 use crate::own_memory::OwnMemory;
 use crate::quiesce::Parked;
+use crate::staying::Staying;
 use crate::{arena, commit, dumpable, ffi, quiesce};
 
 /// See the module.
@@ -46,6 +48,8 @@ pub(crate) struct OwnProcess {
     bound: Vec<u32>,
     /// Numbers of locked files, whose locks the destination needs.
     locked: Vec<u32>,
+    /// Connections that stay here.
+    staying: Staying,
 }
 
 impl OwnProcess {
@@ -55,7 +59,7 @@ impl OwnProcess {
     /// Why it cannot be moved, in words for the user.
     pub(crate) fn look(route: Route) -> Result<Self, String> {
         let mut memory = OwnMemory::open().map_err(|errno| text!["reading the own memory: ", errno])?;
-        let captured = capture(&mut memory, None, None)?;
+        let captured = capture(&mut memory, None, None, false)?;
         Ok(Self {
             memory,
             route,
@@ -69,6 +73,7 @@ impl OwnProcess {
             parked: Parked::default(),
             bound: Vec::new(),
             locked: Vec::new(),
+            staying: Staying::default(),
         })
     }
 
@@ -82,7 +87,20 @@ impl OwnProcess {
 
     /// Whether the destination takes what would be lost.
     fn takes(&self, note: Note) -> bool {
-        matches!((note, self.connections), (Note::Connection(_), Connections::Move))
+        match note {
+            Note::Connection(_) => self.connections != Connections::Reset,
+            Note::HalfConnection(_) => self.connections == Connections::Relay,
+            _ => false,
+        }
+    }
+
+    /// Stays until no connection needs this process any more.
+    pub(crate) fn stay(&mut self) {
+        if let Some(state) = resident().state.page().filter(|_| self.staying.has_to_stay()) {
+            self.memory.let_go(state);
+        }
+        self.close_bound();
+        self.staying.stay();
     }
 
     /// Gives up the addresses of bound sockets.
@@ -128,8 +146,11 @@ impl SourceProcess for OwnProcess {
         self.all_pages_first = answer.all_pages_first;
         self.same_kernel = answer.same_kernel;
         self.connections = answer.connections;
+        let mut taken = 0;
         for note in &self.notes {
-            if !self.takes(*note) {
+            if self.takes(*note) {
+                taken += 1;
+            } else {
                 log!(note);
             }
         }
@@ -143,12 +164,14 @@ impl SourceProcess for OwnProcess {
         capture::accept(running, &self.verdicts)
             .and_then(|()| capture::look_again(self.memory.pagemap(), &own_ranges(), running))
             .map_err(|refusal| Failure::Local(refusal.in_words()))?;
-        if self.notes.iter().any(|note| self.takes(*note)) && !tcp::may_freeze() {
-            return Err(Failure::Local(String::from(
+        match self.connections {
+            // Others may be opened until the stop.
+            Connections::Relay => self.staying.open(&self.route, taken),
+            Connections::Move if taken > 0 && !tcp::may_freeze() => Err(Failure::Local(String::from(
                 "connections move only with CAP_NET_ADMIN: run the program as root, or the receiver with --tcp reset",
-            )));
+            ))),
+            Connections::Move | Connections::Reset => Ok(()),
         }
-        Ok(())
     }
 
     fn park(&mut self) -> Result<(), Failure> {
@@ -161,16 +184,18 @@ impl SourceProcess for OwnProcess {
         let verdicts = Verdicts { files: &self.verdicts, same_kernel: self.same_kernel };
         let stopped = Some((threads, &*self.running, verdicts));
         let frozen = match self.connections {
-            Connections::Reset => None,
+            Connections::Reset | Connections::Relay => None,
             Connections::Move => ffi::header().map(|header| header.frozen.as_slice()),
         };
-        let captured = capture(&mut self.memory, stopped, frozen).map_err(Failure::Local)?;
+        let relays = self.staying.relays();
+        let captured = capture(&mut self.memory, stopped, frozen, relays).map_err(Failure::Local)?;
         let Captured { mut manifest, contents, .. } = *captured;
         self.contents = contents;
         manifest.process.pending = pending;
         self.memory.set_mappings(&manifest.vmas);
         self.add_eager(&mut manifest);
         self.bound = bound_sockets(&manifest);
+        self.staying.take(&manifest, &self.bound)?;
         self.locked = manifest.locks.iter().map(|lock| lock.fd).collect();
         Ok(Arc::new(manifest))
     }
@@ -194,6 +219,7 @@ impl SourceProcess for OwnProcess {
 
     fn release(&mut self) {
         commit::take_back();
+        self.staying.release();
         // Asked again by `migration::run`, which has to know the answer.
         let _ = quiesce::release();
     }
@@ -207,6 +233,15 @@ impl SourceProcess for OwnProcess {
         for fd in self.locked.drain(..) {
             descriptor::unlock(fd);
         }
+        self.staying.begin();
+    }
+
+    fn work(&mut self) -> bool {
+        self.staying.work()
+    }
+
+    fn interests(&self) -> Vec<Interest> {
+        self.staying.interests()
     }
 
     fn confirmed(&mut self) {
@@ -231,6 +266,7 @@ fn capture(
     memory: &mut OwnMemory,
     stopped: Option<(Vec<ThreadRecord>, &Manifest, Verdicts<'_>)>,
     frozen: Option<&[AtomicU32]>,
+    relays: bool,
 ) -> Result<Box<Captured>, String> {
     let ranges = own_ranges();
     let mut descriptors = memory.descriptors().to_vec();
@@ -242,6 +278,7 @@ fn capture(
         state: resident().state.page().ok_or("the state page is beyond user space")?,
         leaving_gate: Addr(resident().leaving_gate),
         frozen,
+        relays,
         park_action: quiesce::host_park_action().map(|action| SignalAction {
             handler: action.handler,
             flags: action.flags,

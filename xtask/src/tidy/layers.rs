@@ -1,7 +1,7 @@
 //! Who may depend on whom: lower layers only, never a sibling.
 //!
 //! ```text
-//! {memory, noise, packed} → protocol → {engine, transport, sys} → {capture, page-server, fault-handler, sender-seam} → sender-body → programs
+//! {memory, noise, packed} → protocol → {engine, transport, sys} → relay → {capture, page-server, fault-handler, sender-seam} → sender-body → programs
 //! ```
 //!
 //! `target` and `xtask` know nothing of the others, but for tests of `xtask` that have no better place. The
@@ -16,10 +16,11 @@ use serde_json::Value;
 
 use super::{Finding, run};
 
-const LAYERS: [&[&str]; 6] = [
+const LAYERS: [&[&str]; 7] = [
     &["memory", "noise", "packed"],
     &["protocol"],
     &["engine", "transport", "sys"],
+    &["relay"],
     &["capture", "page-server", "fault-handler", "sender-seam"],
     &["sender-body"],
     &["sender-lib", "receiver", "criu-bridge", "node", "simulator"],
@@ -34,13 +35,23 @@ const NARROWER: [(&str, &[&str]); 4] = [
     ("sender-seam", &["memory", "protocol", "sys"]),
     (
         "sender-body",
-        &["memory", "protocol", "engine", "sys", "transport", "capture", "page-server", "sender-seam"],
+        &[
+            "memory",
+            "protocol",
+            "engine",
+            "sys",
+            "transport",
+            "relay",
+            "capture",
+            "page-server",
+            "sender-seam",
+        ],
     ),
     ("sender-lib", &["packed", "protocol", "sys", "sender-seam"]),
 ];
 
 /// Packages that the parasite is made of, which must do without a standard library.
-const NO_STD: [&str; 12] = [
+const NO_STD: [&str; 13] = [
     "memory",
     "noise",
     "packed",
@@ -48,6 +59,7 @@ const NO_STD: [&str; 12] = [
     "engine",
     "transport",
     "sys",
+    "relay",
     "capture",
     "page-server",
     "sender-seam",

@@ -46,6 +46,7 @@ fn around() -> Surroundings<'static> {
         leaving_gate: Addr(0),
         park_action: None,
         frozen: None,
+        relays: false,
     }
 }
 

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use engine::{Config, Failure};
 use memory::{Addr, PAGE_SIZE, PageRange, PageSet};
-use page_server::{Channels, Outcome, ReadRun, Serving, Socket, SourceProcess, serve};
+use page_server::{Channels, Outcome, ReadRun, Serving, SourceProcess, serve};
 use protocol::{Channel, FileVerdict, Header, Hello, Kind, Manifest, MigrationId, Reserved, SourceReport};
+use relay::Socket;
 use sys::Fd;
 use sys::poll::{Interest, poll};
 use transport::{Connection, ConnectionError, Expected, poll_hello, welcome};
@@ -114,6 +115,14 @@ impl SourceProcess for FakeProcess {
 
     fn release(&mut self) {
         self.called("release");
+    }
+
+    fn work(&mut self) -> bool {
+        false
+    }
+
+    fn interests(&self) -> Vec<Interest> {
+        Vec::new()
     }
 
     fn note(&mut self, _line: &'static str) {}
@@ -269,7 +278,7 @@ pub(crate) fn start(process: FakeProcess) -> (JoinHandle<Outcome>, FakeDestinati
             let mut process = process;
             let started = engine::Instant(sys::clock::monotonic_ns());
             match Channels::open(
-                ours,
+                ours.into(),
                 &Hello::new(MigrationId([3; 16]), Channel::Control),
                 None,
                 LONGEST_WAIT,

@@ -154,6 +154,18 @@ pub fn own_address(fd: u32) -> Result<Vec<u8>, Errno> {
     address(nr::GETSOCKNAME, fd)
 }
 
+/// Who was at the other side of a connection, also when it has ended (`SO_PEERNAME`), in `len` bytes, as long as the own
+/// address; empty if nobody ever was.
+#[must_use]
+pub fn peer_name(fd: u32, len: usize) -> Vec<u8> {
+    const SO_PEERNAME: usize = 28;
+    // For more than the name the kernel has an error.
+    let mut name = alloc::vec![0; len];
+    let len = option(fd, SOL_SOCKET, SO_PEERNAME, &mut name).unwrap_or(0);
+    name.truncate(len);
+    name
+}
+
 /// getpeername(2), as the kernel writes it; `None` where there is no other side.
 ///
 /// # Errors

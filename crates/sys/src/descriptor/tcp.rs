@@ -10,6 +10,9 @@ use super::socket::{IPPROTO_TCP, SOL_SOCKET, integer, option};
 use crate::raw::{nr, syscall, syscall3};
 use crate::{Errno, Fd};
 
+/// `TCP_ESTABLISHED`: open in both directions.
+pub const ESTABLISHED: u8 = 1;
+
 const SO_REUSEADDR: usize = 2;
 const SO_KEEPALIVE: usize = 9;
 const SO_OOBINLINE: usize = 10;
@@ -24,14 +27,19 @@ const TCP_TIMESTAMP: usize = 24;
 const TCP_REPAIR_WINDOW: usize = 29;
 const TCP_ULP: usize = 31;
 
-/// Whether `fd` is a connection that is open in both directions and has nothing on top that the kernel keeps to itself.
+/// The front of `TCP_INFO`, of which the first byte is the state, of a connection that was opened, may have ended, and has
+/// nothing on top that the kernel keeps to itself; else `None`. A socket that never was a connection looks like one that
+/// has ended.
 #[must_use]
-pub fn is_movable(fd: u32) -> bool {
-    const ESTABLISHED: u8 = 1;
+pub fn open_connection(fd: u32) -> Option<[u8; 8]> {
+    /// `TCP_FIN_WAIT1`, `TCP_FIN_WAIT2`, `TCP_CLOSE`, `TCP_CLOSE_WAIT`, `TCP_LAST_ACK`, `TCP_CLOSING`
+    const ENDING: [u8; 6] = [4, 5, 7, 8, 9, 11];
     let (mut info, mut name) = ([0; 8], [0; 16]);
-    let state = option(fd, IPPROTO_TCP, TCP_INFO, &mut info);
-    let upper = option(fd, IPPROTO_TCP, TCP_ULP, &mut name);
-    state.is_ok() && info[0] == ESTABLISHED && upper.unwrap_or(0) == 0
+    option(fd, IPPROTO_TCP, TCP_INFO, &mut info).ok()?;
+    let state = info[0];
+    let is_open = state == ESTABLISHED || ENDING.contains(&state);
+    let upper = option(fd, IPPROTO_TCP, TCP_ULP, &mut name).unwrap_or(0);
+    (is_open && upper == 0).then_some(info)
 }
 
 /// Whether this process may freeze connections: tried on a socket of its own.

@@ -171,6 +171,7 @@ fn letters_to(manifest: &Manifest, record: &SocketRecord) -> Vec<Letter> {
 pub(in super::super) fn finish(child: &BlankChild, work: &Finish) -> Result<Vec<(u32, Errno)>, RestoreError> {
     let deadline = Instant::now() + PATIENCE;
     let mut refused = Vec::new();
+    share_ports(work, true);
     until(child, deadline, &work.binds, &mut refused, |bind| {
         // Open connections have their addresses already: a socket that listens at one must share it.
         let listener = bind.record.backlog.and(work.sockets.get(bind.index));
@@ -184,6 +185,7 @@ pub(in super::super) fn finish(child: &BlankChild, work: &Finish) -> Result<Vec<
         }
         Ok((bind.fd, bound))
     })?;
+    share_ports(work, false);
     // A connected socket hears from nobody else: what came from outside comes before.
     deliver_all(child, work, false);
     for connection in &work.connections {
@@ -199,6 +201,19 @@ pub(in super::super) fn finish(child: &BlankChild, work: &Finish) -> Result<Vec<
     deliver_all(child, work, true);
     anonymous::forget_events(&work.inotifies);
     Ok(refused)
+}
+
+/// Lets sockets with the same address, which may have been shared when they were bound only, be bound side by side.
+fn share_ports(work: &Finish, on: bool) {
+    for (at, bind) in work.binds.iter().enumerate() {
+        let is_same =
+            |(index, other): (usize, &Bind)| index != at && other.record.address == bind.record.address;
+        if let Some(made) = work.sockets.get(bind.index)
+            && work.binds.iter().enumerate().any(is_same)
+        {
+            sockets::set_reuse_port(made.as_fd(), &bind.record, on);
+        }
+    }
 }
 
 /// Attempts each of `all` until it works, is refused, or time is up.

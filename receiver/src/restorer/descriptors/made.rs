@@ -24,6 +24,7 @@ use super::super::ghosts::{self, Ghosts};
 use super::sockets::{self, Sockets};
 use super::{Origin, anonymous, fifos, interest};
 use crate::peer;
+use crate::relaying::Companion;
 
 /// Makes descriptions one after another. Both ends of every pipe and connection live here until all are passed.
 pub(super) struct Maker<'a> {
@@ -49,13 +50,14 @@ impl<'a> Maker<'a> {
         objects: &'a [OwnedFd],
         ghosts: &'a Ghosts,
         same_kernel: bool,
+        companion: Option<&Companion>,
     ) -> Result<Self, RestoreError> {
         let pipes = (0..)
             .zip(&manifest.pipes)
             .map(|(index, record)| fifos::make(record, same_kernel).map_err(broken_pipe(index)));
         let mut maker = Self {
             pipes: pipes.collect::<Result<_, _>>()?,
-            sockets: sockets::make_all(manifest)?,
+            sockets: sockets::make_all(manifest, companion)?,
             manifest,
             objects,
             ghosts,

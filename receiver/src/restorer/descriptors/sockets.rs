@@ -16,8 +16,9 @@ use sys::descriptor::pair;
 use sys::{Errno, socket};
 
 use super::super::error::RestoreError;
+use crate::relaying::Companion;
 pub use connection::check_permission;
-pub(super) use options::{set_free_bind, set_reuse};
+pub(super) use options::{set_free_bind, set_reuse, set_reuse_port};
 pub(in crate::restorer) use private_name::path_of;
 
 const UNIX: u32 = libc::AF_UNIX.unsigned_abs();
@@ -44,7 +45,7 @@ pub(super) fn prove(fd: u32, record: &SocketRecord) -> Result<(), RestoreError> 
 }
 
 /// Makes every socket of `manifest`.
-pub(super) fn make_all(manifest: &Manifest) -> Result<Sockets, RestoreError> {
+pub(super) fn make_all(manifest: &Manifest, companion: Option<&Companion>) -> Result<Sockets, RestoreError> {
     let mut sockets = Sockets {
         made: BTreeMap::new(),
         closed_peers: BTreeMap::new(),
@@ -69,6 +70,13 @@ pub(super) fn make_all(manifest: &Manifest) -> Result<Sockets, RestoreError> {
             options::set(one.as_fd(), record).map_err(&failed)?;
             sockets.made.insert(index, one);
             sockets.closed_peers.insert(index, two);
+        } else if connection::is_relayed(record) {
+            let fd = number_of(manifest, index);
+            let made = relayed(fd, record, companion);
+            sockets.made.insert(index, made.map_err(|source| RestoreError::Connection { fd, source })?);
+            sockets.named.insert(index);
+            // It may be here that it was opened, and that its source relays it.
+            sockets.has_moved = true;
         } else if connection::is_connection(record) {
             let made = connection::make(record)
                 .map_err(|source| RestoreError::Connection { fd: number_of(manifest, index), source })?;
@@ -128,6 +136,17 @@ fn make(record: &SocketRecord) -> io::Result<OwnedFd> {
     Ok(made)
 }
 
+/// The program's end of a connection that stays at the source.
+fn relayed(fd: u32, record: &SocketRecord, companion: Option<&Companion>) -> io::Result<OwnedFd> {
+    let companion = companion.ok_or_else(|| io::Error::other("its source has opened no way to relay it"))?;
+    let made = companion.make(fd, record)?;
+    options::set(made.as_fd(), record)?;
+    if connection::has_ended(record) {
+        shutdown(made.as_raw_fd(), Shutdown::Write)?;
+    }
+    Ok(made)
+}
+
 fn connected(record: &SocketRecord) -> io::Result<(OwnedFd, OwnedFd)> {
     let kind = match record.kind.cast_signed() {
         libc::SOCK_STREAM => SockType::Stream,
@@ -140,7 +159,7 @@ fn connected(record: &SocketRecord) -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Sockets {
-    /// Whether there are open connections among them.
+    /// Whether there are open connections among them, or what holds their addresses here.
     pub(super) const fn has_moved(&self) -> bool {
         self.has_moved
     }
@@ -288,8 +307,14 @@ pub(in super::super) fn check_addresses(manifest: &Manifest, same_kernel: bool) 
 /// Refuses open connections, which nobody has asked for.
 pub(in super::super) fn refuse_connections(manifest: &Manifest) -> Result<(), RestoreError> {
     let what = "an open connection, which was to be reset";
-    let found = records(manifest).find(|(_, _, record)| connection::is_connection(record));
+    let found = records(manifest).find(|(_, _, record)| !record.connection.is_empty());
     found.map_or(Ok(()), |(index, ..)| Err(RestoreError::NotMoved { fd: number_of(manifest, index), what }))
+}
+
+/// How many connections of `manifest` are relayed.
+#[must_use]
+pub fn count_relayed(manifest: &Manifest) -> usize {
+    records(manifest).filter(|(_, _, record)| connection::is_relayed(record)).count()
 }
 
 /// The first number of description `index`.

@@ -30,9 +30,21 @@ const PIECE_BYTES: usize = 32 << 10;
 /// What the kernel counts beside a piece's bytes.
 const PIECE_OVERHEAD: usize = 64 << 10;
 
-/// Whether `record` is of an open connection.
+/// Whether `record` is of an open connection that moves.
 pub(in super::super) fn is_connection(record: &SocketRecord) -> bool {
-    !record.connection.is_empty()
+    record.connection.len() > Connection::RELAYED_BYTES
+}
+
+/// Whether `record` is of an open connection that stays at the source, which relays it.
+pub(in super::super) fn is_relayed(record: &SocketRecord) -> bool {
+    record.connection.len() == Connection::RELAYED_BYTES
+}
+
+/// Whether the program has ended the direction away from it.
+pub(super) fn has_ended(record: &SocketRecord) -> bool {
+    /// `TCP_FIN_WAIT1`, `TCP_FIN_WAIT2`, `TCP_CLOSE`, `TCP_LAST_ACK`, `TCP_CLOSING`
+    const ENDED: [u8; 5] = [4, 5, 7, 9, 11];
+    record.connection.first().is_some_and(|state| ENDED.contains(state))
 }
 
 /// Whether this process may make connections without a packet.

@@ -13,6 +13,8 @@ const SO_SNDBUFFORCE: u8 = 32;
 const SO_RCVBUFFORCE: u8 = 33;
 const SO_BUF_LOCK: u8 = 72;
 const SO_LOCK_FILTER: u8 = 44;
+/// `IPPROTO_IPV6`, `IPV6_V6ONLY`
+const ONLY_V6: (u16, u8) = (41, 26);
 const STREAM: u32 = 1;
 /// `IP_MULTICAST_IF`, `_TTL`, `_LOOP`, `_ALL`, and those of IPv6.
 const MULTICAST: [(u16, u8); 8] =
@@ -32,6 +34,10 @@ pub(super) fn set(made: BorrowedFd<'_>, record: &SocketRecord) -> io::Result<()>
         let option = (level, name);
         // The kernel sets a stream's multicast options itself and lets nobody else do so.
         if option == (SOCKET, SO_LOCK_FILTER) || record.kind == STREAM && MULTICAST.contains(&option) {
+            continue;
+        }
+        // A connection has its own address, which the kernel does not take back.
+        if option == ONLY_V6 && !record.connection.is_empty() {
             continue;
         }
         if socket::option(made, level, name).as_deref() == Ok(value) {
@@ -77,6 +83,12 @@ pub(in super::super) fn set_free_bind(made: BorrowedFd<'_>, record: &SocketRecor
 pub(in super::super) fn set_reuse(made: BorrowedFd<'_>, record: &SocketRecord, on: bool) {
     const SO_REUSEADDR: u8 = 2;
     lend(made, record, (SOCKET, SO_REUSEADDR), on);
+}
+
+/// The same for all sockets that have one address at the same time.
+pub(in super::super) fn set_reuse_port(made: BorrowedFd<'_>, record: &SocketRecord, on: bool) {
+    const SO_REUSEPORT: u8 = 15;
+    lend(made, record, (SOCKET, SO_REUSEPORT), on);
 }
 
 /// Switches an option on for a while, or to what it was.

@@ -1,0 +1,233 @@
+//! Many connections over one link.
+
+use alloc::vec::Vec;
+
+use protocol::{Header, Kind, MAX_RELAYED_BYTES};
+use sys::poll::{Interest, poll};
+use sys::{Fd, net};
+use transport::{Connection, ConnectionError, Expected};
+
+use crate::Socket;
+use crate::config::{FRAMES_PER_TURN, window};
+use crate::end::{End, Taken};
+
+/// One side of a relay. Dropped early it breaks its connections, if it has begun to take from them.
+#[derive(Debug)]
+pub struct Relay {
+    link: Connection<Socket>,
+    /// Ascending by name.
+    ends: Vec<End>,
+    window: usize,
+    buffer: Vec<u8>,
+    /// Which end is looked at first, so that none is always the last.
+    first: usize,
+    /// The other side was told that nothing more comes from here.
+    has_said_farewell: bool,
+    /// Nothing more comes over the link.
+    is_closed: bool,
+    has_begun: bool,
+}
+
+impl Relay {
+    /// A relay of connections, each with the name that it has on the link, ascending. The link is greeted.
+    #[must_use]
+    pub fn new(mut link: Connection<Socket>, connections: Vec<(u32, Fd)>) -> Self {
+        link.expect(Expected::Relayed);
+        let mut ends = Vec::new();
+        for (name, socket) in connections {
+            ends.push(End::new(name, socket));
+        }
+        Self {
+            window: window(ends.len()),
+            link,
+            ends,
+            buffer: Vec::new(),
+            first: 0,
+            has_said_farewell: false,
+            is_closed: false,
+            has_begun: false,
+        }
+    }
+
+    /// Tells the other side that it may send. The program must run at the destination, or never run anywhere but there.
+    pub fn begin(&mut self) {
+        self.ends.iter_mut().for_each(End::share_address);
+        for index in 0..self.ends.len() {
+            let told = self.tell_room(index, self.window);
+            if told.is_err() {
+                return self.shatter_all();
+            }
+        }
+    }
+
+    /// The program goes on with its connections, after all: they are as they were before [`Self::begin`].
+    pub fn give_back(&self) {
+        if !self.has_begun {
+            self.ends.iter().for_each(End::give_back);
+        }
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are no connections any more.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Whether the other side has let bytes be taken from the connections: from here on they are the relay's alone.
+    #[must_use]
+    pub const fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Whether there is nothing more to do.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        self.is_closed && self.ends.is_empty()
+    }
+
+    /// What to wait for: the link, then each end.
+    #[must_use]
+    pub fn interests(&self) -> Vec<Interest> {
+        let mut interests = Vec::new();
+        if self.is_closed {
+            return interests;
+        }
+        let is_full = self.link.wants_write();
+        interests.push(Interest::new(self.link.stream().fd(), is_full));
+        for end in &self.ends {
+            interests.push(end.interest(!is_full));
+        }
+        interests
+    }
+
+    /// Does a bounded piece of work without waiting; false when there was none.
+    pub fn turn(&mut self) -> bool {
+        if self.is_closed {
+            return false;
+        }
+        let mut interests = self.interests();
+        if !matches!(poll(&mut interests, Some(0)), Ok(1..)) && self.link.is_drained() {
+            return false;
+        }
+        for (end, interest) in self.ends.iter_mut().zip(interests.iter().skip(1)) {
+            end.note(interest);
+        }
+        if self.exchange().is_err() {
+            self.shatter_all();
+        }
+        true
+    }
+
+    fn exchange(&mut self) -> Result<(), ConnectionError> {
+        self.link.flush()?;
+        self.hear()?;
+        self.serve_ends()?;
+        if self.ends.is_empty() && !self.link.wants_write() && !self.has_said_farewell {
+            self.has_said_farewell = true;
+            net::end(self.link.stream().fd());
+        }
+        Ok(())
+    }
+
+    /// Takes what has come over the link.
+    fn hear(&mut self) -> Result<(), ConnectionError> {
+        for _ in 0..FRAMES_PER_TURN {
+            let Some(frame) = self.link.receive()? else { return Ok(()) };
+            let Header { kind, argument, .. } = frame.header;
+            let name = u32::try_from(argument).unwrap_or(u32::MAX);
+            // Of one that has gone meanwhile the other side hears in time.
+            let Ok(index) = self.ends.binary_search_by_key(&name, |end| end.name) else { continue };
+            let Some(end) = self.ends.get_mut(index) else { continue };
+            match kind {
+                Kind::RelayReset => {
+                    end.shatter();
+                    drop(self.ends.remove(index));
+                }
+                Kind::RelayCredit => {
+                    let bytes = frame.body.first_chunk().ok_or(ConnectionError::Unexpected(kind))?;
+                    end.give_credit(u32::from_le_bytes(*bytes));
+                    self.has_begun = true;
+                }
+                _ if !end.put(frame.body, self.window) => return Err(ConnectionError::Unexpected(kind)),
+                _ => self.settle(index)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves bytes between the link and the ends that are ready.
+    fn serve_ends(&mut self) -> Result<(), ConnectionError> {
+        self.buffer.resize(MAX_RELAYED_BYTES as usize, 0);
+        let count = self.ends.len();
+        self.first = self.first.wrapping_add(1);
+        // From the last to the first, because those that are over are removed.
+        for step in (0..count).rev() {
+            let index = (step + self.first) % count;
+            let Some(end) = self.ends.get_mut(index) else { continue };
+            if !end.is_ready() {
+                continue;
+            }
+            end.give();
+            if !self.link.wants_write() {
+                self.take_from(index)?;
+            }
+            self.settle(index)?;
+        }
+        self.buffer = Vec::new();
+        Ok(())
+    }
+
+    /// Passes on what the other side of an end has said.
+    fn take_from(&mut self, index: usize) -> Result<(), ConnectionError> {
+        let Some(end) = self.ends.get_mut(index) else { return Ok(()) };
+        let header = Header { argument: end.name.into(), ..Header::plain(Kind::Relayed, 0) };
+        match end.take(&mut self.buffer) {
+            Taken::Nothing => Ok(()),
+            Taken::Bytes(count) => self.link.send(header, self.buffer.get(..count).unwrap_or_default()),
+            Taken::End => self.link.send(header, &[]),
+            Taken::Broken => {
+                end.shatter();
+                let end = self.ends.remove(index);
+                self.link.send_signal(Kind::RelayReset, end.name.into())
+            }
+        }
+    }
+
+    /// Tells of room that has come free, and lets go of an end that is broken or over.
+    fn settle(&mut self, index: usize) -> Result<(), ConnectionError> {
+        let Some(end) = self.ends.get_mut(index) else { return Ok(()) };
+        let name = end.name;
+        if end.is_over() {
+            drop(self.ends.remove(index));
+        } else if end.is_broken() {
+            // What the other side said before it broke can still be read.
+            while self.ends.get(index).is_some_and(|end| end.name == name) {
+                self.take_from(index)?;
+            }
+        } else if let Some(bytes) = end.room(self.window) {
+            self.tell_room(index, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn tell_room(&mut self, index: usize, bytes: usize) -> Result<(), ConnectionError> {
+        let Some(end) = self.ends.get(index) else { return Ok(()) };
+        let header = Header { argument: end.name.into(), ..Header::plain(Kind::RelayCredit, 0) };
+        self.link.send(header, &u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes())
+    }
+
+    /// Breaks every connection: nothing more can be said over them.
+    fn shatter_all(&mut self) {
+        for end in &mut self.ends {
+            end.shatter();
+        }
+        self.ends = Vec::new();
+        self.is_closed = true;
+    }
+}

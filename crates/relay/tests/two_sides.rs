@@ -1,0 +1,207 @@
+//! Both sides of a relay in one process, over real connections.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use relay::{Relay, Socket};
+use sys::poll::poll;
+use transport::{Connection, Expected};
+
+/// No wait here is longer.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Two ends of a connection.
+fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let one = TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
+    let (other, _) = listener.accept().expect("connected");
+    for stream in [&one, &other] {
+        stream.set_read_timeout(Some(LONGEST)).expect("a stream");
+        stream.set_write_timeout(Some(LONGEST)).expect("a stream");
+    }
+    (one, other)
+}
+
+/// A relay of `ends`, named 10, 20 and so on, over `link`.
+fn relay(link: TcpStream, ends: Vec<TcpStream>) -> Relay {
+    link.set_nonblocking(true).expect("a stream");
+    let link = Connection::new(Socket::new(OwnedFd::from(link).into()), Expected::Relayed);
+    let named = ends.into_iter().zip(1..).map(|(end, count)| (count * 10, OwnedFd::from(end).into()));
+    Relay::new(link, named.collect())
+}
+
+fn run(mut relay: Relay) {
+    let deadline = Instant::now() + LONGEST;
+    while !relay.is_over() && Instant::now() < deadline {
+        if !relay.turn() {
+            poll(&mut relay.interests(), Some(1000)).expect("descriptors");
+        }
+    }
+}
+
+/// What is at the outside of a relay of some connections.
+struct Scene {
+    /// Who was connected to the program.
+    others: Vec<TcpStream>,
+    programs: Vec<TcpStream>,
+    sides: [thread::JoinHandle<()>; 2],
+}
+
+fn scene(count: usize) -> Scene {
+    let (one, other) = pair();
+    let (others, sources): (Vec<_>, Vec<_>) = (0..count).map(|_| pair()).unzip();
+    let (programs, destinations): (Vec<_>, Vec<_>) = (0..count).map(|_| pair()).unzip();
+    let sides = [relay(one, sources), relay(other, destinations)].map(|mut side| {
+        side.begin();
+        thread::spawn(move || run(side))
+    });
+    Scene { others, programs, sides }
+}
+
+impl Scene {
+    fn end(self) {
+        drop((self.others, self.programs));
+        for side in self.sides {
+            side.join().expect("it does not panic");
+        }
+    }
+}
+
+fn pattern(len: usize, seed: usize) -> Vec<u8> {
+    (0..len).map(|at| u8::try_from((at * 31 + at / 251 + seed) % 256).expect("a byte")).collect()
+}
+
+#[test]
+fn bytes_go_both_ways_and_each_end_comes_out_where_it_went_in() {
+    const LEN: usize = 5_000_000;
+    let scene = scene(3);
+    let streams = scene.others.iter().zip(&scene.programs).enumerate();
+    thread::scope(|scope| {
+        for (index, (other, program)) in streams {
+            for (mut from, mut to, seed) in [(other, program, index), (program, other, index + 100)] {
+                scope.spawn(move || {
+                    from.write_all(&pattern(LEN, seed)).expect("room in time");
+                    from.shutdown(Shutdown::Write).expect("connected");
+                });
+                scope.spawn(move || {
+                    let mut got = Vec::new();
+                    to.read_to_end(&mut got).expect("an end in order");
+                    assert!(got == pattern(LEN, seed), "{} bytes of {LEN}", got.len());
+                });
+            }
+        }
+    });
+    scene.end();
+}
+
+#[test]
+fn a_connection_that_nobody_reads_holds_up_no_other() {
+    let scene = scene(2);
+    let [deaf, heard] = scene.others.as_slice() else { panic!("two connections") };
+    deaf.set_nonblocking(true).expect("a stream");
+    let full = (0..10_000).find(|_| {
+        let stuck = |error: std::io::Error| error.kind() == ErrorKind::WouldBlock;
+        let is_stuck = (&mut &*deaf).write(&[7; 65536]).is_err_and(stuck);
+        if is_stuck {
+            thread::yield_now();
+        }
+        is_stuck && (&mut &*deaf).write(&[7; 65536]).is_err_and(stuck)
+    });
+    assert!(full.is_some(), "it takes without bound what nobody reads");
+    (&mut &*heard).write_all(b"hello").expect("room");
+    let mut got = [0; 5];
+    (&mut &scene.programs[1]).read_exact(&mut got).expect("it comes through");
+    assert_eq!(&got, b"hello");
+    scene.end();
+}
+
+#[test]
+fn a_broken_connection_comes_out_broken_behind_what_was_said_before() {
+    let mut scene = scene(1);
+    let mut other = scene.others.remove(0);
+    other.write_all(b"last words").expect("room");
+    let mut got = [0; 10];
+    scene.programs[0].read_exact(&mut got).expect("they come through");
+    // Closing with a byte unread is what resets a connection.
+    scene.programs[0].write_all(b"!").expect("room");
+    let mut peeked = [0];
+    assert_eq!(other.peek(&mut peeked).expect("a byte"), 1);
+    drop(other);
+    let error = scene.programs[0].read(&mut got).expect_err("it did not end in order");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    scene.end();
+}
+
+#[test]
+fn a_lost_link_breaks_every_connection_on_both_sides() {
+    let (one, other) = pair();
+    let (mut outside, source) = pair();
+    let (mut program, destination) = pair();
+    let mut near = relay(one, vec![source]);
+    let mut far = relay(other, vec![destination]);
+    near.begin();
+    far.begin();
+    outside.write_all(b"x").expect("room");
+    let mut got = [0];
+    program.set_nonblocking(true).expect("a stream");
+    let deadline = Instant::now() + LONGEST;
+    while program.read(&mut got).is_err() {
+        assert!(Instant::now() < deadline, "nothing comes through");
+        near.turn();
+        far.turn();
+    }
+    program.set_nonblocking(false).expect("a stream");
+    drop(near);
+    run(far);
+    for stream in [&mut outside, &mut program] {
+        let error = stream.read(&mut got).expect_err("it did not end in order");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
+fn nothing_is_taken_and_nothing_breaks_before_the_other_side_has_room() {
+    let (one, other) = pair();
+    let (mut outside, source) = pair();
+    let mut kept = source.try_clone().expect("a duplicate");
+    let mut near = relay(one, vec![source]);
+    near.begin();
+    outside.write_all(b"still here").expect("room");
+    while near.turn() {}
+    assert!(!near.has_begun());
+    drop(other);
+    run(near);
+    let mut got = [0; 10];
+    kept.read_exact(&mut got).expect("the program goes on with its connection");
+    assert_eq!(&got, b"still here");
+    kept.write_all(b"!").expect("it is whole");
+    outside.read_exact(&mut got[..1]).expect("it is whole");
+}
+
+#[test]
+fn more_than_there_is_room_for_ends_the_relay() {
+    let (one, mut other) = pair();
+    let (_outside, source) = pair();
+    let mut near = relay(one, vec![source]);
+    near.begin();
+    // 32 KiB for connection 10: far more of them than any window.
+    let header = [0, 0x80, 0, 0, 48, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0];
+    let hostile =
+        thread::spawn(
+            move || {
+                while other.write_all(&header).and_then(|()| other.write_all(&[0; 0x8000])).is_ok() {}
+            },
+        );
+    let deadline = Instant::now() + LONGEST;
+    while !near.is_over() {
+        assert!(Instant::now() < deadline, "it takes without bound");
+        if !near.turn() {
+            poll(&mut near.interests(), Some(1000)).expect("descriptors");
+        }
+    }
+    drop(near);
+    hostile.join().expect("it ends");
+}
