@@ -60,6 +60,12 @@ class Lab:
         self.programs.append(program)
         return program
 
+    def key(self) -> str:
+        """The path of a new key file."""
+        path = self.directory / "key"
+        subprocess.run([str(machine.BIN / "receiver"), "keygen", str(path)], check=True, timeout=20)
+        return str(path)
+
     def target(self, workload: str, *arguments: str, **options) -> Program:
         return self.program(workload, [str(machine.BIN / "target"), workload, *arguments], **options)
 

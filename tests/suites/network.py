@@ -79,12 +79,6 @@ def connections_move(lab: Lab) -> None:
     scene.finish(server)
 
 
-def _key(lab: Lab) -> str:
-    path = lab.directory / "key"
-    subprocess.run([str(machine.BIN / "receiver"), "keygen", str(path)], check=True, timeout=20)
-    return str(path)
-
-
 @contextlib.contextmanager
 def _captured(network: Network, device: str):
     """What passes a device of the world, as one string of bytes that grows."""
@@ -107,7 +101,7 @@ def _captured(network: Network, device: str):
 
 def _relayed(lab: Lab, moves: int, after) -> None:
     """The server goes from one machine to the other and back, its connections stay where they were made."""
-    network, key = Network(lab, apart=True), _key(lab)
+    network, key = Network(lab, apart=True), lab.key()
     scene = Scene(lab, network, ("--tcp", "relay", "--bind", "0.0.0.0", "--key-file", key),
                   {"POSTHASTE_KEY_FILE": key})
     scene.receivers["left"].host, scene.receivers["right"].host = ADDRESS, OTHER_ADDRESS

@@ -20,10 +20,12 @@ def _arguments(workload: str) -> tuple:
     return ("--interval-ms", "1", *_RESIDENT) if workload == "counter" else ()
 
 
-def _half_moved(workload: str, lab):
-    receiver = lab.receiver()
+def _half_moved(workload: str, lab, sealed: bool = False):
+    key = lab.key() if sealed else ""
+    receiver = lab.receiver(arguments=("--key-file", key) if sealed else ())
     link = lab.link(receiver, bytes_per_second=_SLOW, comes_back=True)
-    program = lab.target(workload, *_arguments(workload))
+    settings = {"POSTHASTE_KEY_FILE": key} if sealed else {}
+    program = lab.target(workload, *_arguments(workload), settings=settings)
     program.wait_lines(3)
     return receiver, link, program, lab.move_through(program, receiver, link)
 
@@ -36,9 +38,9 @@ def _comes_through(moved, workload: str, program) -> None:
     workloads.finish(moved, workload)
 
 
-def interrupted(workload: str, times: int, lab) -> None:
+def interrupted(workload: str, times: int, sealed: bool, lab) -> None:
     """The link ends at random moments of the post-copy; the source connects again and all goes on."""
-    receiver, link, program, moved = _half_moved(workload, lab)
+    receiver, link, program, moved = _half_moved(workload, lab, sealed)
     dice = random.Random(f"{workload} {times}")
     for _ in range(times):
         target = link.forwarded + dice.randrange(1 << 20)
@@ -155,9 +157,13 @@ def _checks() -> list:
     anywhere = [Check(f"the link is cut at {cuts} random bytes of a migration: one copy goes on, at the next number",
                       partial(cut_anywhere, cuts)),
                 Check("the word to run is lost: the program goes on at its source", lost_run)]
-    return anywhere + [Check(f"what serves the memory is killed in post-copy: {workload} loses nothing",
-                  partial(pager_killed, workload, kills)) for workload in _WORKLOADS] + [Check(f"the link is interrupted in post-copy: {workload} loses nothing", partial(interrupted, workload, kills))
-            for workload in _WORKLOADS]
+    killed = [Check(f"what serves the memory is killed in post-copy: {workload} loses nothing",
+                    partial(pager_killed, workload, kills)) for workload in _WORKLOADS]
+    plain = [Check(f"the link is interrupted in post-copy: {workload} loses nothing",
+                   partial(interrupted, workload, kills, False)) for workload in _WORKLOADS]
+    sealed = [Check(f"a sealed link is interrupted in post-copy: {workload} loses nothing",
+                    partial(interrupted, workload, kills, True)) for workload in ("counter", "hash_chain", "forker")]
+    return anywhere + killed + plain + sealed
 
 
 CHECKS = _checks
