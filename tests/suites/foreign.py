@@ -90,7 +90,7 @@ PROGRAMS = [
 ]
 
 
-def _start(lab, foreign: Foreign, name: str, source: Path, preload: bool) -> Program:
+def _start(lab, start, foreign: Foreign, name: str, source: Path, preload: bool) -> Program:
     """Starts it with its output in a file, which a move takes along by its path."""
     places = {"{input}": str(source), "{classes}": str(lab.directory)}
     words = [places.get(word, word) for word in foreign.command]
@@ -99,20 +99,20 @@ def _start(lab, foreign: Foreign, name: str, source: Path, preload: bool) -> Pro
     if foreign.stdin:
         path = source if foreign.stdin == "{input}" else _PROGRAMS / foreign.stdin
         stdin = open(path, "rb")  # the child keeps its own copy
-    return lab.program(name, words, settings, through_pipe=False, stdin=stdin, trigger=foreign.trigger)
+    return start(name, words, settings, through_pipe=False, stdin=stdin, trigger=foreign.trigger)
 
 
-def moves_in_mid_work(foreign: Foreign, lab) -> None:
-    """Two runs at a time: one is moved, the other is not."""
+def moves_in_mid_work(foreign: Foreign, lab, receiver=None, start=None) -> None:
+    """Two runs at a time, begun by `start`: one is moved to `receiver`, the other is not."""
     machine.need_command(foreign.command[0])
     source = lab.directory / "input"
     if foreign.make_input:
         foreign.make_input(source)
     if foreign.prepare:
         foreign.prepare(lab.directory)
-    receiver = lab.receiver()
-    program = _start(lab, foreign, "moved", source, True)
-    unmoved = _start(lab, foreign, "unmoved", source, False)
+    receiver, start = receiver or lab.receiver(), start or lab.program
+    program = _start(lab, start, foreign, "moved", source, True)
+    unmoved = _start(lab, start, foreign, "unmoved", source, False)
     until(lambda: program.ended() or machine.cpu_seconds(program.pid) >= foreign.cpu_seconds,
           f"{foreign.name} to be at work")
     expect(not program.ended(), f"it ended before it could be moved: {program.last_words()}")

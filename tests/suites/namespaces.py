@@ -1,0 +1,131 @@
+"""Programs that nobody here wrote move between network namespaces, over sealed links, in mid-work.
+
+The receiver gives each a PID namespace of its own; what moves twice goes from one to the next.
+"""
+
+import glob
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from functools import partial
+
+from tests.harness import machine
+from tests.harness.network import ADDRESS, OTHER_ADDRESS, Network
+from tests.harness.results import Check
+from tests.harness.waiting import expect, until
+from tests.suites import foreign
+
+_TRIGGER = 50
+_STATEMENTS = 40
+_FILES = 20
+_NGINX = """
+daemon off; master_process off; worker_processes 1; pid {place}/nginx.pid; error_log {place}/error.log;
+events {{ worker_connections 64; }}
+http {{ access_log off; client_body_temp_path {place}/a; proxy_temp_path {place}/b; fastcgi_temp_path {place}/c;
+        uwsgi_temp_path {place}/d; scgi_temp_path {place}/e;
+        server {{ listen 8088; root {place}/files; }} }}
+"""
+
+
+class Machines:
+    """Two network namespaces with a receiver in each that has a key."""
+
+    def __init__(self, lab):
+        self.lab, self.network, key = lab, Network(lab, apart=True), lab.key()
+        self.receivers = {name: lab.receiver(name, wrapper=self.network.inside(name),
+                                             arguments=("--bind", "0.0.0.0", "--key-file", key))
+                          for name in ("left", "right")}
+        self.receivers["left"].host, self.receivers["right"].host = ADDRESS, OTHER_ADDRESS
+        self.settings = {"POSTHASTE_KEY_FILE": key}
+
+    def start(self, name: str, command: list, settings: dict, **options):
+        """A program in the left one."""
+        return self.lab.program(name, [*self.network.inside("left"), *command], {**self.settings, **settings}, **options)
+
+    def move(self, program, there: str):
+        return self.lab.move(program, self.receivers[there])
+
+
+def program_moves(program: foreign.Foreign, lab) -> None:
+    machines = Machines(lab)
+    foreign.moves_in_mid_work(program, lab, machines.receivers["right"], machines.start)
+
+
+def _get(machines, name: str) -> list:
+    """What the server in a namespace says to be in its files."""
+    code = ("import urllib.request as r, hashlib\n"
+            f"for n in range({_FILES}):\n"
+            "  print(hashlib.md5(r.urlopen(f'http://127.0.0.1:8088/{n}', timeout=10).read()).hexdigest())")
+    return machines.network.run(name, sys.executable, "-c", code).split()
+
+
+def nginx_moves(lab) -> None:
+    machine.need_command("nginx")
+    machines, place = Machines(lab), lab.directory / "web"
+    (place / "files").mkdir(parents=True)
+    for each in (lab.directory, place, place / "files"):
+        each.chmod(0o755)
+    wanted = []
+    for number in range(_FILES):
+        content = os.urandom(1 << number)
+        (place / "files" / str(number)).write_bytes(content)
+        wanted.append(hashlib.md5(content).hexdigest())
+    (place / "conf").write_text(_NGINX.format(place=place))
+    server = machines.start("nginx", ["nginx", "-c", str(place / "conf")], {"POSTHASTE_SIGNAL": str(_TRIGGER)},
+                            trigger=_TRIGGER)
+    until(lambda: (place / "nginx.pid").exists(), "nginx", alive=[server])
+    expect(_get(machines, "left") == wanted, "nginx serves something else")
+    for there in ("right", "left", "right"):
+        server = machines.move(server, there)
+        server.wait_complete()
+        expect(_get(machines, there) == wanted, f"nginx serves something else at the {there}")
+
+
+def postgres_stays(lab) -> None:
+    """Two runs of the same statements over two new clusters. It has System V shared memory, by which it knows whether
+    another one is at work on its files: so the one that is to be moved says so and goes on where it is.
+    """
+    found = glob.glob("/usr/lib/postgresql/*/bin/postgres")  # where Debian has it, out of everybody's path
+    programs = os.path.dirname(os.path.realpath(shutil.which("postgres") or (found or [""])[-1]))
+    machine.need_command(f"{programs}/postgres", "setpriv")
+    machines = Machines(lab)
+    lab.directory.chmod(0o755)
+    os.chmod(machines.settings["POSTHASTE_KEY_FILE"], 0o600)
+    shutil.chown(machines.settings["POSTHASTE_KEY_FILE"], "nobody")
+    statements = lab.directory / "statements"
+    statements.write_text("".join(
+        f"select {number}, count(*), sum(hashtext((a * {number})::text)::bigint) from generate_series(1, 200000) a;\n"
+        for number in range(1, _STATEMENTS + 1)))
+    become = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+    runs = {}
+    for name in ("moved", "unmoved"):
+        data = lab.directory / f"data-{name}"
+        data.mkdir()
+        shutil.chown(data, "nobody", "nogroup")
+        subprocess.run([*become, f"{programs}/initdb", "-D", str(data), "-N", "--locale=C"], check=True, timeout=120,
+                       cwd=data, capture_output=True)
+        command = [*become, f"{programs}/postgres", "--single", "-D", str(data), "-F", "postgres"]
+        preload = {} if name == "moved" else {"LD_PRELOAD": ""}
+        with open(statements, "rb") as stdin:
+            runs[name] = machines.start(name, command, {"POSTHASTE_SIGNAL": str(_TRIGGER), **preload}, stdin=stdin,
+                                        through_pipe=False, trigger=_TRIGGER)
+    program, unmoved = runs["moved"], runs["unmoved"]
+    until(lambda: program.text().count("sum = ") >= 3, "postgres to be at work", 60, alive=[program])
+    program.aim(machines.receivers["right"].port, OTHER_ADDRESS)
+    program.trigger()
+    until(program.left, "postgres to say that it stays", 30, alive=[program])
+    expect("System V shared memory" in program.left()[0], f"it says {program.left()}")
+    expect(program.wait(120) == 0 and unmoved.wait(120) == 0, f"postgres ended with {program.last_words()}")
+    expect(program.text() == unmoved.text() and program.text().count("sum = ") == _STATEMENTS, "it has another result")
+
+
+def _checks() -> list:
+    checks = [Check(f"{program.name} moves between network namespaces with a key", partial(program_moves, program))
+              for program in foreign.PROGRAMS]
+    return checks + [Check("nginx moves between network namespaces with a key", nginx_moves),
+                     Check("PostgreSQL in single-user mode is refused by name and unharmed", postgres_stays)]
+
+
+CHECKS = _checks
