@@ -90,6 +90,16 @@ impl Peer {
     }
 }
 
+/// The rights in a manifest, without what does not come: capabilities that somebody else than root could take on.
+#[must_use]
+pub fn brought(wanted: &Credentials) -> Credentials {
+    let mut brought = wanted.clone();
+    if is_restricted() {
+        (brought.permitted, brought.inheritable, brought.ambient) = (brought.capabilities, 0, 0);
+    }
+    brought
+}
+
 /// Says once whom this session serves.
 pub fn serve(peer: Peer) {
     let _ = PEER.set(peer);
@@ -140,7 +150,8 @@ fn holder(user: u32, inode: u64) -> Option<Credentials> {
     let holder = processes
         .find(|process| process.uid().is_ok_and(|uid| uid == user || uid == 0) && has_it(process))?;
     let status = holder.status().ok()?;
-    Some(Credentials { user: status.euid, group: status.egid, groups: status.groups, capabilities: 0 })
+    let (user, group, groups) = (status.euid, status.egid, status.groups);
+    Some(Credentials { user, group, groups, ..Credentials::default() })
         .filter(|credentials| credentials.user == user)
 }
 
@@ -151,7 +162,8 @@ mod tests {
     use super::*;
 
     fn who(user: u32, groups: &[u32], capabilities: u64) -> Credentials {
-        Credentials { user, group: user, groups: groups.to_vec(), capabilities }
+        let groups = groups.to_vec();
+        Credentials { user, group: user, groups, capabilities, ..Credentials::default() }
     }
 
     #[test]

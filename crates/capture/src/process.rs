@@ -38,6 +38,7 @@ pub(crate) fn host(mappings: &[Mapping]) -> Result<HostFacts, Refusal> {
             monotonic_ns: clock::monotonic_ns(),
             boottime_ns: clock::boottime_ns(),
         },
+        processors: file::read_file(c"/sys/devices/system/cpu/online", OFFSETS_LIMIT).unwrap_or_default(),
     })
 }
 
@@ -123,6 +124,7 @@ pub(crate) fn record(
         thp_disable: flag(Flag::ThpDisable)? != 0,
         barriers: process::barrier_registrations(),
         proc_values: proc_values(),
+        settings: process::settings(),
     })
 }
 
@@ -255,5 +257,6 @@ fn credentials(status: &Status) -> Result<Credentials, Refusal> {
     check_ids(status)?;
     let ([user, ..], [group, ..]) = (status.users, status.groups);
     let groups = status.supplementary.clone();
-    Ok(Credentials { user, group, groups, capabilities: status.capabilities })
+    let [inheritable, permitted, capabilities, bounding, ambient] = status.capabilities;
+    Ok(Credentials { user, group, groups, capabilities, permitted, inheritable, bounding, ambient })
 }

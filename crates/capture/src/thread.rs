@@ -18,6 +18,8 @@ pub(crate) fn listed(tids: &[u32]) -> Vec<ThreadRecord> {
         rseq: None,
         name: [0; 16],
         timer_slack_ns: 0,
+        scheduling: sys::thread::scheduling(*tid),
+        death_signal: 0,
         pending: Vec::new(),
     };
     tids.iter().map(record).collect()

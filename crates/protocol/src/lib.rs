@@ -57,6 +57,7 @@ mod manifest;
 mod messages;
 #[cfg(any(test, feature = "sample"))]
 pub mod sample;
+mod scheduling;
 mod socket_options;
 mod text;
 
@@ -75,6 +76,9 @@ pub use messages::{
     Connections, ContentKind, ContentRecord, FileVerdict, Hello, MAX_PAGES_PER_FRAME, MAX_PAGES_PER_LIST,
     MAX_RELAYED_BYTES, MigrationId, NotAVerdict, PROTOCOL_VERSION, PageMap, Reason, Reserved, SourceReport,
     Welcome,
+};
+pub use scheduling::{
+    PROCESS_SETTINGS, SCHEDULING_NICE, SCHEDULING_PRIORITY, SCHEDULING_PROCESSORS, SECURE_BITS, Scheduling,
 };
 pub use socket_options::{SOCKET_OPTIONS, socket_options};
 pub use text::{Piece, Text};

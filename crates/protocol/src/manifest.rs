@@ -60,6 +60,8 @@ pub struct HostFacts {
     pub vdso: VdsoRecord,
     /// What its clocks showed.
     pub clocks: ClockRecord,
+    /// `/sys/devices/system/cpu/online`: a thread that may run on all of these is bound to none.
+    pub processors: Vec<u8>,
 }
 
 /// Clocks that begin with the machine, as the process sees them.
@@ -142,6 +144,8 @@ pub struct ProcessRecord {
     pub barriers: u32,
     /// What files below `/proc/self` say.
     pub proc_values: Vec<ProcValue>,
+    /// What prctl(2) says, by their places in [`crate::PROCESS_SETTINGS`].
+    pub settings: Vec<u32>,
 }
 
 /// Who a process is to the kernel. Real, effective and saved ids are equal: a program where they differ is
@@ -156,6 +160,14 @@ pub struct Credentials {
     pub groups: Vec<u32>,
     /// `CapEff`, bit n for capability n.
     pub capabilities: u64,
+    /// `CapPrm`: what it can take on.
+    pub permitted: u64,
+    /// `CapInh`
+    pub inheritable: u64,
+    /// `CapBnd`: what a program that it starts can have at most.
+    pub bounding: u64,
+    /// `CapAmb`: what such a program keeps.
+    pub ambient: u64,
 }
 
 /// Soft and hard value, `u64::MAX` for unlimited.
@@ -258,6 +270,10 @@ pub struct ThreadRecord {
     pub name: [u8; 16],
     /// `PR_GET_TIMERSLACK`
     pub timer_slack_ns: u64,
+    /// How it is scheduled, as [`crate::Scheduling`] takes it apart.
+    pub scheduling: Vec<u8>,
+    /// `PR_GET_PDEATHSIG`; 0 for none.
+    pub death_signal: u32,
     /// Signals that wait for this thread alone, in their order.
     pub pending: Vec<SignalInfo>,
 }

@@ -17,6 +17,7 @@ pub fn manifest() -> Manifest {
             boot_id: [0; 16],
             xsave: XsaveLayout { components: 3, size: 576, features: [0; 5] },
             clocks: Default::default(),
+            processors: Vec::new(),
             vdso: VdsoRecord { range: nothing, code: Addr(0), build_id: Vec::new() },
         },
         process: process(),
@@ -60,6 +61,7 @@ fn process() -> ProcessRecord {
         timers: Vec::new(),
         thp_disable: false,
         barriers: 0,
+        settings: Vec::new(),
         proc_values: Vec::new(),
     }
 }

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use protocol::{ResourceLimit, TimerTimes};
+use protocol::{PROCESS_SETTINGS, ResourceLimit, TimerTimes};
 
 use crate::raw::{nr, syscall, syscall3};
 use crate::{Errno, file, thread};
@@ -114,6 +114,18 @@ pub fn flag(flag: Flag) -> Result<u32, Errno> {
     // SAFETY: only PR_GET_CHILD_SUBREAPER takes a pointer, to one int that the kernel writes.
     let result = unsafe { syscall(nr::PRCTL, [option, argument, 0, 0, 0, 0]) }?;
     if argument == 0 { u32::try_from(result).map_err(|_| Errno::EOVERFLOW) } else { Ok(value) }
+}
+
+/// What prctl(2) reads back by each `PR_GET_*` of [`protocol::PROCESS_SETTINGS`]; 0 where the kernel does not know it.
+#[must_use]
+pub fn settings() -> Vec<u32> {
+    let mut values = Vec::with_capacity(PROCESS_SETTINGS.len());
+    for (get, _) in PROCESS_SETTINGS {
+        // SAFETY: plain numbers: none of these takes a pointer.
+        let value = unsafe { syscall(nr::PRCTL, [get as usize, 0, 0, 0, 0, 0]) };
+        values.push(value.ok().and_then(|value| u32::try_from(value).ok()).unwrap_or(0));
+    }
+    values
 }
 
 /// Sets `PR_SET_DUMPABLE` to 0 or 1: with 0 the process's own files under `/proc` belong to root.

@@ -53,6 +53,7 @@ pub mod nr {
     pub const RT_SIGTIMEDWAIT: usize = 128;
     pub const RT_SIGQUEUEINFO: usize = 129;
     pub const PERSONALITY: usize = 135;
+    pub const GETPRIORITY: usize = 140;
     pub const PRCTL: usize = 157;
     pub const ARCH_PRCTL: usize = 158;
     pub const GETTID: usize = 186;
@@ -84,6 +85,8 @@ pub mod nr {
     pub const USERFAULTFD: usize = 323;
     pub const MEMBARRIER: usize = 324;
     pub const STATX: usize = 332;
+    pub const IOPRIO_GET: usize = 252;
+    pub const SCHED_GETATTR: usize = 315;
     pub const RSEQ: usize = 334;
 }
 

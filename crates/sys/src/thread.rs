@@ -1,10 +1,16 @@
 //! What the kernel keeps for the calling thread, and futexes.
 
+use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::sync::atomic::AtomicU32;
 
+use protocol::{SCHEDULING_NICE, SCHEDULING_PRIORITY, SCHEDULING_PROCESSORS};
+
 use crate::Errno;
 use crate::raw::{nr, syscall, syscall3};
+
+/// Bytes of a set of processors: more than any kernel has.
+const MASK_BYTES: usize = 1024;
 
 /// The process id.
 #[must_use]
@@ -147,6 +153,43 @@ pub fn has_rseq() -> bool {
     answer == Err(Errno::EINVAL)
 }
 
+/// How thread `tid` of this PID namespace is scheduled, as [`protocol::Scheduling`] takes it apart; zeros for what the
+/// kernel does not tell.
+#[must_use]
+pub fn scheduling(tid: u32) -> Vec<u8> {
+    const IOPRIO_WHO_PROCESS: usize = 1;
+    let mut bytes = alloc::vec![0; SCHEDULING_PROCESSORS + MASK_BYTES];
+    let tid = tid as usize;
+    let at = bytes.as_mut_ptr().expose_provenance();
+    // SAFETY: the kernel writes at most that many bytes of a struct sched_attr.
+    let _ = unsafe { syscall(nr::SCHED_GETATTR, [tid, at, SCHEDULING_PRIORITY, 0, 0, 0]) };
+    // SAFETY: plain numbers.
+    let priority = unsafe { syscall3(nr::IOPRIO_GET, IOPRIO_WHO_PROCESS, tid, 0) }.unwrap_or(0);
+    // SAFETY: plain numbers; 1 to 40 for a nice value of 19 to -20, which a real-time thread has too.
+    let unkind = unsafe { syscall3(nr::GETPRIORITY, 0, tid, 0) }.unwrap_or(20);
+    for (at, word) in [(SCHEDULING_PRIORITY, priority), (SCHEDULING_NICE, 20_usize.wrapping_sub(unkind))] {
+        let [a, b, c, d, ..] = word.to_le_bytes();
+        for (slot, byte) in bytes.iter_mut().skip(at).zip([a, b, c, d]) {
+            *slot = byte;
+        }
+    }
+    // SAFETY: the kernel writes at most that many bytes behind the first ones.
+    let mask =
+        unsafe { syscall3(nr::SCHED_GETAFFINITY, tid, MASK_BYTES, at + SCHEDULING_PROCESSORS) }.unwrap_or(0);
+    bytes.truncate(SCHEDULING_PROCESSORS + mask);
+    bytes
+}
+
+/// The signal that the calling thread gets when its parent ends (`PR_GET_PDEATHSIG`); 0 for none.
+#[must_use]
+pub fn death_signal() -> u32 {
+    const PR_GET_PDEATHSIG: usize = 2;
+    let mut signal = 0_u32;
+    // SAFETY: the kernel writes one int through the pointer.
+    let _ = unsafe { syscall3(nr::PRCTL, PR_GET_PDEATHSIG, (&raw mut signal).expose_provenance(), 0) };
+    signal
+}
+
 /// Runs `action` on `processor`, at the beginning of a time slice, and lets the calling thread run where it could before.
 /// `None` if it may not run there.
 pub fn on_processor<T>(processor: u32, action: impl FnOnce() -> Option<T>) -> Option<T> {
@@ -208,6 +251,15 @@ mod tests {
         assert_ne!(thread_id(), 0);
         assert_ne!(fs_base(), Ok(0));
         assert!(robust_list().is_ok_and(|(head, len)| head != 0 && len == 24));
+    }
+
+    #[test]
+    fn a_thread_is_scheduled_somehow_on_some_processor() {
+        let bytes = scheduling(thread_id());
+        let found = protocol::Scheduling::of(&bytes).expect("what a kernel wrote");
+        assert_eq!((found.policy, found.nice), (0, 0));
+        assert!(found.processors.iter().any(|byte| *byte != 0));
+        assert_eq!(death_signal(), 0);
     }
 
     #[test]

@@ -14,12 +14,19 @@ const GROUPS: u64 = 64;
 /// Groups that there is room for.
 const MAX_GROUPS: u64 = (SHARED_DATA_BYTES - GROUPS) / 4;
 
+/// Ambient capabilities that a thread's operations have room for.
+const MOST_AMBIENT: u32 = 8;
+
 /// What a thread of the child has to do to become who the program is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Change {
     ids: Option<Ids>,
     /// Capabilities have to be set: they are not what the ids bring.
     capabilities: bool,
+    /// Effective, permitted and inheritable ones.
+    sets: [u64; 3],
+    /// Capabilities that programs keep which it starts.
+    ambient: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,25 +46,29 @@ impl Change {
             || !are_same_groups(&ours.groups, &theirs.groups, own_namespace);
         let ids = Ids { user: theirs.user, group: theirs.group, groups: theirs.groups.len() as u64 };
         let needed = if other { SET_GID | SET_UID } else { 0 };
-        let excessive = theirs.capabilities & !ours.capabilities != 0;
-        if excessive || needed & !ours.capabilities != 0 || ids.groups > MAX_GROUPS {
+        let excessive = (theirs.capabilities | theirs.permitted | theirs.ambient) & !ours.capabilities != 0;
+        let too_many = ids.groups > MAX_GROUPS || theirs.ambient.count_ones() > MOST_AMBIENT;
+        if excessive || needed & !ours.capabilities != 0 || too_many {
             let (user, group, capabilities) = (theirs.user, theirs.group, theirs.capabilities);
             return Err(RestoreError::Credentials { user, group, capabilities });
         }
         let brought = if theirs.user == 0 || !other { ours.capabilities } else { 0 };
+        let inheritable = theirs.inheritable != ours.inheritable;
         // The first process of a user namespace has them all.
-        let capabilities = own_namespace || brought != theirs.capabilities;
-        Ok(Self { ids: other.then_some(ids), capabilities })
+        let capabilities =
+            own_namespace || [theirs.capabilities, theirs.permitted] != [brought; 2] || inheritable;
+        let sets = [theirs.capabilities, theirs.permitted, theirs.inheritable];
+        Ok(Self { ids: other.then_some(ids), capabilities, sets, ambient: theirs.ambient })
     }
 
     /// Puts what [`Self::apply`] refers to into the child.
     pub(super) fn place_data(self, child: &BlankChild, theirs: &Credentials) -> Result<(), RestoreError> {
         const VERSION_3: u32 = 0x2008_0522;
-        let [low, high] = [theirs.capabilities & 0xffff_ffff, theirs.capabilities >> 32].map(half);
+        let [low, high] = [0, 32].map(|shift| self.sets.map(|set| half((set >> shift) & 0xffff_ffff)));
         let at = child.layout().shared_data();
         child.set_word(Addr(at.0 + HEADER), VERSION_3)?;
-        for (offset, word) in (0..).step_by(4).zip([low, low, 0, high, high, 0]) {
-            child.set_word(Addr(at.0 + SETS + offset), word)?;
+        for (offset, word) in (0..).step_by(4).zip([low, high].as_flattened()) {
+            child.set_word(Addr(at.0 + SETS + offset), *word)?;
         }
         for (offset, group) in (0..).step_by(4).zip(&theirs.groups) {
             child.set_word(Addr(at.0 + GROUPS + offset), *group)?;
@@ -69,6 +80,8 @@ impl Change {
     pub(super) fn apply(self, program: &mut Program, layout: Layout) {
         const PR_GET_KEEPCAPS: u64 = 7;
         const PR_SET_KEEPCAPS: u64 = 8;
+        const PR_CAP_AMBIENT: u64 = 47;
+        const PR_CAP_AMBIENT_RAISE: u64 = 2;
         let at = layout.shared_data();
         if let Some(ids) = self.ids {
             let [user, group] = [ids.user, ids.group].map(u64::from);
@@ -87,6 +100,24 @@ impl Change {
         if self.capabilities {
             program.call(libc::SYS_capset, [at.0 + HEADER, at.0 + SETS]);
         }
+        for number in (0..u64::BITS).filter(|number| self.ambient >> number & 1 == 1) {
+            program.call(libc::SYS_prctl, [PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number.into(), 0, 0]);
+        }
+    }
+
+    /// Whether ids are taken on.
+    pub(super) const fn is_of_ids(self) -> bool {
+        self.ids.is_some()
+    }
+}
+
+/// Gives up what a program may not have that this one starts; the threads that are made from here on inherit that.
+pub(super) fn bound(program: &mut Program, theirs: &Credentials) {
+    const PR_CAPBSET_DROP: u64 = 24;
+    /// Capabilities that there are; more are refused by the kernel, without effect.
+    const CAPABILITIES: u32 = 41;
+    for number in (0..CAPABILITIES).filter(|number| theirs.bounding >> number & 1 == 0) {
+        program.attempt(libc::SYS_prctl, [PR_CAPBSET_DROP, number.into(), 0, 0, 0]);
     }
 }
 
@@ -116,11 +147,16 @@ pub(super) fn own() -> Result<Credentials, RestoreError> {
     let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
     let numbers = |name| line(name).split_whitespace().filter_map(|word| word.parse().ok());
     let effective = |name| numbers(name).nth(1).unwrap_or(u32::MAX);
+    let set = |name| u64::from_str_radix(line(name).trim(), 16).unwrap_or(0);
     Ok(Credentials {
         user: effective("Uid:"),
         group: effective("Gid:"),
         groups: numbers("Groups:").collect(),
-        capabilities: u64::from_str_radix(line("CapEff:").trim(), 16).unwrap_or(0),
+        capabilities: set("CapEff:"),
+        permitted: set("CapPrm:"),
+        inheritable: set("CapInh:"),
+        bounding: set("CapBnd:"),
+        ambient: set("CapAmb:"),
     })
 }
 
@@ -129,7 +165,7 @@ mod tests {
     use super::*;
 
     fn who(user: u32, capabilities: u64) -> Credentials {
-        Credentials { user, group: user, groups: vec![], capabilities }
+        Credentials { user, group: user, capabilities, permitted: capabilities, ..Credentials::default() }
     }
 
     #[test]
@@ -150,9 +186,17 @@ mod tests {
     }
 
     #[test]
+    fn what_can_be_taken_on_counts_as_well_as_what_is() {
+        let dormant = Credentials { permitted: 0x100, ..who(5, 0) };
+        assert!(Change::between(&who(5, 0), &dormant).is_err());
+        let bold = Credentials { inheritable: 1, ..who(0, 0xff) };
+        assert!(Change::between(&who(0, 0xff), &bold).is_ok_and(|change| change.capabilities));
+    }
+
+    #[test]
     fn what_a_user_namespace_brings_is_given_up() {
         let change = Change::between(&who(5, 0), &who(5, 0)).expect("the same user");
-        assert_eq!(change, Change { ids: None, capabilities: true });
+        assert_eq!(change, Change { ids: None, capabilities: true, sets: [0; 3], ambient: 0 });
     }
 
     #[test]

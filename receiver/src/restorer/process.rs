@@ -5,9 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use memory::Addr;
 use nix::libc;
-use protocol::{Manifest, PROC_VALUES, ProcessRecord};
+use protocol::{Credentials, Manifest, PROC_VALUES, PROCESS_SETTINGS, ProcessRecord, SECURE_BITS};
 
 use super::batch::Batch;
+use super::credentials::{self, Change};
 use super::ghosts::Ghosts;
 use super::{Program, RestoreError, Step, files};
 
@@ -120,9 +121,41 @@ fn set_values(program: &mut Program, process: &ProcessRecord) {
         program.attempt_with(libc::SYS_write, [0, content.0, len], &[(0, number)]);
         program.attempt_with(libc::SYS_close, [0], &[(0, number)]);
     }
+    credentials::bound(program, &process.credentials);
     for bit in (0..u32::BITS).filter(|bit| process.barriers & (1 << bit) != 0) {
         program.attempt(libc::SYS_membarrier, [1 << bit, 0, 0]);
     }
+}
+
+/// Sets what prctl(2) sets for the whole process or, before there are others, for the first thread: as far as it can be
+/// had. Nothing is made executable behind this any more.
+pub(super) fn set_settings(program: &mut Program, process: &ProcessRecord) {
+    program.step(Step::SetProcessFlags);
+    for ((_, set), value) in PROCESS_SETTINGS.iter().zip(&process.settings) {
+        if *value != 0 && *set != SECURE_BITS.1 {
+            program.attempt(libc::SYS_prctl, [u64::from(*set), u64::from(*value), 0, 0, 0]);
+        }
+    }
+    let bits = secure_bits(process);
+    if bits != 0 {
+        program.call(libc::SYS_prctl, [SECURE_BITS.1.into(), bits.into(), 0, 0, 0]);
+    }
+}
+
+/// `PR_GET_SECUREBITS`, but for the bit that `PR_SET_KEEPCAPS` sets.
+fn secure_bits(process: &ProcessRecord) -> u32 {
+    const KEEP_CAPABILITIES: u32 = 1 << 4;
+    let found = PROCESS_SETTINGS.iter().zip(&process.settings).find(|(known, _)| **known == SECURE_BITS);
+    found.map_or(0, |(_, bits)| bits & !KEEP_CAPABILITIES)
+}
+
+/// Refuses a program to which a user id of 0 means something of its own, where ids have to be taken on.
+pub(super) fn check_settings(process: &ProcessRecord, change: Change) -> Result<(), RestoreError> {
+    if secure_bits(process) == 0 || !change.is_of_ids() {
+        return Ok(());
+    }
+    let Credentials { user, group, capabilities, .. } = process.credentials;
+    Err(RestoreError::Credentials { user, group, capabilities })
 }
 
 /// Sets whether others may look into the process: last, because taking on credentials resets it.

@@ -8,8 +8,8 @@ use protocol::{Credentials, HostFacts, Manifest, VdsoRecord, XsaveLayout};
 use sys::identity;
 use sys::proc::maps;
 
-use super::RestoreError;
 use super::credentials::{self, Change};
+use super::{RestoreError, process};
 use crate::peer;
 
 /// What this machine is, and what of the address space a new process starts with.
@@ -60,7 +60,9 @@ impl Here {
 
     /// How threads get the program's credentials.
     pub(super) fn change(&self, manifest: &Manifest) -> Result<Change, RestoreError> {
-        Change::between(&self.credentials, &manifest.process.credentials)
+        let change = Change::between(&self.credentials, &peer::brought(&manifest.process.credentials))?;
+        process::check_settings(&manifest.process, change)?;
+        Ok(change)
     }
 
     fn check_vdso(&self, source: &HostFacts) -> Result<(), RestoreError> {

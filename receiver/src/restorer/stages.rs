@@ -191,6 +191,7 @@ impl Restorer<Reserved> {
             let companion = self.stage.companion.as_ref();
             descriptors::make(&mut batch, manifest, &objects, &ghosts, same_kernel, companion)?
         };
+        process::set_settings(batch.unit()?, &manifest.process);
         threads.make(&mut batch)?;
         threads::raise_pending(&mut batch, manifest)?;
         timers::make(&mut batch, manifest)?;

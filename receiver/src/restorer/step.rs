@@ -41,6 +41,8 @@ pub enum Step {
     Bind(u32),
     /// A thread, by its id.
     Thread(u32),
+    /// A thread's scheduling.
+    Schedule(u32),
     /// A thread's restartable-sequences area.
     Rseq(u32),
     /// A pending signal.
@@ -75,6 +77,7 @@ impl fmt::Display for Step {
             Self::SetProcessValue => write!(f, "setting values that /proc tells of the process"),
             Self::Bind(fd) => write!(f, "binding the socket of descriptor {fd}"),
             Self::Thread(tid) => write!(f, "creating thread {tid}"),
+            Self::Schedule(tid) => write!(f, "scheduling thread {tid} as it was"),
             Self::Rseq(tid) => write!(f, "registering the rseq area of thread {tid}"),
             Self::RaiseSignal(signal) => write!(f, "raising pending signal {signal}"),
             Self::MakeTimer(id) => write!(f, "making timer {id}"),

@@ -9,7 +9,7 @@
 
 use memory::Addr;
 use nix::libc;
-use protocol::{Manifest, SignalInfo, ThreadRecord};
+use protocol::{Manifest, Scheduling, SignalInfo, ThreadRecord};
 
 use super::batch::Batch;
 use super::credentials::Change;
@@ -61,6 +61,8 @@ pub(super) fn become_main(program: &mut Program, manifest: &Manifest) -> Result<
 }
 
 const CLONE_ARGS_BYTES: u64 = 80;
+/// More than any kernel has.
+const MOST_PROCESSORS: usize = 8192;
 
 /// Puts the operations of one thread in their place.
 fn place_one(
@@ -82,7 +84,9 @@ fn place_one(
     let clone_args = program.words(&[FLAGS, 0, 0, 0, 0, 0, 0, 0, ids.0, levels]);
     program.step(Step::Thread(thread.tid));
     become_thread(&mut program, thread);
+    schedule(&mut program, manifest, thread);
     change.apply(&mut program, layout);
+    want_death_signal(&mut program, thread);
     program.set_and_wake(born);
     program.wait_for(layout.make_ready());
     register_rseq(&mut program, thread);
@@ -114,6 +118,55 @@ fn become_thread(program: &mut Program, thread: &ThreadRecord) {
     // A thread of a real-time class has none, and 0 would mean the default.
     if thread.timer_slack_ns != 0 {
         program.call(libc::SYS_prctl, [PR_SET_TIMERSLACK, thread.timer_slack_ns, 0, 0, 0]);
+    }
+}
+
+/// Gives the calling thread its place among others: by the rights of the receiver, so before it takes on its own.
+fn schedule(program: &mut Program, manifest: &Manifest, thread: &ThreadRecord) {
+    const IOPRIO_WHO_PROCESS: u64 = 1;
+    /// `SCHED_BATCH` and `SCHED_IDLE` are as ordinary as `SCHED_OTHER`; all others must be had.
+    const ORDINARY: [u32; 3] = [0, 3, 5];
+    let Some(scheduling) = Scheduling::of(&thread.scheduling) else { return };
+    program.step(Step::Schedule(thread.tid));
+    if is_bound(scheduling.processors, &manifest.host.processors) {
+        let set = program.data(scheduling.processors);
+        program.attempt(libc::SYS_sched_setaffinity, [0, scheduling.processors.len() as u64, set.0]);
+    }
+    if scheduling.io_priority != 0 {
+        let arguments = [IOPRIO_WHO_PROCESS, 0, scheduling.io_priority.into()];
+        program.attempt(libc::SYS_ioprio_set, arguments);
+    }
+    if scheduling.nice != 0 {
+        program.attempt(libc::SYS_setpriority, [0, 0, i64::from(scheduling.nice).cast_unsigned()]);
+    }
+    let attributes = program.data(scheduling.attributes);
+    if !ORDINARY.contains(&scheduling.policy) {
+        program.call(libc::SYS_sched_setattr, [0, attributes.0, 0]);
+    } else if scheduling.policy != 0 {
+        program.attempt(libc::SYS_sched_setattr, [0, attributes.0, 0]);
+    }
+}
+
+/// Whether a thread may not run on all of the processors `online` at the source, as in `0-3,6`.
+fn is_bound(processors: &[u8], online: &[u8]) -> bool {
+    let Ok(online) = std::str::from_utf8(online) else { return false };
+    let ranges = online.trim().split(',').filter(|range| !range.is_empty()).map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(
+            first.parse::<usize>().ok()?
+                ..=last.parse::<usize>().ok().filter(|last| *last < MOST_PROCESSORS)?,
+        )
+    });
+    let may_run =
+        |number: usize| processors.get(number / 8).is_some_and(|byte| byte >> (number % 8) & 1 == 1);
+    ranges.flatten().flatten().any(|number| !may_run(number))
+}
+
+/// Set behind the ids, whose change takes it back.
+fn want_death_signal(program: &mut Program, thread: &ThreadRecord) {
+    const PR_SET_PDEATHSIG: u64 = 1;
+    if thread.death_signal != 0 {
+        program.attempt(libc::SYS_prctl, [PR_SET_PDEATHSIG, thread.death_signal.into(), 0, 0, 0]);
     }
 }
 
@@ -187,7 +240,9 @@ impl Threads {
         program.step(Step::Leave).set_and_wake(layout.make_ready());
         program.step(Step::Thread(main.tid));
         // Only here: sockets had to be bound with the rights that the program had when it bound them.
+        schedule(program, manifest, main);
         self.change.apply(program, layout);
+        want_death_signal(program, main);
         process::set_dumpable(program, &manifest.process);
         register_rseq(program, main);
         for other in &self.others {
@@ -202,5 +257,19 @@ impl Threads {
         leave(program, layout, manifest, main);
         batch.run()?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_may_run_everywhere_is_bound_to_nothing() {
+        assert!(!is_bound(&[0b1111], b"0-3\n"));
+        assert!(!is_bound(&[0xff], b"0-1,3\n"));
+        assert!(is_bound(&[0b0111], b"0-3\n"));
+        assert!(is_bound(&[0xff], b"0-8\n"));
+        assert!(!is_bound(&[1], b"nonsense"));
     }
 }

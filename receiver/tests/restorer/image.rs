@@ -128,6 +128,8 @@ impl Image {
                 rseq: Some(RseqRecord { addr: Addr(rseq), len: 32, signature: 0x5305_3053 }),
                 name,
                 timer_slack_ns: 50_000,
+                scheduling: Vec::new(),
+                death_signal: 0,
                 pending: vec![],
             });
         }
@@ -258,6 +260,7 @@ fn manifest() -> Manifest {
         host: HostFacts {
             boot_id: identity::boot_id().expect("a boot id"),
             clocks: Default::default(),
+            processors: Vec::new(),
             xsave: identity::xsave_layout(),
             vdso: identity::vdso_record(&own).expect("a vDSO"),
         },
@@ -287,7 +290,10 @@ fn manifest() -> Manifest {
 
 fn process() -> ProcessRecord {
     let status = std::fs::read_to_string("/proc/self/status").expect("status");
-    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("capabilities");
+    let mask = |name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("capabilities");
+        u64::from_str_radix(line.trim(), 16).expect("a mask")
+    };
     let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).expect("groups");
     ProcessRecord {
         pid: PID,
@@ -313,7 +319,11 @@ fn process() -> ProcessRecord {
             user: 0,
             group: 0,
             groups: groups.split_whitespace().map(|group| group.parse().expect("a number")).collect(),
-            capabilities: u64::from_str_radix(capabilities.trim(), 16).expect("a mask"),
+            capabilities: mask("CapEff:"),
+            permitted: mask("CapPrm:"),
+            inheritable: mask("CapInh:"),
+            bounding: mask("CapBnd:"),
+            ambient: mask("CapAmb:"),
         },
         umask: 0o27,
         personality: 0,
@@ -328,6 +338,7 @@ fn process() -> ProcessRecord {
         timers: Vec::new(),
         thp_disable: false,
         barriers: 0,
+        settings: Vec::new(),
         proc_values: Vec::new(),
     }
 }

@@ -248,10 +248,13 @@ fn credentials_are_taken_on() -> Outcome {
     let credentials = &mut image.manifest.process.credentials;
     (credentials.user, credentials.group) = (NOBODY, NOBODY);
     (credentials.groups, credentials.capabilities) = (vec![7, 8], CHOWN);
+    (credentials.permitted, credentials.inheritable, credentials.bounding) = (CHOWN | 2, 0, CHOWN);
     let (mut running, uffd) = run(&image);
     serve(&mut running, &uffd, |pid| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
-        assert!(status.contains("CapEff:\t0000000000000001"), "{status}");
+        for line in ["CapPrm:\t0000000000000003", "CapEff:\t0000000000000001", "CapBnd:\t0000000000000001"] {
+            assert!(status.contains(line), "{status}");
+        }
         assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
     });
     let mut expected = u64::from(NOBODY).to_le_bytes().repeat(2);

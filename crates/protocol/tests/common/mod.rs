@@ -19,6 +19,7 @@ pub(crate) fn manifest() -> Manifest {
             boot_id: [7; 16],
             xsave: XsaveLayout { components: 0xe7, size: 2696, features: [1, 2, 3, 4, u32::MAX] },
             clocks: protocol::ClockRecord { monotonic_ns: 3, boottime_ns: 4, offsets: vec![b'x'] },
+            processors: b"0-3".to_vec(),
             vdso: VdsoRecord {
                 range: range(0x7_0000_0000, 6),
                 code: Addr(0x7000_0000_4000),
@@ -80,7 +81,16 @@ fn process() -> ProcessRecord {
         resident_kib: 77,
         working_directory: b"/srv/\xff".to_vec(),
         working_ghost: Some(0),
-        credentials: Credentials { user: 1000, group: 100, groups: vec![4, 24], capabilities: 1 << 40 },
+        credentials: Credentials {
+            user: 1000,
+            group: 100,
+            groups: vec![4, 24],
+            capabilities: 1 << 40,
+            permitted: 3 << 40,
+            inheritable: 1,
+            bounding: 7,
+            ambient: 0,
+        },
         umask: 0o22,
         personality: 0,
         limits: vec![ResourceLimit { soft: 1024, hard: u64::MAX }],
@@ -107,6 +117,7 @@ fn process() -> ProcessRecord {
         child_subreaper: false,
         thp_disable: true,
         barriers: 0x10,
+        settings: vec![0, 1, 2],
         proc_values: vec![ProcValue { name: b"oom_score_adj".to_vec(), value: b"7\n".to_vec() }],
     }
 }
@@ -123,6 +134,8 @@ fn thread() -> ThreadRecord {
         rseq: Some(RseqRecord { addr: Addr(0x7f00_0000_1060), len: 32, signature: 0x5305_3053 }),
         name: *b"worker\0\0\0\0\0\0\0\0\0\0",
         timer_slack_ns: 50_000,
+        scheduling: vec![48, 0],
+        death_signal: 15,
         pending: vec![],
     }
 }

@@ -24,8 +24,8 @@ pub struct Status {
     pub groups: [u32; 4],
     /// `Groups`: supplementary.
     pub supplementary: Vec<u32>,
-    /// `CapEff`, bit n for capability n.
-    pub capabilities: u64,
+    /// `CapInh`, `CapPrm`, `CapEff`, `CapBnd`, `CapAmb`: bit n for capability n.
+    pub capabilities: [u64; 5],
     /// `VmRSS` and `VmSwap`: KiB of memory that has been touched.
     pub touched_kib: u64,
     /// `VmPTE`: KiB of page tables.
@@ -77,13 +77,11 @@ fn lines(text: &[u8]) -> Option<Status> {
         users: four(text, b"Uid")?,
         groups: four(text, b"Gid")?,
         supplementary: ids(field(text, b"Groups").unwrap_or_default())?,
-        capabilities: number_of(text, b"CapEff", 16)?,
+        capabilities: capabilities(text)?,
         touched_kib: kib(text, b"VmRSS")?.saturating_add(kib(text, b"VmSwap")?),
         page_tables_kib: kib(text, b"VmPTE")?,
         queued: field(text, b"SigQ").map_or(Some(0), |value| decimal(split_once(value, b'/')?.0))?,
-        resident_kib: kibibytes(text, b"RssAnon")?
-            + kibibytes(text, b"RssShmem")?
-            + kibibytes(text, b"VmSwap")?,
+        resident_kib: kib(text, b"RssAnon")? + kib(text, b"RssShmem")? + kib(text, b"VmSwap")?,
         pending: number_of(text, b"SigPnd", 16)?,
         shared_pending: number_of(text, b"ShdPnd", 16)?,
         no_new_privileges: number_of(text, b"NoNewPrivs", 10)? != 0,
@@ -96,8 +94,15 @@ fn kib(text: &[u8], name: &[u8]) -> Option<u64> {
     field(text, name).map_or(Some(0), |value| decimal(words(value).next()?))
 }
 
-fn kibibytes(text: &[u8], name: &[u8]) -> Option<u64> {
-    field(text, name).map_or(Some(0), |value| decimal(words(value).next()?))
+fn capabilities(text: &[u8]) -> Option<[u64; 5]> {
+    const NAMES: [u8; 15] = *b"InhPrmEffBndAmb";
+    let mut sets = [0; 5];
+    for (set, name) in sets.iter_mut().zip(NAMES.chunks_exact(3)) {
+        let mut line = *b"Cap...";
+        line.iter_mut().skip(3).zip(name).for_each(|(slot, letter)| *slot = *letter);
+        *set = number_of(text, &line, 16)?;
+    }
+    Some(sets)
 }
 
 fn four(text: &[u8], name: &[u8]) -> Option<[u32; 4]> {
@@ -113,8 +118,8 @@ mod tests {
     use super::*;
 
     const REAL: &[u8] = b"Name:\tcat\nUmask:\t0022\nState:\tR (running)\nTgid:\t7927\nTracerPid:\t41\n\
-Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t24 25 \nRssAnon:\t    8 kB\nVmSwap:\t    4 kB\nVmRSS:\t    5800 kB\nVmPTE:\t      48 kB\n\
-VmSwap:\t       4 kB\nCapEff:\t000001fffeffffff\nSigQ:\t3/96365\nSigPnd:\t0000000000000200\nShdPnd:\t8000000000000000\n\
+Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t24 25 \nRssAnon:\t    8 kB\nVmRSS:\t    5800 kB\nVmPTE:\t      48 kB\n\
+VmSwap:\t       4 kB\nCapInh:\t0000000800000000\nCapEff:\t000001fffeffffff\nSigQ:\t3/96365\nSigPnd:\t0000000000000200\nShdPnd:\t8000000000000000\n\
 SigBlk:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
 
     #[test]
@@ -126,7 +131,7 @@ SigBlk:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
             users: [1, 2, 3, 4],
             groups: [5, 6, 7, 8],
             supplementary: alloc::vec![24, 25],
-            capabilities: 0x1ff_feff_ffff,
+            capabilities: [1 << 35, 0, 0x1ff_feff_ffff, 0, 0],
             touched_kib: 5804,
             page_tables_kib: 48,
             queued: 3,

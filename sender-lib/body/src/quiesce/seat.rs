@@ -30,6 +30,7 @@ pub(crate) struct Seat {
     rseq_len: AtomicU32,
     name: [AtomicU64; 2],
     timer_slack_ns: AtomicU64,
+    death_signal: AtomicU32,
     /// The call that the thread was seen in before its signal: number plus one, address behind it, since when.
     call: [AtomicU64; 3],
     /// How that call is given up: instruction (0: it was none), stack, whether the kernel repeats it.
@@ -59,6 +60,7 @@ impl Seat {
         low.store(u64::try_from(name & u128::from(u64::MAX)).unwrap_or(0), SeqCst);
         high.store(u64::try_from(name >> 64).unwrap_or(0), SeqCst);
         self.timer_slack_ns.store(thread::timer_slack_ns()?, SeqCst);
+        self.death_signal.store(thread::death_signal(), SeqCst);
         if let Some((at, len)) = rseq.of_calling_thread(fs_base) {
             self.rseq.store(at, SeqCst);
             self.rseq_len.store(len, SeqCst);
@@ -164,6 +166,8 @@ impl Seat {
             }),
             name: name.to_le_bytes(),
             timer_slack_ns: self.timer_slack_ns.load(SeqCst),
+            scheduling: thread::scheduling(self.tid()),
+            death_signal: self.death_signal.load(SeqCst),
             pending: Vec::new(),
         })
     }
