@@ -117,7 +117,7 @@ impl fmt::Display for Report {
             }
         }
         let usable = if self.usable { "usable" } else { "not usable" };
-        writeln!(f, "CRIU is {usable} here. Moving instances with it comes with a later version.")
+        writeln!(f, "CRIU is {usable} here.")
     }
 }
 

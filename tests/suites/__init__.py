@@ -1,11 +1,12 @@
 """The suites by name, in the order in which `--suite all` runs them."""
 
 from tests.suites import (
-    accidents, attributes, check, confinement, failures, footprint, foreign, hostile, identity, manual, memory,
-    namespaces, network, recovery, security, shipping, shortage, signals, users, workloads)
+    accidents, attributes, check, confinement, criu, failures, footprint, foreign, hostile, identity, manual,
+    memory, namespaces, network, recovery, security, shipping, shortage, signals, users, workloads)
 
 SUITES = {
     module.__name__.rpartition(".")[2]: module.CHECKS
     for module in (footprint, manual, workloads, memory, attributes, signals, check, shipping, identity, confinement,
-                   shortage, failures, accidents, recovery, security, hostile, users, network, foreign, namespaces)
+                   shortage, failures, accidents, recovery, security, hostile, users, network, foreign, namespaces,
+                   criu)
 }

@@ -203,6 +203,7 @@ fn build(
         guards,
         parasite_state: around.state,
         leaving_gate: around.leaving_gate,
+        instance: Vec::new(),
     };
     Ok(Box::new(Captured { manifest, notes, contents }))
 }

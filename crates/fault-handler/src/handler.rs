@@ -84,7 +84,7 @@ pub struct FaultHandler<'process, P> {
     /// There is no memory for a page at the moment.
     pub(crate) is_short: bool,
     watched: usize,
-    notified: bool,
+    pub(crate) notified: bool,
     next_progress: Instant,
     /// When the engine's clock began. The standard library reads it without a system call.
     epoch: std::time::Instant,
@@ -238,6 +238,9 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     }
 
     fn take_notifications(&mut self) -> Result<(), HandlerError> {
+        if !self.notified {
+            return Ok(());
+        }
         while self.notified {
             match self.process.notification() {
                 None => self.notified = false,
@@ -246,7 +249,9 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
                 Some(Notification::Abandoned(failure)) => return Err(HandlerError::Abandoned(failure)),
                 Some(Notification::Space(space, uffd, pid)) => {
                     self.spaces.add_numbered(space, uffd, self.poll.registry())?;
-                    self.spaces.runs_as(space, pid);
+                    if let Some(pid) = pid {
+                        self.spaces.runs_as(space, pid);
+                    }
                 }
                 Some(Notification::Assembled(built)) => {
                     let built = built.map(|()| DestinationInput::Assembled);
@@ -254,7 +259,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
                 }
             }
         }
-        Ok(())
+        self.watch_process().map_err(HandlerError::Wait)
     }
 
     /// New channels stand. What the old ones still hold is void.

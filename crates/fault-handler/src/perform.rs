@@ -90,6 +90,8 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
                 return Ok(());
             }
         };
+        // What came before there was a place for it waits for this.
+        self.notified = true;
         self.inputs.push_back(DestinationInput::Mapped { places });
         Ok(())
     }

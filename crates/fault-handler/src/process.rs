@@ -18,8 +18,8 @@ pub enum Notification {
     Reconnected(Box<Channels>),
     /// Nobody waits for the outcome any more: give up at once.
     Abandoned(Failure),
-    /// An address space stands, with the userfaultfd that serves it and the process that has it.
-    Space(SpaceId, Uffd, u32),
+    /// An address space stands, with the userfaultfd that serves it and the process that has it, if that is known.
+    Space(SpaceId, Uffd, Option<u32>),
     /// Everything stands that [`DestinationProcess::assemble`] has begun to build, or not.
     Assembled(Result<(), Failure>),
 }
@@ -148,8 +148,8 @@ pub trait DestinationProcess {
     /// Ends whatever was built, and the process with it if it runs already.
     fn discard(&mut self, reason: &Failure);
 
-    /// Descriptors that become readable when there is a [`Notification`]. Asked for after each step above; the
-    /// list may only grow at its end.
+    /// Descriptors that become readable when there is a [`Notification`]. Asked for after each step above and each
+    /// notification; the list may only grow at its end.
     fn watched(&mut self) -> Vec<BorrowedFd<'_>>;
 
     /// The next notification, without waiting.

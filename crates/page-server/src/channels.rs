@@ -43,6 +43,19 @@ impl Channels {
         }
     }
 
+    /// Takes three connected, non-blocking sockets to a destination that needs no greeting, in the order of
+    /// [`Channel::ALL`].
+    #[must_use]
+    pub fn over(sockets: [Fd; 3]) -> Self {
+        let [control, fault, push] = sockets.map(Socket::new);
+        let over = |socket, channel| Connection::new(socket, Expected::FromDestination(channel));
+        Self {
+            control: over(control, Channel::Control),
+            fault: over(fault, Channel::Fault),
+            push: over(push, Channel::Push),
+        }
+    }
+
     /// The connection of this channel.
     pub(crate) const fn get_mut(&mut self, channel: Channel) -> &mut Connection<Socket> {
         match channel {

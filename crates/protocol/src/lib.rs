@@ -50,6 +50,7 @@ extern crate alloc;
 mod bits;
 mod codec;
 mod connection;
+mod empty;
 mod encoder;
 mod frame;
 mod ghost;

@@ -47,6 +47,9 @@ pub struct Manifest {
     pub parasite_state: PageRange,
     /// Address of the parasite's leaving gate (see `sender-lib`): the last instructions before the program's own.
     pub leaving_gate: Addr,
+    /// For a tree of processes, which somebody else builds: what it is, in the words of both ends. Then nothing else
+    /// here counts but `eager` and `lazy`.
+    pub instance: Vec<u8>,
 }
 
 /// What must be equal, or at least wide enough, on both machines.

@@ -63,6 +63,7 @@ pub(crate) fn manifest() -> Manifest {
         guards: vec![range(0x5f0, 2)],
         parasite_state: range(0x600, 1),
         leaving_gate: Addr(0x601_040),
+        instance: Vec::new(),
     }
 }
 

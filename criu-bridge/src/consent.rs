@@ -1,0 +1,49 @@
+//! What CRIU does only if the user says so, under CRIU's own option names.
+
+use clap::Args;
+
+use crate::rpc::Options;
+
+/// Options that dumps and restores share.
+#[derive(Args, Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Consent {
+    /// Move open TCP connections; the address has to move along
+    #[arg(long)]
+    pub(crate) tcp_established: bool,
+    /// Move programs that were started from a shell, with its terminal
+    #[arg(long, short = 'j')]
+    pub(crate) shell_job: bool,
+    /// Cut Unix sockets whose other end does not move
+    #[arg(long)]
+    pub(crate) ext_unix_sk: bool,
+    /// Move locks on files
+    #[arg(long)]
+    pub(crate) file_locks: bool,
+    /// Move deleted files that have another name elsewhere
+    #[arg(long)]
+    pub(crate) link_remap: bool,
+    /// Something outside that the tree uses, in CRIU's words, such as tty[RDEV:DEV]
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) external: Vec<String>,
+}
+
+impl Consent {
+    /// The same for a request.
+    pub(crate) fn options(&self) -> Options {
+        let yes = |consent: bool| consent.then_some(true);
+        Options {
+            images_dir_fd: -1,
+            tcp_established: yes(self.tcp_established),
+            shell_job: yes(self.shell_job),
+            ext_unix_sk: yes(self.ext_unix_sk),
+            file_locks: yes(self.file_locks),
+            link_remap: yes(self.link_remap),
+            external: self.external.clone(),
+            log_level: Some(LOG_LEVEL),
+            ..Options::default()
+        }
+    }
+}
+
+/// CRIU's `-v4`: what it takes to find out afterwards.
+const LOG_LEVEL: i32 = 4;

@@ -1,0 +1,224 @@
+//! CRIU's images, as far as pages are concerned: who is in the tree, which pages each one has, and where their bytes are.
+//!
+//! Frames are as in `crit`: one or two magic words, then messages behind their length. Lengths from a file are checked
+//! before anything is allocated.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use memory::{Addr, PageRange};
+use prost::Message;
+
+const COMMON_MAGIC: u32 = 0x5456_4319;
+const PSTREE_MAGIC: u32 = 0x5027_3030;
+/// Of `pagemap-*.img`.
+const PAGEMAP_MAGIC: u32 = 0x5608_4025;
+/// Bytes of one image that are read: a page map entry for every page of a terabyte.
+const MOST_BYTES: u64 = 4 << 30;
+
+/// `PE_PARENT`: the bytes are in the images before these.
+pub(crate) const IN_PARENT: u32 = 1;
+/// `PE_LAZY`: they may come after the restore.
+pub(crate) const LAZY: u32 = 2;
+/// `PE_PRESENT`: they are in `pages-*.img`.
+pub(crate) const PRESENT: u32 = 4;
+
+/// Why images cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ImageError {
+    /// A file cannot be read.
+    #[error("image '{}': {source}", path.display())]
+    Unreadable {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is not what its name says.
+    #[error("image '{}' is malformed", .0.display())]
+    Malformed(PathBuf),
+}
+
+/// `pstree_entry`
+#[derive(Clone, PartialEq, Eq, Message)]
+struct PstreeEntry {
+    #[prost(uint32, required, tag = "1")]
+    pid: u32,
+}
+
+/// `pagemap_head`
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct PagemapHead {
+    #[prost(uint32, required, tag = "1")]
+    pages_id: u32,
+}
+
+/// `pagemap_entry`
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct PagemapEntry {
+    #[prost(uint64, required, tag = "1")]
+    vaddr: u64,
+    #[prost(uint32, required, tag = "2")]
+    compat_nr_pages: u32,
+    #[prost(bool, optional, tag = "3")]
+    in_parent: Option<bool>,
+    #[prost(uint32, optional, tag = "4")]
+    flags: Option<u32>,
+    #[prost(uint64, optional, tag = "5")]
+    nr_pages: Option<u64>,
+}
+
+/// A run of pages in a page map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Entry {
+    /// Which pages.
+    pub(crate) pages: PageRange,
+    /// [`IN_PARENT`], [`LAZY`], [`PRESENT`].
+    pub(crate) flags: u32,
+}
+
+/// The page map of one process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Pagemap {
+    /// The number in the name of the file with the bytes.
+    pub(crate) pages_id: u32,
+    /// Ascending.
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// The processes of a tree, by their ids in the images.
+pub(crate) fn processes(directory: &Path) -> Result<Vec<u32>, ImageError> {
+    let path = directory.join("pstree.img");
+    let messages = messages(&path, PSTREE_MAGIC)?;
+    let entries = messages.iter().map(|bytes| PstreeEntry::decode(bytes.as_slice()));
+    entries
+        .map(|entry| entry.map(|entry| entry.pid).map_err(|_| ImageError::Malformed(path.clone())))
+        .collect()
+}
+
+/// The page map of process `pid`; `None` if it has none, as a zombie.
+pub(crate) fn pagemap(directory: &Path, pid: u32) -> Result<Option<Pagemap>, ImageError> {
+    let path = directory.join(format!("pagemap-{pid}.img"));
+    let malformed = || ImageError::Malformed(path.clone());
+    let messages = match messages(&path, PAGEMAP_MAGIC) {
+        Err(ImageError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        messages => messages?,
+    };
+    let (head, entries) = messages.split_first().ok_or_else(malformed)?;
+    let head = PagemapHead::decode(head.as_slice()).map_err(|_| malformed())?;
+    let decode = |bytes: &Vec<u8>| {
+        let entry = PagemapEntry::decode(bytes.as_slice()).ok()?;
+        let old = if entry.in_parent == Some(true) { IN_PARENT } else { PRESENT };
+        let count = entry.nr_pages.unwrap_or_else(|| entry.compat_nr_pages.into());
+        let pages = PageRange::from_pages(Addr(entry.vaddr), count)?;
+        Some(Entry { pages, flags: entry.flags.unwrap_or(old) })
+    };
+    let entries: Option<Vec<Entry>> = entries.iter().map(decode).collect();
+    Ok(Some(Pagemap { pages_id: head.pages_id, entries: entries.ok_or_else(malformed)? }))
+}
+
+/// The name of the file with the bytes of a page map.
+pub(crate) fn pages_name(pages_id: u32) -> String {
+    format!("pages-{pages_id}.img")
+}
+
+/// Writes a page map, entry by entry.
+#[derive(Debug)]
+pub(crate) struct PagemapWriter(io::BufWriter<File>);
+
+impl PagemapWriter {
+    /// Begins `path`.
+    pub(crate) fn create(path: &Path, pages_id: u32) -> io::Result<Self> {
+        let mut file = io::BufWriter::new(File::create(path)?);
+        file.write_all(&COMMON_MAGIC.to_le_bytes())?;
+        file.write_all(&PAGEMAP_MAGIC.to_le_bytes())?;
+        let mut writer = Self(file);
+        writer.put(&PagemapHead { pages_id })?;
+        Ok(writer)
+    }
+
+    /// One more run.
+    pub(crate) fn add(&mut self, entry: Entry) -> io::Result<()> {
+        let nr_pages = entry.pages.pages();
+        self.put(&PagemapEntry {
+            vaddr: entry.pages.start().0,
+            compat_nr_pages: u32::try_from(nr_pages).unwrap_or(u32::MAX),
+            in_parent: None,
+            flags: Some(entry.flags),
+            nr_pages: Some(nr_pages),
+        })
+    }
+
+    /// Everything is in the file.
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+
+    fn put(&mut self, message: &impl Message) -> io::Result<()> {
+        let bytes = message.encode_to_vec();
+        let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        self.0.write_all(&len.to_le_bytes())?;
+        self.0.write_all(&bytes)
+    }
+}
+
+/// The messages of an image that begins with `magic`.
+fn messages(path: &Path, magic: u32) -> Result<Vec<Vec<u8>>, ImageError> {
+    let unreadable = |source| ImageError::Unreadable { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    io::Read::read_to_end(&mut io::Read::take(file, MOST_BYTES), &mut bytes).map_err(unreadable)?;
+    split(&bytes, magic).ok_or_else(|| ImageError::Malformed(path.to_owned()))
+}
+
+fn split(bytes: &[u8], magic: u32) -> Option<Vec<Vec<u8>>> {
+    let word = |bytes: &[u8]| bytes.first_chunk().map(|word| u32::from_le_bytes(*word));
+    let mut rest = if word(bytes)? == COMMON_MAGIC { bytes.get(4..)? } else { bytes };
+    if word(rest)? != magic {
+        return None;
+    }
+    rest = rest.get(4..)?;
+    let mut messages = Vec::new();
+    while !rest.is_empty() {
+        let len = usize::try_from(word(rest)?).ok()?;
+        let (message, behind) = rest.get(4..)?.split_at_checked(len)?;
+        messages.push(message.to_vec());
+        rest = behind;
+    }
+    Some(messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_map_that_was_written_is_read() {
+        let directory = std::env::temp_dir().join(format!("criu-bridge-images-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a temporary directory");
+        let pages = |start, count| PageRange::from_pages(Addr(start), count).expect("a small range");
+        let entries = vec![
+            Entry { pages: pages(0x1000, 3), flags: PRESENT },
+            Entry { pages: pages(0x8000, 1), flags: LAZY },
+        ];
+        let mut writer = PagemapWriter::create(&directory.join("pagemap-7.img"), 3).expect("room");
+        entries.iter().for_each(|entry| writer.add(*entry).expect("room"));
+        writer.finish().expect("room");
+        let read = pagemap(&directory, 7).expect("what was written");
+        assert_eq!(read, Some(Pagemap { pages_id: 3, entries }));
+        assert_eq!(pagemap(&directory, 8).expect("no such process"), None);
+        std::fs::write(directory.join("pagemap-8.img"), [0x19, 0x43, 0x56, 0x54, 1, 2]).expect("room");
+        assert!(matches!(pagemap(&directory, 8), Err(ImageError::Malformed(_))));
+        std::fs::remove_dir_all(&directory).expect("it is ours");
+    }
+
+    #[test]
+    fn a_length_beyond_the_end_of_the_file_is_malformed() {
+        let mut bytes = PSTREE_MAGIC.to_le_bytes().to_vec();
+        bytes.extend(u32::MAX.to_le_bytes());
+        assert_eq!(split(&bytes, PSTREE_MAGIC), None);
+    }
+}

@@ -1,0 +1,158 @@
+//! A tree of processes as both ends of a migration talk of it: which pages are whose, in one sequence.
+//!
+//! The engine knows one source with pages from 0 up. Here is which of those are which pages of which process, and which
+//! are the bytes of a file with an image: those are eager, the others lazy.
+
+use engine::{Place, SpaceId};
+use memory::{Addr, PAGE_SIZE, PageRange};
+use protocol::Manifest;
+use serde::{Deserialize, Serialize};
+
+/// What there is of one process.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Task {
+    /// Its id in the images.
+    pub(crate) pid: u32,
+    /// Its lazy pages; ascending.
+    pub(crate) lazy: Vec<PageRange>,
+}
+
+/// An image without lazy pages.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct ImageFile {
+    /// Its name in the directory of the images.
+    pub(crate) name: String,
+    /// Bytes.
+    pub(crate) len: u64,
+}
+
+/// The whole tree.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Instance {
+    /// CRIU's version, major and minor.
+    pub(crate) version: (i32, i32),
+    /// Its processes.
+    pub(crate) tasks: Vec<Task>,
+    /// Its images.
+    pub(crate) files: Vec<ImageFile>,
+    /// What CRIU does only if it is told to.
+    pub(crate) consent: Vec<String>,
+}
+
+/// A run of source pages, and whose they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Passage {
+    /// In the sequence.
+    pub(crate) source: PageRange,
+    /// Index of the process or the file.
+    pub(crate) index: usize,
+    /// The process's address, or the offset in the file, of the first of them.
+    pub(crate) start: u64,
+}
+
+/// Where everything is in the sequence.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Sequence {
+    /// Pages of processes, ascending.
+    pub(crate) tasks: Vec<Passage>,
+    /// Bytes of files, ascending, behind the others.
+    pub(crate) files: Vec<Passage>,
+}
+
+impl Instance {
+    /// The sequence; `None` if it is longer than there are addresses.
+    pub(crate) fn sequence(&self) -> Option<Sequence> {
+        let mut next = Addr(PAGE_SIZE);
+        let mut passage = |index, start, pages| {
+            let source = PageRange::from_pages(next, pages)?;
+            next = source.end();
+            Some(Passage { source, index, start })
+        };
+        let mut sequence = Sequence::default();
+        for (index, task) in self.tasks.iter().enumerate() {
+            for range in &task.lazy {
+                sequence.tasks.push(passage(index, range.start().0, range.pages())?);
+            }
+        }
+        for (index, file) in self.files.iter().enumerate() {
+            if file.len > 0 {
+                sequence.files.push(passage(index, 0, file.len.div_ceil(PAGE_SIZE))?);
+            }
+        }
+        Some(sequence)
+    }
+
+    /// The manifest that says it; `None` if it is too large for one.
+    pub(crate) fn manifest(&self) -> Option<Manifest> {
+        let sequence = self.sequence()?;
+        let sources = |passages: &[Passage]| passages.iter().map(|passage| passage.source).collect();
+        let (eager, lazy) = (sources(&sequence.files), sources(&sequence.tasks));
+        let instance = protocol::encode(self).ok()?;
+        Some(Manifest { eager, lazy, instance, ..Manifest::empty() })
+    }
+
+    /// The other way round; `None` for what no source of this kind says.
+    pub(crate) fn of(manifest: &Manifest) -> Option<Self> {
+        protocol::decode(&manifest.instance).ok()
+    }
+}
+
+/// The address space of the process with this index; the first one, which is no process, holds the files.
+pub(crate) fn space_of(index: usize) -> Option<SpaceId> {
+    u32::try_from(index).ok()?.checked_add(1).map(SpaceId)
+}
+
+impl Sequence {
+    /// Where the pages of all processes belong.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let place = |passage: &Passage| {
+            let at = passage.source.moved_to(Addr(passage.start))?;
+            Some(Place { space: space_of(passage.index)?, at, source: passage.source.start() })
+        };
+        self.tasks.iter().filter_map(place).collect()
+    }
+
+    /// A place without pages for each process: every one has an address space, also without lazy pages.
+    pub(crate) fn homes(processes: usize) -> impl Iterator<Item = Place> {
+        let nothing = PageRange::new(Addr(0), Addr(0));
+        let home = move |index| Some(Place { space: space_of(index)?, at: nothing?, source: Addr(0) });
+        (0..processes).filter_map(home)
+    }
+
+    /// The passage of `passages` that begins at or before `page` and holds it, from there on.
+    pub(crate) fn find(passages: &[Passage], page: Addr) -> Option<Passage> {
+        let behind = passages.partition_point(|passage| passage.source.start() <= page);
+        let passage = passages.get(behind.checked_sub(1)?)?;
+        let source = PageRange::new(page, passage.source.end()).filter(|rest| !rest.is_empty())?;
+        let start = passage.start + (page.0 - passage.source.start().0);
+        Some(Passage { source, index: passage.index, start })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pages(start: u64, count: u64) -> PageRange {
+        PageRange::from_pages(Addr(start), count).expect("a small range")
+    }
+
+    #[test]
+    fn every_page_of_every_process_has_a_number_of_its_own() {
+        let tasks = vec![
+            Task { pid: 7, lazy: vec![pages(0x40_0000, 2), pages(0x50_0000, 1)] },
+            Task { pid: 8, lazy: vec![pages(0x40_0000, 3)] },
+        ];
+        let files = vec![ImageFile { name: "core-7.img".into(), len: 4097 }];
+        let instance = Instance { tasks, files, ..Instance::default() };
+        let manifest = instance.manifest().expect("a small tree");
+        assert_eq!(manifest.lazy, [pages(0x1000, 2), pages(0x3000, 1), pages(0x4000, 3)]);
+        assert_eq!(manifest.eager, [pages(0x7000, 2)]);
+        assert_eq!(Instance::of(&manifest), Some(instance.clone()));
+        let sequence = instance.sequence().expect("a small tree");
+        let found = Sequence::find(&sequence.tasks, Addr(0x5000)).expect("the second process has it");
+        assert_eq!((found.index, found.start, found.source.pages()), (1, 0x40_1000, 2));
+        assert_eq!(Sequence::find(&sequence.tasks, Addr(0x7000)), None);
+        assert_eq!(sequence.places().len(), 3);
+    }
+}

@@ -1,0 +1,196 @@
+//! CRIU as a worker of this process: started for one request, asked over a socket pair (`criu swrk`), never linked.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
+use prost::Message;
+
+use crate::complaint;
+use crate::criu::Criu;
+use crate::rpc::{Kind, Options, Request, Response};
+
+/// Bytes of an answer that are taken: an error text and a few numbers.
+const ANSWER_BYTES: usize = 64 << 10;
+/// What a question that changes nothing may take.
+const QUESTION_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a worker that is hung up on may take to leave everything as it was.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// Why CRIU did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SwrkError {
+    /// It could not be started or talked to.
+    #[error("talking to criu: {0}")]
+    Io(#[from] io::Error),
+    /// It has ended without an answer.
+    #[error("criu has ended without an answer")]
+    Ended,
+    /// It did not answer in time.
+    #[error("criu did not answer within {} s", .0.as_secs())]
+    Deadline(Duration),
+    /// What it said is no answer.
+    #[error("criu's answer cannot be read: {0}")]
+    Garbled(#[from] prost::DecodeError),
+    /// It says no.
+    #[error("criu cannot {what}: {why}")]
+    Refused {
+        /// What it was asked for.
+        what: &'static str,
+        /// Its first error, in its own words.
+        why: String,
+    },
+}
+
+/// A CRIU that waits for a request, or for leave to go on with one.
+#[derive(Debug)]
+pub(crate) struct Swrk {
+    child: Child,
+    socket: OwnedFd,
+    what: &'static str,
+    /// Where it writes what happens.
+    log: PathBuf,
+}
+
+/// What a CRIU says while it works.
+#[derive(Debug)]
+pub(crate) enum Word {
+    /// It waits for [`Swrk::go_on`].
+    Waits,
+    /// It is done.
+    Done(Box<Response>),
+}
+
+impl Swrk {
+    /// Starts `criu`, behind `wrapper` if that names a command that runs another one.
+    pub(crate) fn start(criu: &Criu, wrapper: &[String]) -> Result<Self, SwrkError> {
+        let kind = SockType::SeqPacket;
+        let (ours, its) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).map_err(io)?;
+        fcntl(its.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).map_err(io)?;
+        let mut words = wrapper.iter().map(String::as_str);
+        let mut command = Command::new(words.next().map_or(criu.path().as_os_str(), AsRef::as_ref));
+        command.args(words);
+        if !wrapper.is_empty() {
+            command.arg(criu.path());
+        }
+        let child = command.arg("swrk").arg(its.as_raw_fd().to_string()).stdin(Stdio::null()).spawn()?;
+        Ok(Self { child, socket: ours, what: "answer", log: PathBuf::new() })
+    }
+
+    /// Starts `criu` on a request; `log` is where the options have it write.
+    pub(crate) fn ask(
+        criu: &Criu,
+        wrapper: &[String],
+        kind: Kind,
+        (options, log): (Options, PathBuf),
+    ) -> Result<Self, SwrkError> {
+        let mut worker = Self::start(criu, wrapper)?;
+        worker.log = log;
+        worker.what = match kind {
+            Kind::Dump => "dump this process",
+            Kind::Restore => "restore these images",
+            Kind::Empty | Kind::Notify | Kind::Version => "answer",
+        };
+        worker.send(&Request { kind: kind.into(), options: Some(options), ..Request::default() })?;
+        Ok(worker)
+    }
+
+    /// The next thing that it says, its refusal as an error; `None` when nothing came within `patience`.
+    pub(crate) fn hear(&self, patience: Duration) -> Result<Option<Word>, SwrkError> {
+        if !self.is_readable(patience)? {
+            return Ok(None);
+        }
+        let mut buffer = vec![0; ANSWER_BYTES];
+        let len = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).map_err(io)?;
+        if len == 0 {
+            return Err(SwrkError::Ended);
+        }
+        let response = Response::decode(buffer.get(..len).unwrap_or_default())?;
+        if response.kind == i32::from(Kind::Notify) {
+            return Ok(Some(Word::Waits));
+        }
+        if response.success { Ok(Some(Word::Done(Box::new(response)))) } else { Err(self.refusal(&response)) }
+    }
+
+    /// Lets it go on from where it waits, or has it give up.
+    pub(crate) fn go_on(&self, success: bool) -> Result<(), SwrkError> {
+        let notify_success = Some(success);
+        self.send(&Request { kind: Kind::Notify.into(), notify_success, ..Request::default() })
+    }
+
+    /// Lets it go on wherever it waits until it is done.
+    pub(crate) fn finish(&self, deadline: Duration) -> Result<Response, SwrkError> {
+        let until = Instant::now() + deadline;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.hear(left)? {
+                None => return Err(SwrkError::Deadline(deadline)),
+                Some(Word::Waits) => self.go_on(true)?,
+                Some(Word::Done(response)) => return Ok(*response),
+            }
+        }
+    }
+
+    fn refusal(&self, response: &Response) -> SwrkError {
+        let errno = response.errno.filter(|errno| *errno != 0);
+        let why = complaint::of_log(&self.log, response.message.as_deref());
+        let why = why.or_else(|| errno.map(|errno| nix::errno::Errno::from_raw(errno).desc().to_owned()));
+        SwrkError::Refused { what: self.what, why: why.unwrap_or_else(|| "it does not say why".to_owned()) }
+    }
+
+    fn send(&self, request: &Request) -> Result<(), SwrkError> {
+        let bytes = request.encode_to_vec();
+        let parts = [IoSlice::new(&bytes)];
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        sendmsg::<()>(self.socket.as_raw_fd(), &parts, &[], flags, None)
+            .map(|_| ())
+            .map_err(|error| io(error).into())
+    }
+
+    fn is_readable(&self, patience: Duration) -> Result<bool, SwrkError> {
+        let until = Instant::now() + patience;
+        loop {
+            let left = until.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+            let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], left) {
+                Ok(ready) => return Ok(ready > 0),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(io(error).into()),
+            }
+        }
+    }
+}
+
+impl Drop for Swrk {
+    /// A worker that still works gives up by itself when its socket closes; one that does not is killed.
+    fn drop(&mut self) {
+        // Both directions, so that it hears of it although the descriptor is still open here.
+        let _ = nix::sys::socket::shutdown(self.socket.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+        let patience = PollTimeout::try_from(FAREWELL).unwrap_or(PollTimeout::MAX);
+        if let Ok(pidfd) = sys::pidfd::open(self.child.id()) {
+            let _ = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], patience);
+        }
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Its version, in numbers.
+pub(crate) fn version(criu: &Criu) -> Result<(i32, i32), SwrkError> {
+    let worker = Swrk::start(criu, &[])?;
+    worker.send(&Request { kind: Kind::Version.into(), ..Request::default() })?;
+    let version = worker.finish(QUESTION_DEADLINE)?.version.unwrap_or_default();
+    Ok((version.major, version.minor))
+}
+
+fn io(errno: nix::errno::Errno) -> io::Error {
+    errno.into()
+}
