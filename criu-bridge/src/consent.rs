@@ -22,7 +22,7 @@ pub(crate) struct Consent {
     /// Move deleted files that have another name elsewhere
     #[arg(long)]
     pub(crate) link_remap: bool,
-    /// Something outside that the tree uses, in CRIU's words, such as tty[RDEV:DEV]
+    /// Something outside that the tree uses, in CRIU's words, such as `tty[RDEV:DEV]`
     #[arg(long, value_name = "WHAT")]
     pub(crate) external: Vec<String>,
 }

@@ -21,7 +21,7 @@ pub(crate) struct Task {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct ImageFile {
     /// Its name in the directory of the images.
-    pub(crate) name: String,
+    pub(crate) name: Vec<u8>,
     /// Bytes.
     pub(crate) len: u64,
 }
@@ -29,14 +29,10 @@ pub(crate) struct ImageFile {
 /// The whole tree.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Instance {
-    /// CRIU's version, major and minor.
-    pub(crate) version: (i32, i32),
     /// Its processes.
     pub(crate) tasks: Vec<Task>,
     /// Its images.
     pub(crate) files: Vec<ImageFile>,
-    /// What CRIU does only if it is told to.
-    pub(crate) consent: Vec<String>,
 }
 
 /// A run of source pages, and whose they are.
@@ -143,8 +139,8 @@ mod tests {
             Task { pid: 7, lazy: vec![pages(0x40_0000, 2), pages(0x50_0000, 1)] },
             Task { pid: 8, lazy: vec![pages(0x40_0000, 3)] },
         ];
-        let files = vec![ImageFile { name: "core-7.img".into(), len: 4097 }];
-        let instance = Instance { tasks, files, ..Instance::default() };
+        let files = vec![ImageFile { name: b"core-7.img".to_vec(), len: 4097 }];
+        let instance = Instance { tasks, files };
         let manifest = instance.manifest().expect("a small tree");
         assert_eq!(manifest.lazy, [pages(0x1000, 2), pages(0x3000, 1), pages(0x4000, 3)]);
         assert_eq!(manifest.eager, [pages(0x7000, 2)]);

@@ -134,7 +134,12 @@ impl<R: Rebuilder> Served<R> {
 impl<R: Rebuilder> DestinationProcess for Served<R> {
     fn reserve(&mut self, manifest: &Manifest) -> Result<Reserved, Failure> {
         self.rebuilder.reserve(&instance_of(manifest)?)?;
-        Ok(Reserved { files: Vec::new(), all_pages_first: false, connections: Connections::Reset })
+        Ok(Reserved {
+            files: Vec::new(),
+            all_pages_first: false,
+            connections: Connections::Reset,
+            same_kernel: false,
+        })
     }
 
     fn map(&mut self, manifest: &Manifest) -> Result<Mapped, Failure> {
