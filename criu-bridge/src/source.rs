@@ -6,6 +6,7 @@ use engine::Failure;
 use memory::{PAGE_SIZE, PageRange};
 use page_server::{Channels, ReadRun, SourceProcess};
 use protocol::{Manifest, Reserved};
+use sys::poll::Interest;
 
 use crate::instance::{Instance, Passage, Sequence};
 
@@ -103,6 +104,14 @@ impl<O: Origin> SourceProcess for Tree<O> {
 
     fn release(&mut self) {
         self.origin.release();
+    }
+
+    fn work(&mut self) -> bool {
+        false
+    }
+
+    fn interests(&self) -> Vec<Interest> {
+        Vec::new()
     }
 
     fn note(&mut self, _line: &'static str) {}

@@ -285,6 +285,7 @@ fn manifest() -> Manifest {
         parasite_state: pages(0, 0),
         guards: Vec::new(),
         leaving_gate: Addr(CODE),
+        instance: Vec::new(),
     }
 }
 
