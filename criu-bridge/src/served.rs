@@ -138,6 +138,7 @@ impl<R: Rebuilder> DestinationProcess for Served<R> {
             files: Vec::new(),
             all_pages_first: false,
             connections: Connections::Reset,
+            travel: protocol::Travel::default(),
             same_kernel: false,
         })
     }

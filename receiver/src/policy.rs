@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use protocol::Connections;
+use protocol::{Connections, Travel};
 
 /// Stands between two options in the argument that holds all of them.
 const SEPARATOR: u8 = 0x1f;
@@ -58,6 +58,56 @@ pub struct Policy {
     /// the program needs, and an empty directory proc. Needs root.
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
     pub root: Option<PathBuf>,
+    /// When memory travels: postcopy, hybrid, precopy or stop
+    ///
+    /// postcopy: after the program goes on here, as it touches it. hybrid: ahead, while it
+    /// still runs at the source, and what it changes all the time after it. precopy: ahead,
+    /// and the rest while it stands still. stop: all of it while it stands still.
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "postcopy",
+        hide_possible_values = true,
+        verbatim_doc_comment
+    )]
+    pub mode: Mode,
+    /// With --mode precopy, how long a program may stand still for the rest, in milliseconds
+    ///
+    /// Memory is sent in rounds until the rest is expected to take less. If a program
+    /// changes it faster than it can be sent, it is stopped after a few rounds all the same.
+    #[arg(long, value_name = "MS", default_value_t = 300, verbatim_doc_comment)]
+    pub max_downtime: u32,
+    /// Bytes of memory a second that may travel while a program runs, such as 100M
+    ///
+    /// K, M and G are 2 to the power of 10, 20 and 30. What a program waits for is not
+    /// held back. 0: no limit.
+    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = parse_bytes, verbatim_doc_comment)]
+    pub bandwidth: u64,
+}
+
+/// When memory travels.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// After the program goes on here.
+    #[default]
+    Postcopy,
+    /// Ahead, and the rest after.
+    Hybrid,
+    /// Ahead, and the rest while it stands still.
+    Precopy,
+    /// While it stands still.
+    Stop,
+}
+
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let (number, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "it must be a number of bytes".to_owned())
 }
 
 /// What becomes of open TCP connections.
@@ -96,8 +146,14 @@ impl Policy {
     /// The argument that says the same.
     #[must_use]
     pub fn argument(&self) -> OsString {
-        let mut options =
-            vec![option("tcp", &self.tcp), option("files", &self.files), option("pid", &self.pid)];
+        let mut options = vec![
+            option("tcp", &self.tcp),
+            option("files", &self.files),
+            option("pid", &self.pid),
+            option("mode", &self.mode),
+            format!("--max-downtime={}", self.max_downtime).into_bytes(),
+            format!("--bandwidth={}", self.bandwidth).into_bytes(),
+        ];
         if let Some(root) = &self.root {
             options.push([b"--root=", root.as_os_str().as_bytes()].concat());
         }
@@ -109,6 +165,23 @@ impl Policy {
     pub fn from_argument(argument: &OsStr) -> Option<Self> {
         let options = argument.as_bytes().split(|byte| *byte == SEPARATOR).map(OsStr::from_bytes);
         Self::try_parse_from(std::iter::once(OsStr::new("receiver")).chain(options)).ok()
+    }
+
+    /// Whether pages come ahead of the switchover.
+    #[must_use]
+    pub const fn takes_ahead(&self) -> bool {
+        matches!(self.mode, Mode::Hybrid | Mode::Precopy)
+    }
+
+    /// What the source is told of when its pages are to travel.
+    #[must_use]
+    pub const fn travel(&self) -> Travel {
+        Travel {
+            ahead: self.takes_ahead(),
+            none_after: matches!(self.mode, Mode::Precopy | Mode::Stop),
+            max_downtime_ms: self.max_downtime,
+            bandwidth: self.bandwidth,
+        }
     }
 
     /// What the source is told of its connections.
@@ -134,15 +207,30 @@ mod tests {
 
     #[test]
     fn a_session_reads_what_the_daemon_wrote() {
-        for (tcp, files, pid) in [
-            (Tcp::Reset, Files::Ship, Pid::Any),
-            (Tcp::Move, Files::Refuse, Pid::Keep),
-            (Tcp::Relay, Files::Refuse, Pid::Any),
-        ] {
-            let root = (pid == Pid::Keep).then(|| PathBuf::from("/a place/ü"));
-            let policy = Policy { tcp, files, pid, root };
+        let defaults = Policy { max_downtime: 300, ..Policy::default() };
+        let other = Policy {
+            tcp: Tcp::Move,
+            files: Files::Ship,
+            pid: Pid::Keep,
+            root: Some(PathBuf::from("/a place/ü")),
+            mode: Mode::Hybrid,
+            max_downtime: 20,
+            bandwidth: 100 << 20,
+        };
+        let relayed = Policy { tcp: Tcp::Relay, ..defaults.clone() };
+        for policy in [defaults, other, relayed] {
             assert_eq!(Policy::from_argument(&policy.argument()), Some(policy));
         }
         assert_eq!(Policy::from_argument(OsStr::new("--tcp=keep")), None);
+    }
+
+    #[test]
+    fn a_bandwidth_is_bytes_with_or_without_a_unit() {
+        assert_eq!(parse_bytes("12345"), Ok(12345));
+        assert_eq!(parse_bytes("100M"), Ok(100 << 20));
+        assert_eq!(parse_bytes("2g"), Ok(2 << 30));
+        for wrong in ["", "M", "1T", "-1", "99999999999G"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -76,6 +76,9 @@ pub struct Ram {
 pub struct Phases {
     /// From the signal to the accepted reservation; the program runs.
     pub setup_us: u64,
+    /// Pages ahead of the stop; the program runs.
+    #[serde(default)]
+    pub ahead_us: u64,
     /// Bringing every thread to rest.
     pub park_us: u64,
     /// Reading registers, mappings and descriptors.
@@ -93,6 +96,9 @@ pub struct Phases {
 /// Numbers of pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Pages {
+    /// Came while the process ran at the source, and still held when it stood.
+    #[serde(default)]
+    pub ahead: u64,
     /// In place before the process was let go.
     pub eager: u64,
     /// Came because a thread waited for them.
@@ -132,8 +138,9 @@ impl fmt::Display for Report {
         writeln!(f, "  downtime        {} of {} in all", us(self.downtime_us), us(self.total_us))?;
         writeln!(
             f,
-            "  while it ran    set up {}, look for data {}, fetch pages {}",
+            "  while it ran    set up {}, ahead {}, look for data {}, fetch pages {}",
             us(phases.setup_us),
+            us(phases.ahead_us),
             us(phases.scan_us),
             us(phases.postcopy_us)
         )?;
@@ -145,8 +152,11 @@ impl fmt::Display for Report {
             us(phases.switchover_us),
             us(phases.resume_us)
         )?;
-        let Pages { eager, fault, prefetch, push, data, zero, same_file, lost } = pages;
-        writeln!(f, "  pages, why      {eager} eager, {fault} faults, {prefetch} prefetched, {push} pushed")?;
+        let Pages { ahead, eager, fault, prefetch, push, data, zero, same_file, lost } = pages;
+        writeln!(
+            f,
+            "  pages, why      {ahead} ahead, {eager} eager, {fault} faults, {prefetch} prefetched, {push} pushed"
+        )?;
         writeln!(f, "  pages, what     {data} data, {zero} zero, {same_file} same file, {lost} lost")?;
         writeln!(f, "  on the wire     {}, {:.0} Mbit/s", Bytes(self.ram.transferred), self.ram.mbps)?;
         write!(

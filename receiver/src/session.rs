@@ -53,7 +53,8 @@ pub fn run(inherited: Inherited) -> anyhow::Result<ExitCode> {
     raise_descriptor_limit();
     let channels = over(connections);
     let recovery_deadline = Duration::from_secs(patience_s.into());
-    let config = Config { on_loss, recovery_deadline, ..Config::default() };
+    let takes_ahead = policy.takes_ahead();
+    let config = Config { on_loss, recovery_deadline, takes_ahead, ..Config::default() };
     let mut migrant = Migrant::new(Teller::new(events), line, policy);
     let handler =
         FaultHandler::new(&mut migrant, channels, config).context("preparing to wait for the source")?;

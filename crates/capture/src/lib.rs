@@ -141,7 +141,7 @@ pub fn stopped(
 pub fn look_again(pagemap: &mut Pagemap, own: &[PageRange], before: &mut Manifest) -> Result<(), Refusal> {
     let mut files = Files::new(Some(before));
     let began = clock::monotonic_ns();
-    let (_, vmas) = mappings::collect(own, None, &mut files, &mut Objects::default())?;
+    let (_, vmas) = mappings::collect(own, false, None, &mut files, &mut Objects::default())?;
     before.guards = pages::guards(pagemap, &vmas, Some(before))?;
     before.vmas = vmas;
     if clock::monotonic_ns() - began < QUICK_LOOK_NS {
@@ -160,7 +160,8 @@ fn build(
     let mut objects = Objects::default();
     let mut ghosts = Ghosts::default();
     let old = before.map(|(manifest, _)| manifest.vmas.as_slice()).filter(|old| !old.is_empty());
-    let (mappings, mut vmas) = mappings::collect(around.ranges, old, &mut files, &mut objects)?;
+    let (mappings, mut vmas) =
+        mappings::collect(around.ranges, before.is_some(), old, &mut files, &mut objects)?;
     let (table, notes) =
         descriptors::collect(around, &mut files, &mut objects, &mut ghosts, before.is_some())?;
     mappings::settle_deleted(&mappings, &mut vmas, &objects)?;
@@ -200,6 +201,7 @@ fn build(
         descriptors,
         eager,
         lazy,
+        kept: Vec::new(),
         guards,
         parasite_state: around.state,
         leaving_gate: around.leaving_gate,

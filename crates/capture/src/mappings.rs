@@ -27,6 +27,7 @@ pub(crate) enum Origin {
 /// is still there, so that `smaps` need not be read in the time in which the program stands still.
 pub(crate) fn collect(
     own: &[PageRange],
+    is_stopped: bool,
     before: Option<&[Vma]>,
     files: &mut Files,
     objects: &mut Objects,
@@ -38,7 +39,11 @@ pub(crate) fn collect(
             return Ok((mappings, vmas));
         }
     }
-    let (mappings, attributes) = smaps::own_mappings()?;
+    let (mappings, mut attributes) = smaps::own_mappings()?;
+    if is_stopped {
+        // By ourselves, since: what anybody else watched while it ran was refused.
+        attributes.iter_mut().for_each(|attributes| attributes.watched = false);
+    }
     let vmas = describe(&mappings, &attributes, own, files, objects)?;
     Ok((mappings, vmas))
 }
@@ -237,7 +242,7 @@ const fn immovable(attributes: &Attributes) -> Option<MappingTrait> {
         Some(MappingTrait::Device)
     } else if attributes.huge_tlb {
         Some(MappingTrait::HugePages)
-    } else if attributes.registered {
+    } else if attributes.registered || attributes.watched {
         Some(MappingTrait::Userfaultfd)
     } else if attributes.shadow_stack {
         Some(MappingTrait::ShadowStack)

@@ -29,6 +29,17 @@ pub struct Config {
     pub head_start: Duration,
     /// Default 1 ms.
     pub head_start_pause: Duration,
+    /// Rounds of pages that go ahead of the switchover at most. Default 30.
+    pub precopy_rounds: u32,
+    /// Rounds in a row that gain little, beyond which the process is stopped however much is left, if nothing may
+    /// follow. Default 5.
+    pub precopy_idle_rounds: u32,
+    /// What is left after a round is little if it is expected to take so long. Default 2 ms.
+    pub precopy_rest: Duration,
+    /// Or if it is so few pages. Default 64.
+    pub precopy_rest_pages: u64,
+    /// The destination takes pages ahead of the switchover. Default false.
+    pub takes_ahead: bool,
     /// Pages that one push frame carries, 1 to 64. Default 64.
     pub push_pages: u64,
     /// Push frames on their way to the socket at a time. Default 2.
@@ -86,6 +97,11 @@ impl Default for Config {
             reconnect_delay_longest: Duration::from_secs(2),
             head_start: Duration::from_millis(10),
             head_start_pause: Duration::from_millis(1),
+            precopy_rounds: 30,
+            precopy_idle_rounds: 5,
+            precopy_rest: Duration::from_millis(2),
+            precopy_rest_pages: 64,
+            takes_ahead: false,
             push_pages: 64,
             push_window: 2,
             prefetch_pages: 15,

@@ -11,9 +11,10 @@
 //!                                 └── all poisoned ────────── Lost
 //! ```
 //!
-//! Pre-copy will stand in `Reserved`.
+//! In `Reserved` pages may come ahead of the switchover.
 
 mod action;
+mod ahead;
 mod ending;
 mod fault_table;
 mod input;
@@ -32,6 +33,7 @@ pub use input::{Content, DestinationInput, InstallOutcome, Place, SpaceId};
 
 use crate::report::{Progress, Report};
 use crate::{Config, Failure, Instant, OnLoss};
+use ahead::Ahead;
 use page_map::{Desk, PageMap};
 
 /// The destination of one migration.
@@ -61,6 +63,8 @@ enum Phase {
     Reserved {
         /// As in [`Listening`].
         too_early: bool,
+        /// What has come already.
+        ahead: Ahead,
     },
     /// Builds the process; eager pages arrive as soon as the mappings stand.
     Listening(Listening),
@@ -179,7 +183,8 @@ impl Destination {
     #[must_use]
     pub const fn takes_pages(&self) -> bool {
         match &self.phase {
-            Phase::Setup | Phase::Reserving | Phase::Reserved { .. } => false,
+            Phase::Setup | Phase::Reserving => false,
+            Phase::Reserved { ahead, .. } => self.config.takes_ahead && ahead.is_open(),
             Phase::Listening(listening) => listening.mapped,
             Phase::Ready(_)
             | Phase::Resuming { .. }

@@ -21,6 +21,7 @@ mod config;
 mod destination;
 mod failure;
 mod instant;
+mod plan;
 mod ranges;
 mod report;
 mod source;
@@ -31,5 +32,6 @@ pub use destination::{
 };
 pub use failure::Failure;
 pub use instant::Instant;
+pub use plan::Plan;
 pub use report::{EventCounts, Latency, LostPages, PageCounts, PhaseDurations, Progress, Report};
 pub use source::{Source, SourceAction, SourceInput};

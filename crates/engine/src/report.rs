@@ -56,6 +56,8 @@ pub struct PhaseDurations {
 /// Pages by cause and by kind; each page of the source counts once in either, when it first arrives and is wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PageCounts {
+    /// Cause: came while the process ran at the source, and still held when it had stopped.
+    pub ahead: u64,
     /// Cause: had to be in place before the program went on.
     pub eager: u64,
     /// Cause: a thread waited.

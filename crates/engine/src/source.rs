@@ -1,7 +1,7 @@
 //! The source's state machine.
 //!
 //! ```text
-//! Setup ─Connected─► Reserving ─Reserved─► Capturing ─Captured─► Switchover ─Ready─► Committing
+//! Setup ─Connected─► Reserving ─Reserved─► (Precopy ─►) Capturing ─Captured─► Switchover ─Ready─► Committing
 //!   └────────────────────┴──── any failure ───┴──► Cancelled ◄───────┴────────────────────┤
 //!                                            ▲                         `SendRun` handed out ▼
 //!                     the destination aborts └──── not heard that it runs ──── Postcopy ─Drained─► Completed
@@ -12,13 +12,12 @@
 //! From `SendRun` until it hears `Running` the source is in doubt: only the destination knows who runs the process.
 //! It stays stopped and asks again, for as long as it takes; a destination that has promised never to run it gives
 //! it back.
-//!
-//! Pre-copy will stand between `Reserving` and `Capturing`.
 
 mod action;
 mod head_start;
 mod input;
 mod phases;
+mod precopy;
 mod recovery;
 mod scan;
 mod send_queue;
@@ -34,8 +33,9 @@ pub use action::SourceAction;
 pub use input::SourceInput;
 
 use crate::ranges::are_ascending_runs;
-use crate::{Config, Failure, Instant};
+use crate::{Config, Failure, Instant, Plan};
 use head_start::HeadStart;
+use precopy::{Pace, Precopy};
 use recovery::Pause;
 use scan::{Scan, WrongScan};
 use send_queue::SendQueue;
@@ -47,7 +47,10 @@ const FIRST_EPOCH: u64 = 1;
 #[derive(Clone, Debug)]
 pub struct Source {
     config: Config,
+    plan: Plan,
     phase: Phase,
+    now: Instant,
+    pace: Pace,
     /// When the phase began, as far as a deadline counts from there.
     since: Instant,
     /// When the other side last gave a sign of life.
@@ -63,6 +66,8 @@ enum Phase {
     Setup,
     /// The process runs; the destination looks whether it can have everything.
     Reserving,
+    /// The process runs, and its pages go ahead.
+    Precopy(Precopy),
     /// The process is being stopped.
     Capturing,
     /// Eager pages go out; the destination builds.
@@ -106,10 +111,13 @@ struct Patience {
 impl Source {
     /// A source that waits for [`SourceInput::Connected`].
     #[must_use]
-    pub const fn new(config: Config, now: Instant) -> Self {
+    pub fn new(config: Config, now: Instant) -> Self {
         Self {
             config,
+            plan: Plan::default(),
             phase: Phase::Setup,
+            now,
+            pace: Pace::default(),
             since: now,
             heard: now,
             urgent: VecDeque::new(),
@@ -120,10 +128,13 @@ impl Source {
     /// Takes one input; actions come out of [`Self::poll_action`]. An input that has lost its meaning, such as the
     /// answer to an action that a failure has overtaken, changes nothing.
     pub fn handle(&mut self, now: Instant, input: SourceInput) {
+        self.now = now;
         match &input {
             SourceInput::Tick | SourceInput::ReconnectFailed(_) => {}
             SourceInput::Connected
-            | SourceInput::Reserved
+            | SourceInput::Reserved(_)
+            | SourceInput::Swept { .. }
+            | SourceInput::RoundTaken
             | SourceInput::Captured { .. }
             | SourceInput::CaptureFailed(_)
             | SourceInput::Ready
@@ -142,6 +153,7 @@ impl Source {
         match self.phase {
             Phase::Setup => self.in_setup(now, input),
             Phase::Reserving => self.in_reserving(now, input),
+            Phase::Precopy(_) => self.in_precopy(now, input),
             Phase::Capturing => self.in_capturing(now, input),
             Phase::Switchover(_) => self.in_switchover(now, input),
             Phase::Committing(_) => self.in_committing(now, input),
@@ -169,11 +181,12 @@ impl Source {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.phase {
             Phase::Setup | Phase::Reserving => Some(self.since + self.config.setup_deadline),
+            Phase::Precopy(_) => Some(self.when_paced(self.heard + self.config.silence_deadline)),
             Phase::Capturing | Phase::Switchover(_) | Phase::Committing(_) => {
                 Some(self.since + self.config.switchover_deadline)
             }
             Phase::Postcopy(ref serving) => {
-                let silence = self.heard + self.config.silence_deadline;
+                let silence = self.when_paced(self.heard + self.config.silence_deadline);
                 Some(serving.head_start.due().map_or(silence, |due| due.min(silence)))
             }
             Phase::Paused(ref pause) => pause.due(),
@@ -187,6 +200,7 @@ impl Source {
         match self.phase {
             Phase::Setup
             | Phase::Reserving
+            | Phase::Precopy(_)
             | Phase::Capturing
             | Phase::Switchover(_)
             | Phase::Committing(_)
@@ -201,6 +215,7 @@ impl Source {
         match self.phase {
             Phase::Setup => "setup",
             Phase::Reserving => "reserving",
+            Phase::Precopy(_) => "precopy",
             Phase::Capturing => "capturing",
             Phase::Switchover(_) => "switchover",
             Phase::Committing(_) => "committing",
@@ -246,7 +261,11 @@ impl Source {
                 self.enter(Phase::Cancelled, self.since);
                 self.actions.push_back(SourceAction::Release(failure));
             }
-            Phase::Reserving | Phase::Capturing | Phase::Switchover(_) | Phase::Committing(_) => {
+            Phase::Reserving
+            | Phase::Precopy(_)
+            | Phase::Capturing
+            | Phase::Switchover(_)
+            | Phase::Committing(_) => {
                 self.enter(Phase::Cancelled, self.since);
                 self.actions.push_back(SourceAction::SendCancel(failure.clone()));
                 self.actions.push_back(SourceAction::Release(failure));
@@ -281,6 +300,7 @@ impl Source {
             }
             Phase::Setup
             | Phase::Reserving
+            | Phase::Precopy(_)
             | Phase::Capturing
             | Phase::Paused(_)
             | Phase::Completed
@@ -370,13 +390,28 @@ impl Source {
         }
     }
 
+    const fn most_pushed(&self) -> u64 {
+        let most = self.config.push_pages;
+        if most == 0 || most > MAX_PAGES_PER_FRAME { MAX_PAGES_PER_FRAME } else { most }
+    }
+
+    /// `deadline`, or when the next page may go out, whichever is first.
+    fn when_paced(&self, deadline: Instant) -> Instant {
+        self.pace.due(self.now).map_or(deadline, |due| due.min(deadline))
+    }
+
     fn fill_push_window(&mut self) {
-        let (window, most) = (self.config.push_window, self.config.push_pages.clamp(1, MAX_PAGES_PER_FRAME));
-        while let Some(serving) =
-            self.serving().filter(|serving| !serving.is_listing && serving.unsent < window.max(1))
+        let (window, most) = (self.config.push_window.max(1), self.most_pushed());
+        let (now, bandwidth) = (self.now, self.plan.bandwidth);
+        // While the process stands still there is no time to be lost.
+        let is_paced = matches!(self.phase, Phase::Postcopy(_));
+        while (!is_paced || self.pace.is_due(now))
+            && let Some(serving) =
+                self.serving().filter(|serving| !serving.is_listing && serving.unsent < window)
             && let Some(pages) = serving.queue.next(most)
         {
             serving.unsent += 1;
+            self.pace.count(now, pages, bandwidth);
             self.actions.push_back(SourceAction::SendPages { channel: Channel::Push, pages });
         }
     }

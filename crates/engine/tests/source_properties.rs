@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::range;
-use engine::{Config, Instant, Source, SourceAction, SourceInput};
+use engine::{Config, Instant, Plan, Source, SourceAction, SourceInput};
 use memory::{PAGE_SIZE, PageRange, PageSet, RangeSet};
 use proptest::prelude::*;
 use protocol::{Channel, MAX_PAGES_PER_FRAME};
@@ -72,15 +72,16 @@ fn run(scene: &Scene) -> Vec<SourceAction> {
     let served: RangeSet = lazy.iter().chain(&eager).copied().collect();
     let mut source = Source::new(config, Instant(0));
     let mut log: Vec<SourceAction> = Vec::new();
-    let mut inputs = std::collections::VecDeque::from([SourceInput::Connected, SourceInput::Reserved]);
+    let mut inputs =
+        std::collections::VecDeque::from([SourceInput::Connected, SourceInput::Reserved(Plan::default())]);
     let mut scans = scene.scans.iter().cycle();
     while let Some(input) = inputs.pop_front() {
         source.handle(Instant(0), input);
         while let Some(action) = source.poll_action() {
             match &action {
-                SourceAction::Capture => {
+                SourceAction::Capture { .. } => {
                     let (eager, lazy) = (eager.clone(), lazy.clone());
-                    inputs.push_back(SourceInput::Captured { eager, lazy });
+                    inputs.push_back(SourceInput::Captured { eager, lazy, kept: Vec::new() });
                 }
                 SourceAction::SendPages { channel, .. } => inputs.push_back(SourceInput::Sent(*channel)),
                 SourceAction::Scan(asked) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{Held, Image, Pair, range};
 use engine::{
-    Config, Content, DestinationAction, DestinationInput, Failure, InstallOutcome, Place, SourceAction,
+    Config, Content, DestinationAction, DestinationInput, Failure, InstallOutcome, Place, Plan, SourceAction,
     SourceInput, SpaceId,
 };
 use memory::Addr;
@@ -106,6 +106,7 @@ fn eager_pages_that_come_before_the_mappings_stand_are_asked_for_again() {
     pair.destination_does(DestinationInput::SwitchoverRequested {
         eager: pair.image.eager.clone(),
         lazy: pair.image.lazy.clone(),
+        kept: vec![],
     });
     assert!(pair.destination.takes_pages());
     assert!(pair.destination_log.contains(&DestinationAction::RequestPages(range(5, 1))));
@@ -273,10 +274,12 @@ fn a_failure_before_run_leaves_the_process_at_the_source() {
             let Some(action) = pair.source.poll_action() else { break };
             run_was_sent |= matches!(action, SourceAction::SendRun { .. });
             match action {
-                SourceAction::SendReserve => pair.source.handle(pair.now, SourceInput::Reserved),
-                SourceAction::Capture => {
+                SourceAction::SendReserve => {
+                    pair.source.handle(pair.now, SourceInput::Reserved(Plan::default()));
+                }
+                SourceAction::Capture { .. } => {
                     let (eager, lazy) = (pair.image.eager.clone(), pair.image.lazy.clone());
-                    pair.source.handle(pair.now, SourceInput::Captured { eager, lazy });
+                    pair.source.handle(pair.now, SourceInput::Captured { eager, lazy, kept: Vec::new() });
                     pair.source.handle(pair.now, SourceInput::Ready);
                 }
                 _ => {}
@@ -327,6 +330,7 @@ fn a_source_that_is_lost_before_the_first_page_map_poisons_the_whole_range() {
     pair.destination_does(DestinationInput::SwitchoverRequested {
         eager: vec![],
         lazy: pair.image.lazy.clone(),
+        kept: vec![],
     });
     pair.destination_does(DestinationInput::Run { epoch: 1 });
     pair.destination_loses_its_source();
@@ -339,7 +343,7 @@ fn a_terabyte_that_was_never_looked_at_is_poisoned_page_by_page_until_the_proces
     let mut pair = Pair::new(image());
     let lazy = vec![range(16, 1 << 28)];
     pair.destination_does(DestinationInput::ReserveRequested);
-    pair.destination_does(DestinationInput::SwitchoverRequested { eager: vec![], lazy });
+    pair.destination_does(DestinationInput::SwitchoverRequested { eager: vec![], lazy, kept: vec![] });
     pair.destination_does(DestinationInput::Run { epoch: 1 });
     pair.destination_loses_its_source();
     assert!(!pair.destination_log.iter().any(|action| matches!(action, DestinationAction::Poison { .. })));
@@ -354,14 +358,18 @@ fn a_source_that_claims_more_data_than_fits_anywhere_is_not_believed() {
     let mut pair = Pair::new(image());
     pair.destination_does(DestinationInput::ReserveRequested);
     let lazy = vec![range(16, pages)];
-    pair.destination_does(DestinationInput::SwitchoverRequested { eager: vec![], lazy: lazy.clone() });
+    pair.destination_does(DestinationInput::SwitchoverRequested {
+        eager: vec![],
+        lazy: lazy.clone(),
+        kept: Vec::new(),
+    });
     pair.destination_does(DestinationInput::Run { epoch: 1 });
     pair.destination_does(DestinationInput::PageMap { scanned: range(16, pages), data: lazy });
     assert_eq!(pair.destination.phase(), "lost");
     let mut pair = Pair::new(image());
     pair.destination_does(DestinationInput::ReserveRequested);
     let eager = vec![range(16, pages)];
-    pair.destination_does(DestinationInput::SwitchoverRequested { eager, lazy: vec![] });
+    pair.destination_does(DestinationInput::SwitchoverRequested { eager, lazy: vec![], kept: vec![] });
     assert_eq!(pair.destination.phase(), "aborted");
 }
 

@@ -20,6 +20,9 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         match action {
             DestinationAction::Reserve => self.reserve()?,
             DestinationAction::SendReserved => self.send_reserved(),
+            DestinationAction::Store { pages, content } => self.store(pages, content),
+            DestinationAction::SendRoundTaken => self.signal(Kind::RoundTaken, 0),
+            DestinationAction::Forget(pages) => self.process.forget(pages),
             DestinationAction::Map => self.map()?,
             DestinationAction::Assemble => self.assemble()?,
             DestinationAction::SendReady => {
@@ -92,6 +95,10 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         };
         // What came before there was a place for it waits for this.
         self.notified = true;
+        let remade = self.process.remade();
+        if !remade.is_empty() {
+            self.inputs.push_back(DestinationInput::Remade(remade));
+        }
         self.inputs.push_back(DestinationInput::Mapped { places });
         Ok(())
     }
@@ -214,6 +221,19 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
             }
             Err(failure) => DestinationInput::Broken(failure),
         });
+    }
+
+    /// Writes pages that came ahead of the switchover.
+    fn store(&mut self, pages: PageRange, content: Content) {
+        let stored = match content {
+            Content::Zero => single_pages(pages).try_for_each(|page| self.process.write(page, &ZERO_PAGE)),
+            Content::Data | Content::Lost => {
+                self.process.write(pages, bytes_in_hand(&self.channels, self.in_hand, pages))
+            }
+        };
+        if let Err(failure) = stored {
+            self.inputs.push_back(DestinationInput::PrepareFailed(failure));
+        }
     }
 
     /// Hands in what came of filling a range, behind whatever the program changed meanwhile.

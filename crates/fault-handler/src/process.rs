@@ -104,7 +104,19 @@ pub trait DestinationProcess {
         Ok(Assembly::Done)
     }
 
-    /// Writes pages that cannot be registered (changed pages of private file mappings), before the process runs.
+    /// What was [written](Self::write) to these pages ahead of the switchover does not hold: [`map`](Self::map), which
+    /// follows, leaves them as if nobody had ever written there.
+    fn forget(&mut self, pages: Vec<PageRange>) {
+        let _ = pages;
+    }
+
+    /// The pages of `kept` that [`map`](Self::map) found no way to leave in place.
+    fn remade(&mut self) -> Vec<PageRange> {
+        Vec::new()
+    }
+
+    /// Writes pages, before the process runs: pages that cannot be registered (changed pages of private file mappings),
+    /// and before [`map`](Self::map) private memory that comes ahead of the switchover.
     ///
     /// # Errors
     /// What did not work.

@@ -39,8 +39,9 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
             Kind::Switchover => {
                 let manifest = control.message::<Manifest>()?;
                 let (eager, lazy) = (manifest.eager.clone(), manifest.lazy.clone());
+                let kept = manifest.kept.clone();
                 self.manifest = Some(manifest);
-                DestinationInput::SwitchoverRequested { eager, lazy }
+                DestinationInput::SwitchoverRequested { eager, lazy, kept }
             }
             Kind::Content | Kind::ContentBytes if self.engine.takes_content() => {
                 let body = control.frame().map(|frame| frame.body).unwrap_or_default();
@@ -48,6 +49,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
                 taken.map_or_else(DestinationInput::PrepareFailed, |()| DestinationInput::ContentArrived)
             }
             Kind::Content | Kind::ContentBytes => DestinationInput::ContentArrived,
+            Kind::RoundEnd => DestinationInput::RoundEnded { last: header.argument != 0 },
             Kind::Run => DestinationInput::Run { epoch: header.argument },
             Kind::PageMap => {
                 let PageMap { scanned, data } = control.message()?;

@@ -48,6 +48,7 @@ fn understand(header: Header, connection: &Connection<Socket>) -> Result<Heard, 
             SourceInput::Listed { arrived: header.count != 0, pages: header.listed_pages(body)? }
         }
         Kind::Recover => SourceInput::ListDone,
+        Kind::RoundTaken => SourceInput::RoundTaken,
         Kind::Hello
         | Kind::Welcome
         | Kind::Refused
@@ -65,6 +66,7 @@ fn understand(header: Header, connection: &Connection<Socket>) -> Result<Heard, 
         | Kind::Relayed
         | Kind::RelayCredit
         | Kind::RelayReset
+        | Kind::RoundEnd
         | Kind::Pages
         | Kind::ZeroPages
         | Kind::LostPages => return Err(ConnectionError::Unexpected(header.kind)),

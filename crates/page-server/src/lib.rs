@@ -29,5 +29,5 @@ mod serve;
 mod socket;
 
 pub use channels::{Channels, introduce};
-pub use process::{Outcome, ReadRun, SourceProcess};
+pub use process::{Outcome, ReadRun, SourceProcess, Sweep};
 pub use serve::{Serving, serve};

@@ -20,6 +20,11 @@ impl Measure {
         self.report.setup_us = self.lap(now);
     }
 
+    /// Pages went ahead, or none did; the stop begins.
+    pub(crate) fn went_ahead(&mut self, now: Instant) {
+        self.report.ahead_us = self.lap(now);
+    }
+
     pub(crate) fn parked(&mut self, now: Instant) {
         self.report.park_us = self.lap(now);
     }

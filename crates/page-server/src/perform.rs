@@ -1,7 +1,7 @@
 //! One call per action of the engine.
 
 use engine::{Failure, SourceAction, SourceInput};
-use memory::PageRange;
+use memory::{PageRange, PageSet};
 use protocol::{Channel, Kind, PageMap, Piece, Reason};
 use relay::Socket;
 use sys::poll::Interest;
@@ -10,7 +10,7 @@ use transport::{Connection, ConnectionError};
 use crate::channels::failure_of;
 use crate::config::CONTENT_STANDSTILL;
 use crate::pages;
-use crate::process::{Outcome, SourceProcess};
+use crate::process::{Outcome, SourceProcess, Sweep};
 use crate::serve::Server;
 use crate::socket::{now, wait};
 
@@ -19,7 +19,14 @@ impl<P: SourceProcess> Server<'_, P> {
     pub(crate) fn perform(&mut self, action: SourceAction) {
         match action {
             SourceAction::SendReserve => self.send_manifest(Kind::Reserve),
-            SourceAction::Capture => self.capture(),
+            SourceAction::Sweep => {
+                let Sweep { written, lost } = self.process.sweep();
+                self.answer = Some(SourceInput::Swept { written, lost });
+            }
+            SourceAction::SendRoundEnd { last } => {
+                self.send(Channel::Push, |push| push.send_signal(Kind::RoundEnd, last.into()));
+            }
+            SourceAction::Capture { sent } => self.capture(sent),
             SourceAction::SendSwitchover => self.send_manifest(Kind::Switchover),
             SourceAction::SendPages { channel: Channel::Push, pages } => self.pushes.push_back(pages),
             SourceAction::SendPages { channel, pages } => self.send_pages(channel, pages),
@@ -64,7 +71,9 @@ impl<P: SourceProcess> Server<'_, P> {
         self.send_control(|control| control.send_message(kind, &*manifest));
     }
 
-    fn capture(&mut self) {
+    fn capture(&mut self, sent: PageSet) {
+        self.measure.went_ahead(now());
+        self.process.sent_ahead(sent);
         self.process.note("reserved at the destination; parking");
         let captured = self.process.park().and_then(|()| {
             self.measure.parked(now());
@@ -74,8 +83,9 @@ impl<P: SourceProcess> Server<'_, P> {
             Ok(manifest) => {
                 self.measure.captured(now());
                 let (eager, lazy) = (manifest.eager.clone(), manifest.lazy.clone());
+                let kept = manifest.kept.clone();
                 self.manifest = Some(manifest);
-                self.answer = Some(SourceInput::Captured { eager, lazy });
+                self.answer = Some(SourceInput::Captured { eager, lazy, kept });
             }
             Err(failure) => self.answer = Some(SourceInput::CaptureFailed(failure)),
         }

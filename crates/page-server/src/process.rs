@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use engine::Failure;
-use memory::PageRange;
+use memory::{PageRange, PageSet};
 use protocol::{Header, Manifest, Reserved};
 use sys::poll::Interest;
 
@@ -19,6 +19,15 @@ pub struct ReadRun {
     pub readable: bool,
 }
 
+/// What has changed since an earlier look.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Sweep {
+    /// Pages that may hold other bytes.
+    pub written: Vec<PageRange>,
+    /// Ranges of which nothing is known any more.
+    pub lost: Vec<PageRange>,
+}
+
 /// The process at the source. Until [`Self::park`] it runs; after it nothing but this trait's owner touches it.
 pub trait SourceProcess {
     /// Takes what the destination found for each file of the manifest, and what it cannot do; the capture decides by
@@ -27,6 +36,17 @@ pub trait SourceProcess {
     /// # Errors
     /// Why the process cannot move to this destination, in words for the user.
     fn accept(&mut self, answer: Reserved) -> Result<(), Failure>;
+
+    /// Looks which pages have been written since the last time, all that hold data at first, and watches them from there
+    /// on. The process runs. Pages that it cannot watch are never told of.
+    fn sweep(&mut self) -> Sweep {
+        Sweep::default()
+    }
+
+    /// These pages were sent ahead: the capture says in `kept` which of them still hold the same bytes.
+    fn sent_ahead(&mut self, sent: PageSet) {
+        let _ = sent;
+    }
 
     /// Brings every thread to rest.
     ///

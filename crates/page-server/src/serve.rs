@@ -6,9 +6,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use engine::{Config, Failure, Instant, Source, SourceInput};
+use engine::{Config, Failure, Instant, Plan, Source, SourceInput};
 use memory::PageRange;
-use protocol::{Channel, Manifest};
+use protocol::{Channel, Manifest, Reserved};
 use sys::poll::Interest;
 
 use crate::channels::{Channels, failure_of};
@@ -192,9 +192,10 @@ impl<'process, P: SourceProcess> Server<'process, P> {
                 self.handle(SourceInput::Running { patience_s });
             }
             Heard::Reserved(answer) if answer.files.len() == self.files => {
+                let plan = plan_of(&answer);
                 let accepted = self.process.accept(answer);
                 self.measure.reserved(now());
-                self.handle(accepted.map_or_else(SourceInput::Broken, |()| SourceInput::Reserved));
+                self.handle(accepted.map_or_else(SourceInput::Broken, |()| SourceInput::Reserved(plan)));
             }
             Heard::Reserved(_) => {
                 let failure = Failure::Protocol("not one verdict for each file");
@@ -354,5 +355,15 @@ impl<'process, P: SourceProcess> Server<'process, P> {
                 return;
             }
         }
+    }
+}
+
+fn plan_of(answer: &Reserved) -> Plan {
+    let travel = answer.travel;
+    Plan {
+        ahead: travel.ahead,
+        follows: !travel.none_after && !answer.all_pages_first,
+        max_downtime: Duration::from_millis(u64::from(travel.max_downtime_ms)),
+        bandwidth: travel.bandwidth,
     }
 }

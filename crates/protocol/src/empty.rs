@@ -34,6 +34,7 @@ impl Manifest {
             descriptors: Vec::new(),
             eager: Vec::new(),
             lazy: Vec::new(),
+            kept: Vec::new(),
             parasite_state: nothing,
             guards: Vec::new(),
             leaving_gate: Addr(0),

@@ -123,6 +123,10 @@ kinds! {
     PageBits = 37, limit PAGE_BITS;
     /// That is all that is lacking: go on.
     Recover = 38, limit 0;
+    /// The pages of a round have all been sent.
+    RoundEnd = 39, limit 0;
+    /// They are all in place.
+    RoundTaken = 40, limit 0;
     /// Bytes of a relayed connection; none of them: that direction has ended.
     Relayed = 48, limit RELAYED;
     /// So many bytes more of a relayed connection have room.

@@ -30,6 +30,10 @@
 //!   37  PageBits       control  ←    0 or 1     source address  bit n: page n is missing, or (1) has arrived
 //!   38  Recover        control  ←    0          0               – (that is all that is lacking)
 //!
+//!       ahead of the switchover, if it was agreed upon
+//!   39  RoundEnd       push     →    0          0 or 1          – (1: of the last one, which nobody answers)
+//!   40  RoundTaken     control  ←    0          0               – (every page before that RoundEnd is in place)
+//!
 //!       over a link of their own, if connections are relayed
 //!   48  Relayed        –        ↔    0          descriptor      bytes (none: nothing more comes)
 //!   49  RelayCredit    –        ↔    0          descriptor      u32 count of bytes that have room
@@ -76,7 +80,7 @@ pub use manifest::{
 pub use messages::{
     Connections, ContentKind, ContentRecord, FileVerdict, Hello, MAX_PAGES_PER_FRAME, MAX_PAGES_PER_LIST,
     MAX_RELAYED_BYTES, MigrationId, NotAVerdict, PROTOCOL_VERSION, PageMap, Reason, Reserved, SourceReport,
-    Welcome,
+    Travel, Welcome,
 };
 pub use scheduling::{
     PROCESS_SETTINGS, SCHEDULING_NICE, SCHEDULING_PRIORITY, SCHEDULING_PROCESSORS, SECURE_BITS, Scheduling,

@@ -41,6 +41,8 @@ pub struct Manifest {
     pub eager: Vec<PageRange>,
     /// Ranges whose pages come after `Run`.
     pub lazy: Vec<PageRange>,
+    /// Pages that were sent while the process still ran and hold the same bytes; neither eager nor fetched later.
+    pub kept: Vec<PageRange>,
     /// Pages that may not be touched (`MADV_GUARD_INSTALL`); ascending, in no other range here.
     pub guards: Vec<PageRange>,
     /// The parasite's state, all zero at rest: the destination leaves it zero instead of fetching it.

@@ -233,6 +233,21 @@ pub struct Reserved {
     pub same_kernel: bool,
     /// What the destination does with open TCP connections.
     pub connections: Connections,
+    /// When the pages travel, as the destination's user wants it.
+    pub travel: Travel,
+}
+
+/// When pages travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Travel {
+    /// Some of them go ahead, while the process still runs at the source.
+    pub ahead: bool,
+    /// None comes after `Run`: what did not go ahead comes while the process stands still.
+    pub none_after: bool,
+    /// Milliseconds that the process may stand still for what has not gone ahead.
+    pub max_downtime_ms: u32,
+    /// Bytes of pages a second that may go out while the process runs; 0 for as many as can.
+    pub bandwidth: u64,
 }
 
 /// One scanned range and the pages of it that hold data; all others are zero.
@@ -249,6 +264,8 @@ pub struct PageMap {
 pub struct SourceReport {
     /// From the signal to the accepted reservation; the program runs.
     pub setup_us: u64,
+    /// From there to the first park signal: pages go ahead.
+    pub ahead_us: u64,
     /// From the first park signal to the last thread at rest.
     pub park_us: u64,
     /// Reading registers, mappings and descriptors of the stopped process.

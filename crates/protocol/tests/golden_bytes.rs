@@ -8,7 +8,7 @@ mod common;
 use memory::{Addr, PAGE_SIZE};
 use protocol::{
     Channel, Connections, ContentKind, ContentRecord, FRAME_HEADER_LEN, FileVerdict, Header, Hello, Kind,
-    MigrationId, PageMap, Reason, Reserved, SourceReport, Welcome,
+    MigrationId, PageMap, Reason, Reserved, SourceReport, Travel, Welcome,
 };
 
 fn hello() -> Hello {
@@ -29,6 +29,7 @@ fn reserved() -> Reserved {
         all_pages_first: true,
         same_kernel: false,
         connections: Connections::Move,
+        travel: Travel { ahead: true, none_after: false, max_downtime_ms: 300, bandwidth: 1 << 30 },
     }
 }
 
@@ -39,6 +40,7 @@ fn page_map() -> PageMap {
 fn source_report() -> SourceReport {
     SourceReport {
         setup_us: 1,
+        ahead_us: 2,
         park_us: 250,
         capture_us: 251,
         switchover_us: 65_535,
@@ -133,7 +135,7 @@ fn page_frames_name_the_pages_of_their_count_and_address() {
 #[test]
 fn every_kind_keeps_its_number() {
     let numbers: Vec<_> = Kind::ALL.iter().map(|kind| kind.number()).collect();
-    let expected = [1, 2, 3, 4].into_iter().chain(16..=38).chain(48..=50);
+    let expected = [1, 2, 3, 4].into_iter().chain(16..=40).chain(48..=50);
     assert_eq!(numbers, expected.collect::<Vec<u16>>());
     assert!((0..=u16::MAX).all(|number| {
         Kind::from_number(number).map(Kind::number) == numbers.contains(&number).then_some(number)

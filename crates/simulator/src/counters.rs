@@ -55,6 +55,10 @@ counters! {
     killed,
     /// Loops that were killed and replaced.
     takeovers,
+    /// Pages stored ahead of the switchover.
+    stored_pages,
+    /// Pages that were sent ahead and still held.
+    kept_pages,
     /// Faults sent to the reader.
     faults,
     /// Page requests.

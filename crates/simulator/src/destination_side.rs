@@ -34,13 +34,24 @@ pub(crate) struct DestinationSide {
     standby: Option<Standby>,
     /// It has been killed: nothing that it was about to do happens.
     dead: bool,
+    /// What was stored ahead of the switchover.
+    ahead: BTreeMap<Page, Version>,
     /// The page frame in hand: its channel and the content of its pages.
     frame: Option<(Channel, BTreeMap<Page, Version>)>,
 }
 
 impl DestinationSide {
     pub(crate) const fn new(engine: Destination) -> Self {
-        Self { engine, finished: false, fate: None, generation: 0, standby: None, dead: false, frame: None }
+        Self {
+            engine,
+            finished: false,
+            fate: None,
+            generation: 0,
+            standby: None,
+            dead: false,
+            ahead: BTreeMap::new(),
+            frame: None,
+        }
     }
 
     fn takes(&self, channel: Channel, impatient: bool) -> bool {
@@ -186,9 +197,11 @@ impl World {
         match self.to_destination.receive(channel) {
             None => DestinationInput::Tick,
             Some(ToDestination::Reserve) => DestinationInput::ReserveRequested,
+            Some(ToDestination::RoundEnd { last }) => DestinationInput::RoundEnded { last },
             Some(ToDestination::Switchover) => {
                 let (eager, lazy) = (self.source.eager.clone(), self.source.lazy.clone());
-                DestinationInput::SwitchoverRequested { eager, lazy }
+                let kept = self.source.kept.clone();
+                DestinationInput::SwitchoverRequested { eager, lazy, kept }
             }
             Some(ToDestination::Pages { pages, versions }) => {
                 let first = pages.start().0 / PAGE_SIZE;
@@ -215,8 +228,12 @@ impl World {
         match action {
             DestinationAction::Reserve => self.prepare(Disturbance::Refused, DestinationInput::Reserved),
             DestinationAction::SendReserved => self.tell_source(control, ToSource::Reserved),
+            DestinationAction::Store { pages, content } => self.store(pages, content),
+            DestinationAction::SendRoundTaken => self.tell_source(control, ToSource::RoundTaken),
+            DestinationAction::Forget(ranges) => self.forget(ranges),
             DestinationAction::Map => {
                 self.build();
+                self.remake_some();
                 self.prepare(Disturbance::MapFails, DestinationInput::Mapped { places: Vec::new() });
             }
             DestinationAction::Assemble => self.hand_in(DestinationInput::Assembled),
@@ -234,13 +251,7 @@ impl World {
                 self.tell_source(control, ToSource::List { arrived, pages });
             }
             DestinationAction::SendListDone => self.tell_source(control, ToSource::ListDone),
-            DestinationAction::RequestPages(pages) => {
-                self.counters.requests += 1;
-                self.checker.bounded("pages in a request", numbers(pages).count(), 64);
-                let most = self.settings.config.pages_in_flight + 64;
-                numbers(pages).for_each(|page| self.checker.asked(page, most));
-                self.tell_source(Channel::Fault, ToSource::PageRequest(pages));
-            }
+            DestinationAction::RequestPages(pages) => self.request(pages),
             DestinationAction::Install { space, pages, at, content } => {
                 self.install(space, pages, at, content);
             }
@@ -298,10 +309,12 @@ impl World {
     /// The mappings stand, and hold what files hold.
     fn build(&mut self) {
         let mut mm = Mm::default();
-        for range in &self.source.lazy {
+        let registered = !self.source.lazy.is_empty();
+        for range in &self.source.mapped {
             let (start, end) = (range.start().0 / PAGE_SIZE, range.end().0 / PAGE_SIZE);
-            mm.areas.insert(start, Area { end, registered: true, ..Area::default() });
+            mm.areas.insert(start, Area { end, registered, ..Area::default() });
         }
+        mm.present.extend(std::mem::take(&mut self.destination.ahead));
         for range in &self.files {
             mm.areas.insert(range.start, Area { end: range.end, file: true, ..Area::default() });
             mm.present.extend(range.clone().map(|page| (page, Self::file_content(page))));
@@ -314,12 +327,56 @@ impl World {
         self.program.kernel.threads = vec![thread; usize::try_from(self.settings.threads).unwrap_or(1)];
     }
 
+    fn store(&mut self, pages: PageRange, content: Content) {
+        for page in numbers(pages) {
+            self.counters.stored_pages += 1;
+            let version = self.content_of(page, content);
+            self.destination.ahead.insert(page, version);
+        }
+    }
+
+    fn forget(&mut self, ranges: Vec<PageRange>) {
+        if self.planted != Some(PlantedFault::StalePageStays) {
+            ranges.into_iter().flat_map(numbers).for_each(|page| _ = self.destination.ahead.remove(&page));
+        }
+    }
+
+    fn request(&mut self, pages: PageRange) {
+        self.counters.requests += 1;
+        self.checker.bounded("pages in a request", numbers(pages).count(), 64);
+        let most = self.settings.config.pages_in_flight + 64;
+        numbers(pages).for_each(|page| self.checker.asked(page, most));
+        self.tell_source(Channel::Fault, ToSource::PageRequest(pages));
+    }
+
+    /// Mappings had to be made anew, and what was in them ahead is gone.
+    fn remake_some(&mut self) {
+        let Some(range) = self.random.pick(&self.source.kept.clone()) else { return };
+        let follows = self.source.lazy.iter().any(|lazy| lazy.covers(range));
+        if follows && self.random.percent(20) {
+            let present = &mut self.program.kernel.mms[0].present;
+            numbers(range).for_each(|page| _ = present.remove(&page));
+            self.hand_in(DestinationInput::Remade(vec![range]));
+        }
+    }
+
+    /// Whatever is in place must be what the source held at the stop.
+    fn check_in_place(&mut self) {
+        let mm = &self.program.kernel.mms[0];
+        let stale = mm.present.iter().find(|(page, version)| mm.expected_at(**page) != **version);
+        if let Some((page, _)) = stale {
+            let text = format!("page {page:#x}, which came ahead, is stale when the threads go on");
+            self.program.violate(5, text);
+        }
+    }
+
     fn resume(&mut self) {
         if self.settings.disturbance == Disturbance::ResumeFails {
             return self.prepare(Disturbance::ResumeFails, DestinationInput::Resumed);
         }
         self.checker.destination_runs = true;
         self.program.runs = true;
+        self.check_in_place();
         let mm = &self.program.kernel.mms[0];
         let missing = self
             .source

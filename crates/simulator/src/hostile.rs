@@ -2,7 +2,7 @@
 //! are asked to remember stays within what was given to them.
 
 use engine::{
-    Config, Content, Destination, DestinationInput, Failure, InstallOutcome, Instant, Place, Source,
+    Config, Content, Destination, DestinationInput, Failure, InstallOutcome, Instant, Place, Plan, Source,
     SourceInput, SpaceId,
 };
 use memory::{Addr, PAGE_SIZE, PageRange};
@@ -18,10 +18,11 @@ pub fn run(random: &mut impl Choices) {
     let mut now = Instant(1);
     let config =
         Config { scan_bytes: 8 * PAGE_SIZE, pages_in_flight: 20, data_pages: 1 << 16, ..Config::default() };
+    let config = Config { takes_ahead: random.percent(50), ..config };
     let mut source = Source::new(config, now);
     let mut destination = Destination::new(config, now);
     if random.percent(70) {
-        for input in [SourceInput::Connected, SourceInput::Reserved, captured(random)] {
+        for input in [SourceInput::Connected, SourceInput::Reserved(Plan::default()), captured(random)] {
             source.handle(now, input);
             while source.poll_action().is_some() {}
         }
@@ -29,7 +30,7 @@ pub fn run(random: &mut impl Choices) {
         for input in [
             DestinationInput::ReserveRequested,
             DestinationInput::Reserved,
-            DestinationInput::SwitchoverRequested { eager, lazy },
+            DestinationInput::SwitchoverRequested { eager, lazy, kept: Vec::new() },
             DestinationInput::Mapped { places: Vec::new() },
         ] {
             destination.handle(now, input);
@@ -76,7 +77,12 @@ fn ranges(random: &mut impl Choices) -> Vec<PageRange> {
 
 /// What the source finds out for itself: as long as it likes, but never more data than a machine holds.
 fn captured(random: &mut impl Choices) -> SourceInput {
-    SourceInput::Captured { eager: small_ranges(random), lazy: ranges(random) }
+    SourceInput::Captured { eager: small_ranges(random), lazy: ranges(random), kept: small_ranges(random) }
+}
+
+fn plan(random: &mut impl Choices) -> Plan {
+    let (ahead, follows) = (random.percent(50), random.percent(50));
+    Plan { ahead, follows, bandwidth: random.below(1 << 30), ..Plan::default() }
 }
 
 fn small_ranges(random: &mut impl Choices) -> Vec<PageRange> {
@@ -88,9 +94,9 @@ fn channel(random: &mut impl Choices) -> Channel {
 }
 
 fn source_input(random: &mut impl Choices) -> SourceInput {
-    match random.below(41) {
+    match random.below(45) {
         0 => SourceInput::Connected,
-        1 => SourceInput::Reserved,
+        1 => SourceInput::Reserved(plan(random)),
         2 => captured(random),
         3 => SourceInput::CaptureFailed(Failure::ProcessGone),
         4..7 => SourceInput::Ready,
@@ -106,6 +112,8 @@ fn source_input(random: &mut impl Choices) -> SourceInput {
         37 => SourceInput::Drained,
         38 => SourceInput::Broken(Failure::LinkLost(channel(random))),
         39 => SourceInput::Aborted(Failure::ProcessGone),
+        40..43 => SourceInput::Swept { written: small_ranges(random), lost: ranges(random) },
+        43 => SourceInput::RoundTaken,
         _ => SourceInput::Tick,
     }
 }
@@ -121,11 +129,16 @@ fn destination_input(random: &mut impl Choices) -> DestinationInput {
     ];
     let outcome = random.pick(&outcomes).unwrap_or(InstallOutcome::Retry);
     let content = random.pick(&[Content::Data, Content::Zero, Content::Lost]).unwrap_or(Content::Data);
-    match random.below(70) {
+    match random.below(73) {
         0 => DestinationInput::ReserveRequested,
         65 => DestinationInput::ContentArrived,
         1 => DestinationInput::Reserved,
-        2 => DestinationInput::SwitchoverRequested { eager: ranges(random), lazy: ranges(random) },
+        2 => {
+            let (eager, lazy, kept) = (ranges(random), ranges(random), ranges(random));
+            DestinationInput::SwitchoverRequested { eager, lazy, kept }
+        }
+        70 => DestinationInput::RoundEnded { last: random.percent(30) },
+        71 => DestinationInput::Remade(ranges(random)),
         3 => DestinationInput::Mapped { places: places(random) },
         67..70 => DestinationInput::Assembled,
         4 => DestinationInput::PrepareFailed(Failure::ProcessGone),

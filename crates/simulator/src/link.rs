@@ -12,6 +12,9 @@ use crate::random::Random;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ToDestination {
     Reserve,
+    RoundEnd {
+        last: bool,
+    },
     Switchover,
     Pages {
         pages: PageRange,
@@ -38,6 +41,7 @@ pub(crate) enum ToDestination {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ToSource {
     Reserved,
+    RoundTaken,
     Ready,
     Running { patience_s: u16 },
     PageRequest(PageRange),

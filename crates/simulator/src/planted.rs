@@ -1,4 +1,4 @@
-//! Seven faults that a careless loop or engine could have, to be planted on purpose: a simulator that does not
+//! Nine faults that a careless loop or engine could have, to be planted on purpose: a simulator that does not
 //! find them would find nothing.
 
 use std::str::FromStr;
@@ -20,11 +20,15 @@ pub enum PlantedFault {
     DoubtTakenForAbort,
     /// Events that a dead loop had read are not told to its successor.
     EventsDieWithTheLoop,
+    /// A page that was sent ahead and written since is said to hold still.
+    DirtyPageKept,
+    /// A page that was sent ahead and does not hold is left in place.
+    StalePageStays,
 }
 
 impl PlantedFault {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::RemapIgnored,
         Self::DroppedPageReinstalled,
         Self::ReadyTooEarly,
@@ -32,6 +36,8 @@ impl PlantedFault {
         Self::WaiterForgotten,
         Self::DoubtTakenForAbort,
         Self::EventsDieWithTheLoop,
+        Self::DirtyPageKept,
+        Self::StalePageStays,
     ];
 }
 

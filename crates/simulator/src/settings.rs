@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::{Config, OnLoss};
+use engine::{Config, OnLoss, Plan};
 use memory::PAGE_SIZE;
 
 use crate::random::Random;
@@ -50,6 +50,8 @@ pub(crate) enum Disturbance {
 pub(crate) struct Settings {
     pub(crate) disturbance: Disturbance,
     pub(crate) config: Config,
+    /// Which pages travel when.
+    pub(crate) plan: Plan,
     pub(crate) latency_ns: u64,
     pub(crate) jitter_ns: u64,
     pub(crate) threads: u64,
@@ -82,9 +84,16 @@ impl Settings {
             85..=93 => Disturbance::SourceCrash { at },
             _ => Disturbance::DestinationCrash { at },
         };
+        let plan = Plan {
+            ahead: random.percent(50),
+            follows: random.percent(70),
+            max_downtime: Duration::from_micros(random.below(500)),
+            bandwidth: if random.percent(20) { random.between(1 << 20, 1 << 32) } else { 0 },
+        };
         Self {
             disturbance,
-            config: config(random),
+            config: Config { takes_ahead: plan.ahead, ..config(random) },
+            plan,
             latency_ns: random.between(1_000, 200_000),
             jitter_ns: random.between(0, 100_000),
             threads: random.between(1, 5),
@@ -101,6 +110,10 @@ fn config(random: &mut Random) -> Config {
     Config {
         head_start: Duration::from_micros(random.below(2000)),
         head_start_pause: Duration::from_micros(random.between(1, 300)),
+        precopy_rounds: u32::try_from(random.between(1, 8)).unwrap_or(1),
+        precopy_idle_rounds: u32::try_from(random.between(1, 4)).unwrap_or(1),
+        precopy_rest: Duration::from_micros(random.below(100)),
+        precopy_rest_pages: random.below(20),
         push_pages: random.between(1, 64),
         push_window: u32::try_from(random.between(1, 3)).unwrap_or(1),
         prefetch_pages: random.between(0, 63),

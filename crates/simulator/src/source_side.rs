@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use engine::{Failure, Instant, Source, SourceAction, SourceInput};
-use memory::{Addr, PAGE_SIZE, PageRange};
+use memory::{Addr, PAGE_SIZE, PageRange, PageSet};
 use protocol::{Channel, MAX_PAGES_PER_FRAME};
 
 use crate::link::{ToDestination, ToSource};
@@ -24,6 +24,14 @@ pub(crate) struct SourceSide {
     pub(crate) unreadable: BTreeSet<Page>,
     pub(crate) eager: Vec<PageRange>,
     pub(crate) lazy: Vec<PageRange>,
+    /// The mappings whose pages are lazy, if any may follow.
+    pub(crate) mapped: Vec<PageRange>,
+    /// Pages that have not been written since the last sweep found them.
+    pub(crate) clean: BTreeSet<Page>,
+    /// Ranges that were mapped anew since the last sweep.
+    pub(crate) made_anew: Vec<PageRange>,
+    /// What of that which was sent ahead is said to hold still.
+    pub(crate) kept: Vec<PageRange>,
     /// Its own answers, when they are due.
     pub(crate) answers: VecDeque<(u64, SourceInput)>,
     pub(crate) finished: bool,
@@ -40,6 +48,10 @@ impl SourceSide {
             unreadable: BTreeSet::new(),
             eager: Vec::new(),
             lazy: Vec::new(),
+            mapped: Vec::new(),
+            clean: BTreeSet::new(),
+            made_anew: Vec::new(),
+            kept: Vec::new(),
             answers: VecDeque::new(),
             finished: false,
             failed_attempts: 0,
@@ -86,7 +98,8 @@ impl World {
             .collect();
         let Some(channel) = self.random.pick(&ready) else { return SourceInput::Tick };
         match self.to_source.receive(channel) {
-            Some(ToSource::Reserved) => SourceInput::Reserved,
+            Some(ToSource::Reserved) => SourceInput::Reserved(self.settings.plan),
+            Some(ToSource::RoundTaken) => SourceInput::RoundTaken,
             Some(ToSource::Ready) => SourceInput::Ready,
             Some(ToSource::Running { patience_s }) => SourceInput::Running { patience_s },
             Some(ToSource::Unscanned(pages)) => SourceInput::Unscanned(pages),
@@ -105,7 +118,11 @@ impl World {
         let control = Channel::Control;
         match action {
             SourceAction::SendReserve => self.tell_destination(control, ToDestination::Reserve),
-            SourceAction::Capture => self.capture(),
+            SourceAction::Sweep => self.sweep(),
+            SourceAction::SendRoundEnd { last } => {
+                self.tell_destination(Channel::Push, ToDestination::RoundEnd { last });
+            }
+            SourceAction::Capture { sent } => self.capture(&sent),
             SourceAction::SendSwitchover => self.tell_destination(control, ToDestination::Switchover),
             SourceAction::SendPages { channel, pages } => self.send_pages(channel, pages),
             SourceAction::SendZero { channel, pages } => {
@@ -183,14 +200,49 @@ impl World {
         self.source.answers.push_back((due.max(earliest), input));
     }
 
-    fn capture(&mut self) {
+    /// What was written since the last time, and is clean from here on.
+    fn sweep(&mut self) {
+        let source = &mut self.source;
+        let is_mapped =
+            |page: &Page| source.mapped.iter().any(|range| range.contains(Addr(page * PAGE_SIZE)));
+        let written: Vec<_> = source
+            .pages
+            .keys()
+            .copied()
+            .filter(|page| !source.clean.contains(page) && is_mapped(page))
+            .collect();
+        source.clean.extend(&written);
+        let lost = std::mem::take(&mut source.made_anew);
+        self.answer_source(SourceInput::Swept { written: runs(written.into_iter()), lost });
+    }
+
+    /// The pages that were sent ahead and hold; what comes before `Run` if nothing may follow.
+    fn close_ahead(&mut self, sent: &PageSet) {
+        let source = &mut self.source;
+        let careless = self.planted == Some(PlantedFault::DirtyPageKept);
+        let holds =
+            |page: &Page| sent.contains(Addr(page * PAGE_SIZE)) && (careless || source.clean.contains(page));
+        let kept: BTreeSet<_> = source.pages.keys().copied().filter(holds).collect();
+        self.counters.kept_pages += kept.len() as u64;
+        if !self.settings.plan.follows {
+            let mut eager: BTreeSet<Page> = source.eager.iter().flat_map(page_numbers).collect();
+            eager.extend(source.pages.keys().copied().filter(|page| !kept.contains(page)));
+            source.eager = runs(eager.into_iter());
+            source.lazy.clear();
+        }
+        source.kept = runs(kept.into_iter());
+    }
+
+    fn capture(&mut self, sent: &PageSet) {
         if self.settings.disturbance == Disturbance::CaptureFails {
             let failure = Failure::Local("a thread did not stop".into());
             return self.answer_source(SourceInput::CaptureFailed(failure));
         }
         self.checker.stopped(&self.source.pages);
+        self.close_ahead(sent);
         let (eager, lazy) = (self.source.eager.clone(), self.source.lazy.clone());
-        self.answer_source(SourceInput::Captured { eager, lazy });
+        let kept = self.source.kept.clone();
+        self.answer_source(SourceInput::Captured { eager, lazy, kept });
     }
 
     /// What holds data in a range, or in the first part of it.
@@ -207,7 +259,8 @@ impl World {
 
     /// Reads pages and sends them, each stretch by its kind.
     fn send_pages(&mut self, channel: Channel, pages: PageRange) {
-        self.checker.page_sent();
+        let goes_ahead = self.source.engine.phase() == "precopy";
+        self.checker.page_sent(goes_ahead);
         let limit = usize::try_from(MAX_PAGES_PER_FRAME).unwrap_or(0);
         self.checker.bounded("pages in a frame", usize::try_from(pages.pages()).unwrap_or(usize::MAX), limit);
         if channel == Channel::Push {
@@ -217,7 +270,7 @@ impl World {
             self.checker.bounded("push frames under way", self.source.unsent as usize, window as usize);
         }
         let numbers = pages.start().0 / PAGE_SIZE..pages.end().0 / PAGE_SIZE;
-        if channel == Channel::Push {
+        if channel == Channel::Push && !goes_ahead {
             numbers.clone().for_each(|page| self.checker.pushed(page));
         }
         let mut rest: Vec<_> = numbers.map(|page| (page, self.source.kind_of(page))).collect();
@@ -252,6 +305,19 @@ enum PageKind {
 }
 
 impl SourceSide {
+    /// The program writes to a page.
+    pub(crate) fn write(&mut self, page: Page, next_version: &mut Version) {
+        *next_version += 1;
+        self.pages.insert(page, *next_version);
+        self.clean.remove(&page);
+    }
+
+    /// The program drops the content of a page.
+    pub(crate) fn drop_page(&mut self, page: Page) {
+        self.pages.remove(&page);
+        self.clean.remove(&page);
+    }
+
     fn kind_of(&self, page: Page) -> PageKind {
         if self.unreadable.contains(&page) {
             PageKind::Unreadable
@@ -261,6 +327,10 @@ impl SourceSide {
             PageKind::Data
         }
     }
+}
+
+fn page_numbers(range: &PageRange) -> std::ops::Range<Page> {
+    range.start().0 / PAGE_SIZE..range.end().0 / PAGE_SIZE
 }
 
 /// Maximal runs of ascending page numbers.

@@ -291,14 +291,41 @@ impl World {
         }
         self.source.eager = runs(eager.into_iter());
         self.source.lazy = lazy.iter().filter_map(in_bytes).collect();
+        self.source.mapped.clone_from(&self.source.lazy);
+        if !self.settings.plan.follows {
+            // What has to be in place must be readable.
+            self.source.unreadable.clear();
+        }
     }
 
-    /// The program runs at the source: it writes to a page that it has.
+    /// The program runs at the source: it writes to a page that it has or to a fresh one, drops one, or maps a range
+    /// anew.
     fn change_source(&mut self) {
         let pages: Vec<_> = self.source.pages.keys().copied().collect();
-        if let Some(page) = self.random.pick(&pages) {
-            self.next_version += 1;
-            self.source.pages.insert(page, self.next_version);
+        let Some(page) = self.random.pick(&pages) else { return };
+        let source = &mut self.source;
+        let is_memory = source.mapped.iter().any(|range| range.contains(Addr(page * PAGE_SIZE)));
+        match self.random.below(100) {
+            0..70 => source.write(page, &mut self.next_version),
+            70..80 if is_memory => {
+                let fresh = page + 1;
+                if source.mapped.iter().any(|range| range.contains(Addr(fresh * PAGE_SIZE)))
+                    && !source.unreadable.contains(&fresh)
+                {
+                    source.write(fresh, &mut self.next_version);
+                }
+            }
+            80..95 if is_memory => source.drop_page(page),
+            95..97 if is_memory => {
+                for gone in page..page + 4 {
+                    source.drop_page(gone);
+                }
+                if self.random.percent(50) {
+                    source.write(page, &mut self.next_version);
+                }
+                source.made_anew.extend(in_bytes(&(page..page + 4)));
+            }
+            _ => {}
         }
     }
 }

@@ -46,6 +46,7 @@ pub mod status;
 #[cfg(feature = "test-child")]
 pub mod test_child;
 pub mod thread;
+pub mod tracking;
 #[cfg(feature = "std")]
 pub mod uffd;
 mod xxh64;

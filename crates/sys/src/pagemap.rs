@@ -9,11 +9,15 @@ use crate::raw::{nr, syscall3};
 use crate::{Errno, Fd, file};
 
 const PAGEMAP_SCAN: usize = 0xc060_6610;
+const PAGE_IS_WPALLOWED: u64 = 1;
+const PAGE_IS_WRITTEN: u64 = 1 << 1;
 const PAGE_IS_FILE: u64 = 1 << 2;
 const PAGE_IS_PRESENT: u64 = 1 << 3;
 const PAGE_IS_SWAPPED: u64 = 1 << 4;
 const PAGE_IS_PFNZERO: u64 = 1 << 5;
 const PAGE_IS_GUARD: u64 = 1 << 8;
+/// What is reported is watched from then on; mappings that are not watched at all are passed over.
+const PM_SCAN_WP_MATCHING: u64 = 1;
 /// Regions that one call may return.
 const REGIONS: usize = 1024;
 /// Entries of eight bytes that the older way reads at a time.
@@ -32,6 +36,20 @@ pub enum Wanted {
     /// Pages that the page tables know of, whatever they are: for shared memory, whose pages all count as
     /// those of a file.
     Known,
+    /// Private pages in [watched](crate::tracking) mappings that were written since they were last reported; they are
+    /// taken for unchanged from here on.
+    WrittenSince,
+    /// Private pages in watched mappings that were reported as written and have not been written or dropped since.
+    Unchanged,
+    /// Whatever lies in a watched mapping.
+    Watched,
+}
+
+impl Wanted {
+    /// Whether a kernel before 6.7 can tell.
+    const fn is_old(self) -> bool {
+        matches!(self, Self::Private | Self::Guards | Self::Known)
+    }
 }
 
 /// `struct pm_scan_arg` (linux/fs.h).
@@ -113,7 +131,9 @@ impl Pagemap {
         while from < range.end().0 {
             from = match self.scan_part(from, range.end().0, wanted, &mut runs) {
                 // Kernels before 6.7 do not know the request.
-                Err(Errno::ENOTTY) => self.read_part(from, range.end().0, wanted, &mut runs)?,
+                Err(Errno::ENOTTY) if wanted.is_old() => {
+                    self.read_part(from, range.end().0, wanted, &mut runs)?
+                }
                 other => other?,
             };
         }
@@ -129,13 +149,18 @@ impl Pagemap {
         runs: &mut Vec<PageRange>,
     ) -> Result<u64, Errno> {
         let held = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
+        let not_private = PAGE_IS_FILE | PAGE_IS_PFNZERO | self.guard;
         let (not, all_of, one_of) = match wanted {
-            Wanted::Private => (PAGE_IS_FILE | PAGE_IS_PFNZERO | self.guard, 0, held),
+            Wanted::Private => (not_private, 0, held),
+            Wanted::WrittenSince => (not_private, PAGE_IS_WPALLOWED | PAGE_IS_WRITTEN, held),
+            Wanted::Unchanged => (not_private | PAGE_IS_WRITTEN, PAGE_IS_WPALLOWED | PAGE_IS_PRESENT, 0),
+            Wanted::Watched => (0, PAGE_IS_WPALLOWED, 0),
             Wanted::Known => (0, 0, held),
             Wanted::Guards => (0, self.guard, 0),
         };
         let mut argument = ScanArgument {
             size: size_of::<ScanArgument>() as u64,
+            flags: if wanted == Wanted::WrittenSince { PM_SCAN_WP_MATCHING } else { 0 },
             start: from,
             end: to,
             vec: self.regions.as_mut_ptr().expose_provenance() as u64,

@@ -80,9 +80,9 @@ pub mod nr {
     pub const PROCESS_VM_READV: usize = 310;
     pub const PROCESS_VM_WRITEV: usize = 311;
     pub const KCMP: usize = 312;
+    pub const USERFAULTFD: usize = 323;
     pub const GETRANDOM: usize = 318;
     pub const MEMFD_CREATE: usize = 319;
-    pub const USERFAULTFD: usize = 323;
     pub const MEMBARRIER: usize = 324;
     pub const STATX: usize = 332;
     pub const IOPRIO_GET: usize = 252;

@@ -49,10 +49,12 @@ impl Expected {
             | Kind::Abort
             | Kind::Unscanned
             | Kind::PageBits
-            | Kind::Recover => self == control_from_destination,
+            | Kind::Recover
+            | Kind::RoundTaken => self == control_from_destination,
             Kind::Failed => self == control_from_source || self == control_from_destination,
             Kind::Relayed | Kind::RelayCredit | Kind::RelayReset => self == Self::Relayed,
             Kind::PageRequest => self == Self::FromDestination(Channel::Fault),
+            Kind::RoundEnd => self == Self::FromSource(Channel::Push),
             Kind::Pages | Kind::ZeroPages | Kind::LostPages => {
                 matches!(self, Self::FromSource(Channel::Fault | Channel::Push))
             }

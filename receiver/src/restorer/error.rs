@@ -244,6 +244,9 @@ pub enum RestoreError {
         #[source]
         source: io::Error,
     },
+    /// Pages that came ahead, for something else than private memory.
+    #[error("pages {0} came ahead and have no place here")]
+    NoPlaceAhead(PageRange),
     /// Pages that are written directly.
     #[error("writing pages {range} of the new process")]
     Write {

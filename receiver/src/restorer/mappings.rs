@@ -1,5 +1,7 @@
 //! Mappings: which ones the child needs, what changed between two manifests, and the programs that do it.
 
+mod ahead;
+
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -8,6 +10,7 @@ use nix::libc;
 use protocol::{FileRecord, FileVerdict, Manifest};
 
 use super::{BlankChild, Program, RestoreError, Step, files};
+pub(super) use ahead::{change_around, forget, is_private_memory};
 
 /// Mappings that one program makes at most, so that it fits.
 const MAPPINGS_PER_PROGRAM: usize = 256;

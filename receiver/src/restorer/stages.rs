@@ -47,6 +47,8 @@ pub struct Reserved {
     uffd: Uffd,
     verdicts: Vec<(protocol::FileRecord, FileVerdict)>,
     memory: File,
+    /// Bytes were written ahead that do not hold.
+    stale: Vec<PageRange>,
     connections: Connections,
     contents: Contents,
     companion: Option<Companion>,
@@ -66,6 +68,7 @@ struct Image {
     threads: Threads,
     finish: Finish,
     memory: File,
+    remade: Vec<PageRange>,
     contents: Contents,
     companion: Option<Companion>,
 }
@@ -137,12 +140,38 @@ impl Restorer<Reserved> {
         let all_pages_first = matches!(permission, Permission::WithoutForks(_));
         let connections = policy.connections();
         let same_kernel = here.is_home_of(manifest);
-        let answer =
-            protocol::Reserved { files: verdicts.clone(), all_pages_first, same_kernel, connections };
+        let (files, travel) = (verdicts.clone(), policy.travel());
+        let answer = protocol::Reserved { files, all_pages_first, same_kernel, connections, travel };
         let verdicts = manifest.files.iter().cloned().zip(verdicts).collect();
-        let stage =
-            Reserved { mappings: wanted, uffd, verdicts, memory, connections, contents, companion: None };
+        let stale = Vec::new();
+        let stage = Reserved {
+            mappings: wanted,
+            uffd,
+            verdicts,
+            memory,
+            stale,
+            connections,
+            contents,
+            companion: None,
+        };
         Ok((Self { child, here, stage }, answer))
+    }
+
+    /// Writes pages of private memory while the program still runs at the source.
+    ///
+    /// # Errors
+    /// [`RestoreError::Write`]; [`RestoreError::NoPlaceAhead`] for anything but private memory of the program.
+    pub fn write_ahead(&self, at: PageRange, bytes: &[u8]) -> Result<(), RestoreError> {
+        if !mappings::is_private_memory(&self.stage.mappings, at) {
+            return Err(RestoreError::NoPlaceAhead(at));
+        }
+        let written = self.stage.memory.write_all_at(bytes, at.start().0);
+        written.map_err(|source| RestoreError::Write { range: at, source })
+    }
+
+    /// What was written to these pages does not hold: it is dropped before anything is registered.
+    pub fn forget(&mut self, pages: Vec<PageRange>) {
+        self.stage.stale = pages;
     }
 
     /// Takes content that comes ahead of the final manifest.
@@ -175,7 +204,9 @@ impl Restorer<Reserved> {
         let wanted = mappings::last(manifest)?;
         let ghosts = Ghosts::make(manifest)?;
         let objects = objects::make(manifest, &ghosts, &mut self.stage.contents)?;
-        mappings::change(&self.child, &self.stage.mappings, &wanted, &objects)?;
+        let (have, kept) = (&self.stage.mappings, &manifest.kept);
+        let remade = mappings::change_around(&self.child, have, &wanted, &objects, kept)?;
+        mappings::forget(&self.child, &wanted, &self.stage.stale)?;
         mappings::guard(&self.child, &manifest.guards)?;
         objects::seal(manifest, &objects)?;
         let threads = threads::place(&mut self.child, manifest, self.here.change(manifest)?)?;
@@ -201,7 +232,8 @@ impl Restorer<Reserved> {
         batch.run()?;
         drop(ghosts);
         let Reserved { uffd, memory, contents, companion, .. } = self.stage;
-        let image = Image { manifest: manifest.clone(), threads, finish, memory, contents, companion };
+        let image =
+            Image { manifest: manifest.clone(), threads, finish, memory, remade, contents, companion };
         let stage = Mapped { image, uffd };
         Ok(Restorer { child: self.child, here: self.here, stage })
     }
@@ -257,6 +289,12 @@ impl Restorer<Registered> {
         written.map_err(|source| RestoreError::Write { range: at, source })
     }
 
+    /// Pages that were written ahead, hold, and are not in place any more.
+    #[must_use]
+    pub fn remade(&self) -> Vec<PageRange> {
+        self.stage.0.remade.clone()
+    }
+
     /// Whether any page of `range` is registered, so that it is to be filled by the userfaultfd.
     #[must_use]
     pub fn is_registered(&self, range: PageRange) -> bool {
@@ -269,7 +307,7 @@ impl Restorer<Registered> {
     /// # Errors
     /// What did not work: no thread has run then, and the child is dead.
     pub fn resume(self) -> Result<Running, RestoreError> {
-        let Image { manifest, threads, finish, memory, mut contents, companion } = self.stage.0;
+        let Image { manifest, threads, finish, memory, mut contents, companion, .. } = self.stage.0;
         drop(memory);
         let unbound = descriptors::finish(&self.child, &finish)?;
         finish.let_connections_go(&manifest);

@@ -13,6 +13,8 @@ pub enum Step {
     Idle,
     /// A mapping.
     Map(PageRange),
+    /// Content that does not hold any more.
+    Drop(PageRange),
     /// A mapping that is not wanted any more.
     Unmap(PageRange),
     /// The kernel's code page.
@@ -63,6 +65,7 @@ impl fmt::Display for Step {
             Self::BecomeBlank => write!(f, "leaving the receiver's own image"),
             Self::Idle => write!(f, "waiting for the next program"),
             Self::Map(range) => write!(f, "mapping {range}"),
+            Self::Drop(range) => write!(f, "dropping the content of {range}"),
             Self::Unmap(range) => write!(f, "unmapping {range}"),
             Self::MapVdso(addr) => write!(f, "mapping the vDSO at {addr}"),
             Self::CreateUffd => write!(f, "creating the userfaultfd"),

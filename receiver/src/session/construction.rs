@@ -76,8 +76,27 @@ impl Construction {
     }
 
     pub(super) fn write(&self, at: PageRange, bytes: &[u8]) -> Result<(), Failure> {
-        let Self::Registered(restorer) = self else { return Err(out_of_turn()) };
-        restorer.write(at, bytes).map_err(|error| local(&error))
+        let written = match self {
+            Self::Reserved(restorer) => restorer.write_ahead(at, bytes),
+            Self::Registered(restorer) => restorer.write(at, bytes),
+            Self::Nothing | Self::Running(_) => return Err(out_of_turn()),
+        };
+        written.map_err(|error| local(&error))
+    }
+
+    /// What was written to these pages ahead does not hold.
+    pub(super) fn forget(&mut self, pages: Vec<PageRange>) {
+        if let Self::Reserved(restorer) = self {
+            restorer.forget(pages);
+        }
+    }
+
+    /// Pages that were written ahead, hold, and are not in place any more.
+    pub(super) fn remade(&self) -> Vec<PageRange> {
+        match self {
+            Self::Registered(restorer) => restorer.remade(),
+            Self::Nothing | Self::Reserved(_) | Self::Running(_) => Vec::new(),
+        }
     }
 
     /// Lets the process go and returns its id here.

@@ -216,6 +216,14 @@ impl DestinationProcess for Migrant {
         self.construction.write(at, bytes)
     }
 
+    fn forget(&mut self, pages: Vec<PageRange>) {
+        self.construction.forget(pages);
+    }
+
+    fn remade(&mut self) -> Vec<PageRange> {
+        self.construction.remade()
+    }
+
     fn resume(&mut self) -> Result<u32, Failure> {
         self.teller.tell(&SessionEvent::Committed);
         let pid = self.construction.resume()?;

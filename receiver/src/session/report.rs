@@ -30,6 +30,7 @@ pub(super) fn report(
     let source = source.copied().unwrap_or_default();
     let status = if *outcome == Outcome::Completed(None) { "completed" } else { "failed" };
     let pages = Pages {
+        ahead: counts.ahead,
         eager: counts.eager,
         fault: counts.fault,
         prefetch: counts.prefetch,
@@ -50,6 +51,7 @@ pub(super) fn report(
         downtime_us,
         phases: Phases {
             setup_us: source.setup_us,
+            ahead_us: source.ahead_us,
             park_us: source.park_us,
             capture_us: source.capture_us,
             switchover_us: source.switchover_us,

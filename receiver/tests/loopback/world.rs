@@ -201,6 +201,7 @@ impl DestinationProcess for Destination {
                 all_pages_first: false,
                 same_kernel: false,
                 connections: protocol::Connections::Reset,
+                travel: protocol::Travel::default(),
             }),
             Err,
         )

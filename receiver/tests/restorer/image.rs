@@ -282,6 +282,7 @@ fn manifest() -> Manifest {
         descriptors: vec![],
         eager: vec![pages(CODE, CODE_PAGES), pages(DATA, DATA_PAGES)],
         lazy: vec![pages(LAZY, LAZY_PAGES)],
+        kept: Vec::new(),
         parasite_state: pages(0, 0),
         guards: Vec::new(),
         leaving_gate: Addr(CODE),

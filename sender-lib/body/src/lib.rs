@@ -17,6 +17,7 @@
 
 extern crate alloc;
 
+mod ahead;
 mod arena;
 mod commit;
 mod config;

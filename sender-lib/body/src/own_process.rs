@@ -9,8 +9,8 @@ use core::sync::atomic::AtomicU32;
 use capture::refusal::Note;
 use capture::{Captured, Content, Surroundings, Verdicts};
 use engine::Failure;
-use memory::{Addr, Backing, PageRange, RangeSet, Sharing};
-use page_server::{Channels, ReadRun, SourceProcess};
+use memory::{Addr, Backing, PageRange, PageSet, RangeSet, Sharing};
+use page_server::{Channels, ReadRun, SourceProcess, Sweep};
 use protocol::{
     Connections, DescriptionKind, FileVerdict, Header, Manifest, Piece, Reserved, SignalAction, ThreadRecord,
     text,
@@ -18,6 +18,7 @@ use protocol::{
 use sys::descriptor::{self, tcp};
 use sys::poll::Interest;
 
+use crate::ahead::Ahead;
 use crate::connect::Route;
 use crate::ffi::resident;
 use crate::log::log;
@@ -29,6 +30,8 @@ use crate::{arena, commit, dumpable, ffi, quiesce};
 /// See the module.
 pub(crate) struct OwnProcess {
     memory: OwnMemory,
+    /// What goes ahead of the switchover, if anything does.
+    ahead: Option<Ahead>,
     route: Route,
     /// What it was while it ran.
     running: Arc<Manifest>,
@@ -62,6 +65,7 @@ impl OwnProcess {
         let captured = capture(&mut memory, None, None, false)?;
         Ok(Self {
             memory,
+            ahead: None,
             route,
             running: Arc::new(captured.manifest),
             verdicts: Vec::new(),
@@ -115,6 +119,16 @@ impl OwnProcess {
         Arc::clone(&self.running)
     }
 
+    /// Adds what is in place already.
+    fn add_kept(&mut self, manifest: &mut Manifest) {
+        let Some(ahead) = &self.ahead else { return };
+        let mut kept: RangeSet = ahead.kept(self.memory.pagemap(), manifest).into_iter().collect();
+        for eager in &manifest.eager {
+            kept.remove(*eager);
+        }
+        manifest.kept = kept.runs().collect();
+    }
+
     /// Adds what has to be in place before the process runs: of every page, if nothing may come later; else the pages
     /// of shared objects. An object stays what it is when the program drops, moves or doubles a mapping of it, and the
     /// kernel reports `MADV_DONTNEED`, which leaves the object alone, and `MADV_REMOVE`, which does not, as the same
@@ -133,6 +147,9 @@ impl OwnProcess {
                 }
             }
         }
+        for kept in &manifest.kept {
+            eager.remove(*kept);
+        }
         manifest.eager = eager.runs().collect();
         if self.all_pages_first {
             manifest.lazy.clear();
@@ -143,7 +160,7 @@ impl OwnProcess {
 impl SourceProcess for OwnProcess {
     fn accept(&mut self, answer: Reserved) -> Result<(), Failure> {
         self.verdicts = answer.files;
-        self.all_pages_first = answer.all_pages_first;
+        self.all_pages_first = answer.all_pages_first || answer.travel.none_after;
         self.same_kernel = answer.same_kernel;
         self.connections = answer.connections;
         let mut taken = 0;
@@ -156,6 +173,16 @@ impl SourceProcess for OwnProcess {
         }
         if answer.all_pages_first {
             log!("the receiver may not follow forks: the program stands still until all its memory is there");
+        }
+        if answer.travel.ahead {
+            // By what the destination knows, before it is looked at again.
+            match Ahead::begin(&self.running) {
+                Ok(ahead) => self.ahead = Some(ahead),
+                Err(errno) => log!("no page can go ahead: watching what the program writes: ", errno),
+            }
+            if let (Some(ahead), Some(header)) = (&self.ahead, ffi::header()) {
+                header.remember(ahead.descriptor().cast_signed());
+            }
         }
         // The page server has sent it and let go of it. `make_mut` would cost 5 KiB of code that copies manifests.
         let Some(running) = Arc::get_mut(&mut self.running) else {
@@ -171,6 +198,16 @@ impl SourceProcess for OwnProcess {
                 "connections move only with CAP_NET_ADMIN: run the program as root, or the receiver with --tcp reset",
             ))),
             Connections::Move | Connections::Reset => Ok(()),
+        }
+    }
+
+    fn sweep(&mut self) -> Sweep {
+        self.ahead.as_mut().map(|ahead| ahead.sweep(self.memory.pagemap())).unwrap_or_default()
+    }
+
+    fn sent_ahead(&mut self, sent: PageSet) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.set_sent(sent);
         }
     }
 
@@ -193,6 +230,7 @@ impl SourceProcess for OwnProcess {
         self.contents = contents;
         manifest.process.pending = pending;
         self.memory.set_mappings(&manifest.vmas);
+        self.add_kept(&mut manifest);
         self.add_eager(&mut manifest);
         self.bound = bound_sockets(&manifest);
         self.staying.take(&manifest, &self.bound)?;

@@ -14,6 +14,18 @@ pub enum DestinationAction {
     Reserve,
     /// Send `Reserved` with the verdicts.
     SendReserved,
+    /// Put pages of the frame in hand into the process that is being built; it stands still. Hand in `PrepareFailed`
+    /// if that does not work.
+    Store {
+        /// Which.
+        pages: PageRange,
+        /// `Data` or `Zero`.
+        content: Content,
+    },
+    /// Send `RoundTaken`.
+    SendRoundTaken,
+    /// What was stored in these pages does not hold: they are to be missing when the process is registered.
+    Forget(Vec<PageRange>),
     /// Build mappings, descriptors and threads of the final manifest, register; answer `Mapped` or `PrepareFailed`.
     Map,
     /// Every eager page is in place: build what is made of them; answer `Assembled` or `PrepareFailed`. Pages may be

@@ -75,13 +75,22 @@ pub enum DestinationInput {
     Reserved,
     /// `Content` or `ContentBytes` received, and put in its place.
     ContentArrived,
+    /// `RoundEnd` received.
+    RoundEnded {
+        /// All that comes behind it belongs to the stopped process.
+        last: bool,
+    },
     /// `Switchover` received.
     SwitchoverRequested {
         /// Pages that must be in place before `Ready`.
         eager: Vec<PageRange>,
         /// Registered ranges: all their other pages come after `Run`.
         lazy: Vec<PageRange>,
+        /// Pages that came ahead and still hold.
+        kept: Vec<PageRange>,
     },
+    /// In the final image these pages, which came ahead, are not in place any more.
+    Remade(Vec<PageRange>),
     /// Mappings stand and are registered, or will be when all is assembled.
     Mapped {
         /// What belongs into other address spaces than the process's own; all else is where it was at the source.
@@ -195,6 +204,7 @@ impl DestinationInput {
         match self {
             Self::ReserveRequested
             | Self::ContentArrived
+            | Self::RoundEnded { .. }
             | Self::SwitchoverRequested { .. }
             | Self::PagesArrived { .. }
             | Self::Run { .. }
@@ -203,6 +213,7 @@ impl DestinationInput {
             | Self::PushDone
             | Self::Reconnected => true,
             Self::Reserved
+            | Self::Remade(_)
             | Self::Mapped { .. }
             | Self::Assembled
             | Self::PrepareFailed(_)

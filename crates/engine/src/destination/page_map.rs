@@ -44,10 +44,11 @@ pub(super) struct Desk<'a> {
 }
 
 impl PageMap {
-    pub(super) fn new(eager: &[PageRange], lazy: &[PageRange]) -> Self {
+    /// `holds` are pages that are in place already.
+    pub(super) fn new(eager: &[PageRange], lazy: &[PageRange], holds: &RangeSet) -> Self {
         let lazy: RangeSet = lazy.iter().copied().collect();
         let eager: RangeSet = eager.iter().copied().collect();
-        let main = Space::new(&eager, &lazy);
+        let main = Space::new(&eager, &lazy, holds);
         Self {
             served: lazy.runs().chain(eager.runs()).collect(),
             unscanned: lazy.clone(),
@@ -55,6 +56,28 @@ impl PageMap {
             spaces: [(SpaceId::MAIN, main)].into_iter().collect(),
             ..Self::default()
         }
+    }
+
+    /// Whether each of these pages is in place, or comes.
+    pub(super) fn accounts_for(&self, pages: PageRange, holds: &RangeSet) -> bool {
+        let mut rest: RangeSet = [pages].into_iter().collect();
+        for run in holds.runs_in(pages) {
+            rest.remove(run);
+        }
+        rest.runs().all(|run| self.served.covers(run))
+    }
+
+    /// Pages that were in place are not: they have to come after all. False if one cannot.
+    #[must_use]
+    pub(super) fn want_again(&mut self, pages: &[PageRange]) -> bool {
+        let Some(main) = self.spaces.get_mut(&SpaceId::MAIN) else { return false };
+        pages.iter().all(|run| {
+            let comes = self.lazy.covers(*run);
+            if comes {
+                main.want_again(*run);
+            }
+            comes
+        })
     }
 
     /// Has these pages belong into other address spaces.

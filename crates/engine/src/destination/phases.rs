@@ -2,9 +2,10 @@
 
 use alloc::string::String;
 
-use memory::PageRange;
+use memory::{PageRange, RangeSet};
 use protocol::{Channel, MAX_PAGES_PER_FRAME};
 
+use super::ahead::Ahead;
 use super::page_map::PageMap;
 use super::{
     Content, Destination, DestinationAction, DestinationInput, InstallOutcome, Leftovers, Listening, Phase,
@@ -20,7 +21,11 @@ impl Destination {
             DestinationInput::ReserveRequested => self.reserve_requested(),
             DestinationInput::Reserved => self.reserved(),
             DestinationInput::ContentArrived => self.content_arrived(),
-            DestinationInput::SwitchoverRequested { eager, lazy } => self.switchover_requested(&eager, &lazy),
+            DestinationInput::RoundEnded { last } => self.round_ended(last),
+            DestinationInput::SwitchoverRequested { eager, lazy, kept } => {
+                self.switchover_requested(&eager, &lazy, &kept);
+            }
+            DestinationInput::Remade(pages) => self.remade(&pages),
             DestinationInput::Mapped { places } => self.mapped(&places),
             DestinationInput::Assembled => self.assembled(),
             DestinationInput::PrepareFailed(failure) => self.prepare_failed(failure),
@@ -67,7 +72,9 @@ impl Destination {
             DestinationInput::ReserveRequested
             | DestinationInput::Reserved
             | DestinationInput::ContentArrived
+            | DestinationInput::RoundEnded { .. }
             | DestinationInput::SwitchoverRequested { .. }
+            | DestinationInput::Remade(_)
             | DestinationInput::Mapped { .. }
             | DestinationInput::Assembled
             | DestinationInput::PrepareFailed(_)
@@ -92,7 +99,8 @@ impl Destination {
 
     fn reserved(&mut self) {
         let Phase::Reserving = self.phase else { return };
-        self.report.phases.reserve = self.enter(Phase::Reserved { too_early: false });
+        self.report.phases.reserve =
+            self.enter(Phase::Reserved { too_early: false, ahead: Ahead::default() });
         self.actions.push_back(DestinationAction::SendReserved);
     }
 
@@ -102,18 +110,29 @@ impl Destination {
         }
     }
 
-    fn switchover_requested(&mut self, eager: &[PageRange], lazy: &[PageRange]) {
-        let Phase::Reserved { too_early } = self.phase else {
+    fn switchover_requested(&mut self, eager: &[PageRange], lazy: &[PageRange], kept: &[PageRange]) {
+        let Phase::Reserved { too_early, ahead } = &mut self.phase else {
             return self.broke_protocol("a switchover that was not agreed on");
         };
+        let (too_early, ahead) = (*too_early, core::mem::take(ahead));
         let eager_pages = eager.iter().fold(0_u64, |sum, range| sum.saturating_add(range.pages()));
         if eager_pages > self.config.data_pages {
             return self.broke_protocol("more pages that must be in place than fit anywhere");
         }
-        let pages = PageMap::new(eager, lazy);
+        let (holds, stale) = ahead.close(kept, eager);
+        let pages = PageMap::new(eager, lazy, &holds);
+        // A page that is neither here nor to come would read as zero.
+        let kept: RangeSet = kept.iter().copied().collect();
+        if kept.runs().any(|run| !pages.accounts_for(run, &holds)) {
+            return self.broke_protocol("pages that are said to be here and are not");
+        }
+        self.report.pages.ahead = holds.pages();
         let listening = Listening { pages, mapped: false, assembling: false, too_early };
         self.report.phases.wait = self.enter(Phase::Listening(listening));
         self.stopped = self.now;
+        if !stale.is_empty() {
+            self.actions.push_back(DestinationAction::Forget(stale));
+        }
         self.actions.push_back(DestinationAction::Map);
     }
 
@@ -134,8 +153,12 @@ impl Destination {
 
     fn pages_arrived(&mut self, channel: Channel, pages: PageRange, content: Content) {
         match &mut self.phase {
+            Phase::Reserved { ahead, .. } if self.config.takes_ahead && ahead.is_open() => {
+                return self.taken_ahead(channel, pages, content);
+            }
             // No place for them yet: asked for again as soon as there is.
-            Phase::Reserved { too_early } | Phase::Listening(Listening { mapped: false, too_early, .. }) => {
+            Phase::Reserved { too_early, .. }
+            | Phase::Listening(Listening { mapped: false, too_early, .. }) => {
                 *too_early = true;
                 return;
             }
@@ -279,7 +302,9 @@ impl Destination {
             DestinationInput::ReserveRequested
             | DestinationInput::Reserved
             | DestinationInput::ContentArrived
+            | DestinationInput::RoundEnded { .. }
             | DestinationInput::SwitchoverRequested { .. }
+            | DestinationInput::Remade(_)
             | DestinationInput::Mapped { .. }
             | DestinationInput::Assembled
             | DestinationInput::PrepareFailed(_)

@@ -34,17 +34,26 @@ pub(super) struct Space {
 }
 
 impl Space {
-    /// The stopped process, nothing changed yet; `eager` pages are known to hold data.
-    pub(super) fn new(eager: &RangeSet, lazy: &RangeSet) -> Self {
+    /// The stopped process, nothing changed yet; `eager` pages are known to hold data, those that it `holds` are in
+    /// place.
+    pub(super) fn new(eager: &RangeSet, lazy: &RangeSet, holds: &RangeSet) -> Self {
         let mut space = Self { unknown: lazy.clone(), ..Self::default() };
         for range in lazy.runs().chain(eager.runs()) {
             space.map.insert(range, range.start());
+        }
+        for range in holds.runs() {
+            space.unknown.remove(range);
         }
         for range in eager.runs() {
             space.unknown.remove(range);
             space.outstanding.insert(range);
         }
         space
+    }
+
+    /// Pages that were in place are not.
+    pub(super) fn want_again(&mut self, pages: PageRange) {
+        self.unknown.insert(pages);
     }
 
     /// Lets go of pages, and returns those of them that are wanted.

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use memory::PageRange;
+use memory::{PageRange, PageSet};
 use protocol::Channel;
 
 use crate::Failure;
@@ -12,8 +12,19 @@ use crate::Failure;
 pub enum SourceAction {
     /// Send `Reserve` with the manifest.
     SendReserve,
+    /// Look which pages have been written since the last time, and begin to watch them; answer `Swept`. The process
+    /// runs.
+    Sweep,
+    /// Send `RoundEnd` behind the last page.
+    SendRoundEnd {
+        /// There will be no other round: all that comes behind it belongs to the stopped process.
+        last: bool,
+    },
     /// Park every thread and capture the final manifest; answer `Captured` or `CaptureFailed`.
-    Capture,
+    Capture {
+        /// Pages that were sent ahead.
+        sent: PageSet,
+    },
     /// Send `Switchover` with the final manifest.
     SendSwitchover,
     /// Read these pages and send them; answer `Sent` once the socket has taken them.

@@ -5,21 +5,32 @@ use alloc::vec::Vec;
 use memory::PageRange;
 use protocol::Channel;
 
-use crate::Failure;
+use crate::{Failure, Plan};
 
 /// What can happen to the source.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SourceInput {
     /// The three channels are open and welcomed; the manifest of the running process is captured.
     Connected,
-    /// `Reserved` received: the destination can have everything.
-    Reserved,
+    /// `Reserved` received: the destination can have everything, and wants the pages to travel like this.
+    Reserved(Plan),
+    /// The sweep that was asked for is done.
+    Swept {
+        /// Pages that may hold other bytes than at the last sweep; at the first one, all that hold any. Ascending runs.
+        written: Vec<PageRange>,
+        /// Ranges of which nothing is known any more: what was sent of them counts no longer.
+        lost: Vec<PageRange>,
+    },
+    /// `RoundTaken` received: every page that was sent ahead is there.
+    RoundTaken,
     /// Every thread stands still and the final manifest is captured.
     Captured {
         /// Pages that must arrive before `Ready`.
         eager: Vec<PageRange>,
         /// Ranges whose pages come after `Run`.
         lazy: Vec<PageRange>,
+        /// Pages of those sent ahead that still hold the same bytes.
+        kept: Vec<PageRange>,
     },
     /// Parking or capturing did not work; the process may still be parked in part.
     CaptureFailed(Failure),

@@ -16,7 +16,7 @@ impl Source {
             }
             SourceInput::Aborted(failure) | SourceInput::Broken(failure) => self.fail(failure),
             SourceInput::Tick => self.check_deadline(now, "connection"),
-            SourceInput::Reserved
+            SourceInput::Reserved(_)
             | SourceInput::Ready
             | SourceInput::Running { .. }
             | SourceInput::PageRequested(_)
@@ -29,16 +29,15 @@ impl Source {
             | SourceInput::ReconnectFailed(_)
             | SourceInput::Unscanned(_)
             | SourceInput::Listed { .. }
-            | SourceInput::ListDone => {}
+            | SourceInput::ListDone
+            | SourceInput::Swept { .. }
+            | SourceInput::RoundTaken => {}
         }
     }
 
     pub(super) fn in_reserving(&mut self, now: Instant, input: SourceInput) {
         match input {
-            SourceInput::Reserved => {
-                self.enter(Phase::Capturing, now);
-                self.actions.push_back(SourceAction::Capture);
-            }
+            SourceInput::Reserved(plan) => self.reserved(now, plan),
             SourceInput::Aborted(failure) | SourceInput::Broken(failure) => self.fail(failure),
             SourceInput::Tick => self.check_deadline(now, "reservation"),
             SourceInput::Ready
@@ -54,16 +53,18 @@ impl Source {
             | SourceInput::ReconnectFailed(_)
             | SourceInput::Unscanned(_)
             | SourceInput::Listed { .. }
-            | SourceInput::ListDone => {}
+            | SourceInput::ListDone
+            | SourceInput::Swept { .. }
+            | SourceInput::RoundTaken => {}
         }
     }
 
     pub(super) fn in_capturing(&mut self, now: Instant, input: SourceInput) {
         match input {
-            SourceInput::Captured { eager, lazy } => {
+            SourceInput::Captured { eager, lazy, kept } => {
                 let lazy: RangeSet = lazy.into_iter().collect();
                 let scan = Scan::new(&lazy, self.config.scan_bytes);
-                let queue = SendQueue::new(&eager, lazy);
+                let queue = SendQueue::new(&eager, lazy, &kept);
                 let serving = Serving { queue, scan, ..Serving::default() };
                 self.enter(Phase::Switchover(serving), now);
                 self.actions.push_back(SourceAction::SendSwitchover);
@@ -73,7 +74,7 @@ impl Source {
             | SourceInput::Aborted(failure)
             | SourceInput::Broken(failure) => self.fail(failure),
             SourceInput::Tick => self.check_deadline(now, "stop of every thread"),
-            SourceInput::Reserved
+            SourceInput::Reserved(_)
             | SourceInput::Ready
             | SourceInput::Running { .. }
             | SourceInput::PageRequested(_)
@@ -85,7 +86,9 @@ impl Source {
             | SourceInput::ReconnectFailed(_)
             | SourceInput::Unscanned(_)
             | SourceInput::Listed { .. }
-            | SourceInput::ListDone => {}
+            | SourceInput::ListDone
+            | SourceInput::Swept { .. }
+            | SourceInput::RoundTaken => {}
         }
     }
 
@@ -102,7 +105,7 @@ impl Source {
             | SourceInput::Aborted(failure)
             | SourceInput::Broken(failure) => self.fail(failure),
             SourceInput::Tick => self.check_deadline(now, "readiness of the destination"),
-            SourceInput::Reserved | SourceInput::Running { .. } | SourceInput::Drained => {
+            SourceInput::Reserved(_) | SourceInput::Running { .. } | SourceInput::Drained => {
                 self.fail(Failure::Protocol("an answer before its question"));
             }
             SourceInput::Connected
@@ -112,7 +115,9 @@ impl Source {
             | SourceInput::ReconnectFailed(_)
             | SourceInput::Unscanned(_)
             | SourceInput::Listed { .. }
-            | SourceInput::ListDone => {}
+            | SourceInput::ListDone
+            | SourceInput::Swept { .. }
+            | SourceInput::RoundTaken => {}
         }
     }
 
@@ -124,7 +129,7 @@ impl Source {
             | SourceInput::Aborted(failure)
             | SourceInput::Broken(failure) => self.fail(failure),
             SourceInput::Tick => self.check_deadline(now, "switchover"),
-            SourceInput::Reserved
+            SourceInput::Reserved(_)
             | SourceInput::Ready
             | SourceInput::Running { .. }
             | SourceInput::Drained => {
@@ -137,7 +142,9 @@ impl Source {
             | SourceInput::ReconnectFailed(_)
             | SourceInput::Unscanned(_)
             | SourceInput::Listed { .. }
-            | SourceInput::ListDone => {}
+            | SourceInput::ListDone
+            | SourceInput::Swept { .. }
+            | SourceInput::RoundTaken => {}
         }
     }
 
@@ -159,15 +166,20 @@ impl Source {
             SourceInput::Tick if self.is_silent(now) => {
                 self.broken(now, Failure::Deadline("sign of life from the destination"));
             }
-            SourceInput::Tick => self.end_head_start(now),
-            SourceInput::Reserved | SourceInput::Ready => {
+            SourceInput::Tick => {
+                self.end_head_start(now);
+                self.go_on();
+            }
+            SourceInput::Reserved(_) | SourceInput::Ready => {
                 self.fail(Failure::Protocol("an answer that was given before"));
             }
             SourceInput::Connected
             | SourceInput::Captured { .. }
             | SourceInput::CaptureFailed(_)
             | SourceInput::Reconnected
-            | SourceInput::ReconnectFailed(_) => {}
+            | SourceInput::ReconnectFailed(_)
+            | SourceInput::Swept { .. }
+            | SourceInput::RoundTaken => {}
         }
     }
 
@@ -177,7 +189,7 @@ impl Source {
             SourceInput::ReconnectFailed(failure) => self.reconnect_failed(now, failure),
             SourceInput::Tick => self.tick_in_pause(now),
             SourceInput::Connected
-            | SourceInput::Reserved
+            | SourceInput::Reserved(_)
             | SourceInput::Captured { .. }
             | SourceInput::CaptureFailed(_)
             | SourceInput::Ready
@@ -190,7 +202,9 @@ impl Source {
             | SourceInput::Broken(_)
             | SourceInput::Unscanned(_)
             | SourceInput::Listed { .. }
-            | SourceInput::ListDone => {}
+            | SourceInput::ListDone
+            | SourceInput::Swept { .. }
+            | SourceInput::RoundTaken => {}
         }
     }
 }

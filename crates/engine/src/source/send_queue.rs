@@ -33,8 +33,8 @@ pub(super) struct Answer {
 }
 
 impl SendQueue {
-    /// A queue with the eager pages in it.
-    pub(super) fn new(eager: &[PageRange], lazy: RangeSet) -> Self {
+    /// A queue with the eager pages in it. The destination has those that are `kept`.
+    pub(super) fn new(eager: &[PageRange], lazy: RangeSet, kept: &[PageRange]) -> Self {
         let mut queue = Self {
             served: lazy,
             scanned: RangeSet::new(),
@@ -44,6 +44,9 @@ impl SendQueue {
             sent_unscanned: PageSet::new(),
             cursor: Addr(0),
         };
+        for range in kept {
+            queue.sent_unscanned.insert(*range);
+        }
         for range in eager {
             queue.served.insert(*range);
             queue.to_push.insert(*range);
@@ -151,7 +154,7 @@ mod tests {
     }
 
     fn queue() -> SendQueue {
-        SendQueue::new(&[], [range(0, 1000)].into_iter().collect())
+        SendQueue::new(&[], [range(0, 1000)].into_iter().collect(), &[])
     }
 
     #[test]

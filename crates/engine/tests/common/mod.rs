@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use engine::{
     Config, Content, Destination, DestinationAction, DestinationInput, Failure, InstallOutcome, Instant,
-    Place, Source, SourceAction, SourceInput, SpaceId,
+    Place, Plan, Source, SourceAction, SourceInput, SpaceId,
 };
 use memory::{Addr, PAGE_SIZE, PageRange, PageSet};
 use protocol::Channel;
@@ -185,13 +185,14 @@ impl Pair {
     fn perform_at_source(&mut self, action: SourceAction) -> Option<SourceInput> {
         let to_destination = match action {
             SourceAction::SendReserve => DestinationInput::ReserveRequested,
-            SourceAction::Capture => {
+            SourceAction::Capture { .. } => {
                 let (eager, lazy) = (self.image.eager.clone(), self.image.lazy.clone());
-                return Some(SourceInput::Captured { eager, lazy });
+                return Some(SourceInput::Captured { eager, lazy, kept: Vec::new() });
             }
             SourceAction::SendSwitchover => DestinationInput::SwitchoverRequested {
                 eager: self.image.eager.clone(),
                 lazy: self.image.lazy.clone(),
+                kept: Vec::new(),
             },
             SourceAction::SendPages { channel, pages } => {
                 let lost = self.image.unreadable.first_in(pages).is_some();
@@ -221,6 +222,8 @@ impl Pair {
                 self.to_destination.push_back(DestinationInput::Reconnected);
                 return Some(SourceInput::Reconnected);
             }
+            SourceAction::SendRoundEnd { last } => DestinationInput::RoundEnded { last },
+            SourceAction::Sweep => return Some(SourceInput::Swept { written: Vec::new(), lost: Vec::new() }),
             SourceAction::SendReport | SourceAction::Release(_) | SourceAction::End(_) => return None,
         };
         self.deliver(to_destination);
@@ -248,7 +251,7 @@ impl Pair {
             DestinationAction::Map => return Some(DestinationInput::Mapped { places: self.places.clone() }),
             DestinationAction::Assemble => return Some(DestinationInput::Assembled),
             DestinationAction::Resume => return Some(DestinationInput::Resumed),
-            DestinationAction::SendReserved => SourceInput::Reserved,
+            DestinationAction::SendReserved => SourceInput::Reserved(Plan::default()),
             DestinationAction::SendReady => SourceInput::Ready,
             DestinationAction::SendRunning { patience_s } => SourceInput::Running { patience_s },
             DestinationAction::SendUnscanned(pages) => SourceInput::Unscanned(pages),
@@ -275,7 +278,10 @@ impl Pair {
             }
             DestinationAction::SendDrained => SourceInput::Drained,
             DestinationAction::SendAbort(failure) => SourceInput::Aborted(failure),
-            DestinationAction::Disconnect
+            DestinationAction::SendRoundTaken => SourceInput::RoundTaken,
+            DestinationAction::Store { .. }
+            | DestinationAction::Forget(_)
+            | DestinationAction::Disconnect
             | DestinationAction::Finish
             | DestinationAction::Kill(_)
             | DestinationAction::Discard(_)

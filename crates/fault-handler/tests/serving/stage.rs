@@ -67,6 +67,7 @@ impl DestinationProcess for Process {
                 all_pages_first: false,
                 same_kernel: false,
                 connections: protocol::Connections::Reset,
+                travel: protocol::Travel::default(),
             }),
             Err,
         )

@@ -204,6 +204,7 @@ impl FakeDestination {
             all_pages_first: false,
             same_kernel: false,
             connections: protocol::Connections::Reset,
+            travel: protocol::Travel::default(),
         };
         self.channel(Channel::Control).send_message(Kind::Reserved, &reserved).expect("an open link");
     }

@@ -218,6 +218,7 @@ fn nonsense_before_run_releases_the_process() {
                 all_pages_first: false,
                 same_kernel: false,
                 connections: protocol::Connections::Reset,
+                travel: protocol::Travel::default(),
             };
             destination.channel(Channel::Control).send_message(Kind::Reserved, &verdicts).expect("open");
         },

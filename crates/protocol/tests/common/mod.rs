@@ -60,6 +60,7 @@ pub(crate) fn manifest() -> Manifest {
         descriptors: vec![Descriptor { fd: 3, close_on_exec: true, description: 0 }],
         eager: vec![range(0x400, 1)],
         lazy: vec![range(0x500, 100)],
+        kept: vec![range(0x510, 3)],
         guards: vec![range(0x5f0, 2)],
         parasite_state: range(0x600, 1),
         leaving_gate: Addr(0x601_040),

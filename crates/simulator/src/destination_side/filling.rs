@@ -45,11 +45,12 @@ impl World {
 
     /// One attempt at the pages from `done` on; says what happened to how many.
     fn install_part(&mut self, mm: MmId, at: Page, versions: &[Version], done: u64) -> (InstallOutcome, u64) {
+        let before_run = !self.checker.destination_runs;
         let rest = &versions[usize::try_from(done).unwrap_or(0)..];
         let forget = self.planted == Some(PlantedFault::WaiterForgotten);
         let wake = !(forget && matches!(self.destination.frame, Some((Channel::Push, _))));
         if let Some(space) = self.program.kernel.mms.get_mut(mm)
-            && space.area_at(at).is_some_and(|(_, area)| area.file)
+            && space.area_at(at).is_some_and(|(_, area)| area.file || (before_run && !area.registered))
         {
             // Not registered: written through /proc/PID/mem.
             space.present.insert(at, rest.first().copied().unwrap_or(ZERO));
@@ -113,7 +114,7 @@ impl World {
         }
     }
 
-    fn content_of(&self, page: Page, content: Content) -> Version {
+    pub(super) fn content_of(&self, page: Page, content: Content) -> Version {
         let held = || self.destination.frame.as_ref().and_then(|(_, frame)| frame.get(&page).copied());
         match content {
             Content::Data => held().unwrap_or(u64::MAX / 2),

@@ -25,8 +25,10 @@ pub struct Attributes {
     pub device_memory: bool,
     /// `ht`: huge TLB pages.
     pub huge_tlb: bool,
-    /// `um`, `uw`, `ui`: registered with a userfaultfd.
+    /// `um`, `ui`: registered with a userfaultfd, for pages that are missing.
     pub registered: bool,
+    /// `uw`: registered with a userfaultfd, for pages that are written.
+    pub watched: bool,
     /// `ss`: a shadow stack.
     pub shadow_stack: bool,
     /// `sl`: sealed (mseal(2)).
@@ -106,7 +108,8 @@ fn attributes(codes: &[u8]) -> Attributes {
             b"rr" => flags.random = true,
             b"io" | b"pf" => found.device_memory = true,
             b"ht" => found.huge_tlb = true,
-            b"um" | b"uw" | b"ui" => found.registered = true,
+            b"um" | b"ui" => found.registered = true,
+            b"uw" => found.watched = true,
             b"ss" => found.shadow_stack = true,
             b"sl" => found.sealed = true,
             b"dp" => flags.droppable = true,

@@ -1,0 +1,181 @@
+//! Changing mappings around pages that are in place already.
+
+use std::collections::BTreeSet;
+
+use memory::{Addr, PageRange, RangeSet, Sharing};
+use nix::libc;
+
+use super::{MAPPINGS_PER_PROGRAM, Mapping, Mappings, Source, change};
+use crate::restorer::{BlankChild, RestoreError, Step};
+
+use std::os::fd::OwnedFd;
+
+/// Whether `at` lies in private memory of the program, and nowhere else.
+pub(in crate::restorer) fn is_private_memory(mappings: &Mappings, at: PageRange) -> bool {
+    let before = mappings.range(..=PageRange::new(at.start(), Addr(memory::USER_END)).unwrap_or(at));
+    let mut rest = at;
+    let first = before.clone().next_back().map_or(at, |(range, _)| *range);
+    for mapping in mappings.range(first..).map(|(_, mapping)| mapping) {
+        if rest.is_empty() || mapping.range.start() > rest.start() {
+            break;
+        }
+        if let Some(part) = mapping.range.intersection(rest)
+            && mapping.is_private_memory()
+        {
+            (_, rest) = rest.split_at_pages(part.pages());
+        }
+    }
+    rest.is_empty()
+}
+
+/// As [`change`], but leaves the pages of `kept` where they are if their mapping has only grown, shrunk, been cut or got
+/// another protection. Returns those of which that is not so.
+pub(in crate::restorer) fn change_around(
+    child: &BlankChild,
+    have: &Mappings,
+    want: &Mappings,
+    objects: &[OwnedFd],
+    kept: &[PageRange],
+) -> Result<Vec<PageRange>, RestoreError> {
+    if kept.is_empty() {
+        change(child, have, want, objects)?;
+        return Ok(Vec::new());
+    }
+    let (mut have, want) = cut(have, want);
+    protect(child, &mut have, &want)?;
+    change(child, &have, &want, objects)?;
+    let stays = have.values().filter(|mapping| {
+        mapping.is_private_memory() && want.get(&mapping.range).is_some_and(|other| other == *mapping)
+    });
+    let stays: RangeSet = stays.map(|mapping| mapping.range).collect();
+    let mut remade: RangeSet = kept.iter().copied().collect();
+    for range in stays.runs() {
+        remade.remove(range);
+    }
+    Ok(remade.runs().collect())
+}
+
+/// Drops what was written to these pages: private memory, as far as it is mapped.
+pub(in crate::restorer) fn forget(
+    child: &BlankChild,
+    mappings: &Mappings,
+    stale: &[PageRange],
+) -> Result<(), RestoreError> {
+    /// Also where pages are locked (Linux 5.18).
+    const MADV_DONTNEED_LOCKED: u64 = 24;
+    let stale: RangeSet = stale.iter().copied().collect();
+    let private = mappings.values().filter(|mapping| mapping.is_private_memory());
+    let parts: Vec<_> = private.flat_map(|mapping| stale.runs_in(mapping.range)).collect();
+    for part in parts.chunks(MAPPINGS_PER_PROGRAM) {
+        let mut program = child.program();
+        for range in part {
+            program.step(Step::Drop(*range));
+            program.call(libc::SYS_madvise, [range.start().0, range.len(), MADV_DONTNEED_LOCKED]);
+        }
+        child.run(program, &[])?;
+    }
+    Ok(())
+}
+
+/// Cuts private memory that is not the same in both at each other's ends.
+fn cut(have: &Mappings, want: &Mappings) -> (Mappings, Mappings) {
+    let ends = |map: &Mappings| map.keys().flat_map(|range| [range.start(), range.end()]).collect::<Vec<_>>();
+    let ends: BTreeSet<Addr> = ends(have).into_iter().chain(ends(want)).collect();
+    let pieces = |map: &Mappings, other: &Mappings| {
+        let mut pieces = Mappings::new();
+        for mapping in map.values() {
+            let mut rest = mapping.range;
+            if mapping.is_private_memory() && other.get(&mapping.range) != Some(mapping) {
+                for end in ends.range(rest.start()..rest.end()).skip(1) {
+                    let (near, far) = rest.split_at_pages((end.0 - rest.start().0) / memory::PAGE_SIZE);
+                    pieces.insert(near, Mapping { range: near, ..mapping.clone() });
+                    rest = far;
+                }
+            }
+            pieces.insert(rest, Mapping { range: rest, ..mapping.clone() });
+        }
+        pieces
+    };
+    (pieces(have, want), pieces(want, have))
+}
+
+/// Changes the protection of private memory that is the same but for that.
+fn protect(child: &BlankChild, have: &mut Mappings, want: &Mappings) -> Result<(), RestoreError> {
+    let differs = |mapping: &&mut Mapping| {
+        let wanted = want.get(&mapping.range);
+        wanted.is_some_and(|wanted| {
+            mapping.protection != wanted.protection
+                && *wanted == Mapping { protection: wanted.protection, ..(**mapping).clone() }
+                && wanted.is_private_memory()
+        })
+    };
+    let mut changed: Vec<&mut Mapping> = have.values_mut().filter(differs).collect();
+    for part in changed.chunks_mut(MAPPINGS_PER_PROGRAM) {
+        let mut program = child.program();
+        for mapping in part {
+            let range = mapping.range;
+            mapping.protection = want.get(&range).map_or(mapping.protection, |wanted| wanted.protection);
+            program.step(Step::Map(range));
+            let protection = u64::from(mapping.protection.bits());
+            program.call(libc::SYS_mprotect, [range.start().0, range.len(), protection]);
+        }
+        child.run(program, &[])?;
+    }
+    Ok(())
+}
+
+impl Mapping {
+    fn is_private_memory(&self) -> bool {
+        self.sharing == Sharing::Private && self.source == Source::Anonymous && !self.flags.droppable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use memory::{PAGE_SIZE, Protection, VmaFlags};
+
+    const READ_WRITE: Protection = Protection { read: true, write: true, execute: false };
+
+    fn range(start: u64, pages: u64) -> PageRange {
+        PageRange::from_pages(Addr(start * PAGE_SIZE), pages).expect("a small range")
+    }
+
+    fn mappings(list: &[(u64, u64, Source)]) -> Mappings {
+        let mapping = |(start, pages, source): &(u64, u64, Source)| {
+            let range = range(*start, *pages);
+            let flags = VmaFlags::default();
+            (
+                range,
+                Mapping {
+                    range,
+                    protection: READ_WRITE,
+                    sharing: Sharing::Private,
+                    flags,
+                    source: source.clone(),
+                },
+            )
+        };
+        list.iter().map(mapping).collect()
+    }
+
+    #[test]
+    fn only_private_memory_takes_pages_ahead() {
+        let file = Source::File { path: b"/x".to_vec(), offset: 0 };
+        let map = mappings(&[(10, 5, Source::Anonymous), (15, 5, Source::Anonymous), (20, 5, file)]);
+        assert!(is_private_memory(&map, range(10, 10)) && is_private_memory(&map, range(17, 1)));
+        for wrong in [range(9, 1), range(9, 2), range(19, 2), range(20, 1), range(25, 1), range(30, 4)] {
+            assert!(!is_private_memory(&map, wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_has_grown_or_shrunk_stays_where_both_have_it() {
+        let have = mappings(&[(10, 10, Source::Anonymous), (40, 5, Source::Anonymous)]);
+        let want = mappings(&[(5, 12, Source::Anonymous), (40, 5, Source::Anonymous)]);
+        let (have, want) = cut(&have, &want);
+        let ranges = |map: &Mappings| map.keys().copied().collect::<Vec<_>>();
+        assert_eq!(ranges(&have), [range(10, 7), range(17, 3), range(40, 5)]);
+        assert_eq!(ranges(&want), [range(5, 5), range(10, 7), range(40, 5)]);
+    }
+}

@@ -1,0 +1,57 @@
+"""The workloads move in every mode: with their memory ahead of them, behind them, and while they stand still."""
+
+from functools import partial
+
+from tests.harness.results import Check
+from tests.harness.waiting import expect
+from tests.suites.foreign import PROGRAMS, moves_in_mid_work
+from tests.suites.workloads import finish, last_number, names, settle, start
+
+MODES = ("stop", "precopy", "hybrid")
+MOVES = 4
+RING = 2
+_FOREIGN = ("python3 with threads", "perl", "sqlite3", "xz with threads", "sort", "java 17")
+
+
+def one_move(workload: str, mode: str, lab) -> None:
+    receiver = lab.receiver(arguments=("--mode", mode))
+    program = start(lab, workload)
+    moved = lab.move(program, receiver)
+    report = moved.wait_complete()["report"]
+    expect(program.wait() == 0, f"the source ended with {program.last_words()}")
+    settle(moved, workload, last_number(program, workload))
+    finish(moved, workload)
+    after = report["pages"]["fault"] + report["pages"]["prefetch"] + report["pages"]["push"]
+    expect(mode == "hybrid" or after == 0, f"{after} pages came after the switchover")
+    expect(mode == "stop" or report["pages"]["ahead"] > 0, "no page went ahead")
+
+
+def foreign(program, mode: str, lab) -> None:
+    moves_in_mid_work(program, lab, lab.receiver(arguments=("--mode", mode)))
+
+
+def ring(workload: str, mode: str, lab) -> None:
+    receivers = [lab.receiver(arguments=("--mode", mode)) for _ in range(RING)]
+    process, number = start(lab, workload), -1
+    for step in range(MOVES):
+        process = lab.move(process, receivers[step % RING])
+        number = settle(process, workload, number)
+    finish(process, workload)
+
+
+def _checks() -> list:
+    checks = []
+    for mode in MODES:
+        for name in names():
+            checks.append(Check(f"{name} survives a move by {mode}", partial(one_move, name, mode)))
+    for mode in MODES:
+        for name in ("counter", "heap_churn", "mappings", "threads"):
+            checks.append(Check(f"{name} survives {MOVES} moves by {mode}", partial(ring, name, mode)))
+    for mode in MODES:
+        for program in PROGRAMS:
+            if program.name in _FOREIGN:
+                checks.append(Check(f"{program.name} moves in mid-work by {mode}", partial(foreign, program, mode)))
+    return checks
+
+
+CHECKS = _checks  # a function: the list comes from bin/target, which must exist first
