@@ -1,9 +1,4 @@
-//! Any sequence of inputs, at the right and the wrong moment: neither engine panics.
+//! See `hostile::destination_inputs`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use simulator::Tape;
-
-fuzz_target!(|bytes: &[u8]| {
-    simulator::run_hostile(&mut Tape(bytes));
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| hostile::destination_inputs(bytes));

@@ -9,6 +9,9 @@ use crate::events::{DaemonEvent, SessionEvent, Whereabouts};
 use crate::journal::Journal;
 use crate::progress::Bars;
 
+/// Ranges of lost memory that people are told of; programs are told of more.
+const SHOWN_RANGES: usize = 4;
+
 /// The daemon's voice. Standard output is not its own: it belongs to the moved programs.
 #[derive(Debug)]
 pub struct Announcer {
@@ -69,6 +72,11 @@ impl Announcer {
             }
             SessionEvent::Untied => self.note(format_args!("{label}no connection needs its source any more")),
             SessionEvent::Refused { reason } => self.note(format_args!("{label}refused: {reason}")),
+            SessionEvent::Lost { pages, ranges } => {
+                let more = if ranges.len() > SHOWN_RANGES { " and more" } else { "" };
+                let ranges = ranges.iter().take(SHOWN_RANGES).map(String::as_str).collect::<Vec<_>>().join(" ");
+                self.note(format_args!("{label}{pages} pages are lost: {ranges}{more}"));
+            }
             SessionEvent::Failed { reason, process } => {
                 self.bars.remove(migration);
                 self.note(format_args!("{label}failed: {reason}; {}", whereabouts(*process)));

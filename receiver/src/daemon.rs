@@ -365,15 +365,17 @@ impl Daemon {
     fn conclude(&mut self, token: Token, status: ExitStatus, now: Instant) {
         let Some(mut session) = self.sessions.remove(&token) else { return };
         session.deregister(self.poll.registry());
-        self.fates.truncate(MAX_FATES - 1);
-        self.fates.push_front((session.migration, session.token(), session.course.fate()));
         let reason = format!("its session has ended early ({status})");
         if let Some(process) = session.course.whereabouts_if_cut_short() {
-            self.announcer.session(session.migration, &SessionEvent::Failed { reason, process }, now);
+            let failed = SessionEvent::Failed { reason, process };
+            session.advance(&failed);
+            self.announcer.session(session.migration, &failed, now);
         } else if session.course.stage == Stage::Settled {
             let pid = session.course.program.unwrap_or_default();
             self.announcer.note(format_args!("process {pid} goes on by itself: {reason}"));
         }
+        self.fates.truncate(MAX_FATES - 1);
+        self.fates.push_front((session.migration, session.token(), session.course.fate()));
         if self.once
             && let Some(moved) = session.course.verdict()
         {

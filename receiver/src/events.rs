@@ -11,6 +11,7 @@
 //! complete   report                               it has all its memory; source and receiver may go away, the source
 //!                                                 not before `untied` if the report counts `relayed_connections`
 //! untied                                          no connection is relayed any more
+//! lost       pages, ranges                        of its memory, pages that never came; `failed` follows
 //! failed     reason, process                      `process` says where it lives: source, here, lost, in_doubt
 //! exited     pid, exit_code | signal              the moved process has ended
 //! ```
@@ -77,6 +78,13 @@ pub enum SessionEvent {
     },
     /// The last connection that stayed at the source has ended.
     Untied,
+    /// Memory of the process that neither side has any more: touching it gives SIGBUS.
+    Lost {
+        /// Pages; what nobody had looked at yet counts whole.
+        pages: u64,
+        /// Where they are, as `/proc/PID/maps` writes it; the first ones.
+        ranges: Vec<String>,
+    },
     /// The migration has failed.
     Failed {
         /// One line for the user.

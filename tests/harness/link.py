@@ -9,8 +9,10 @@ import time
 from tests.harness.waiting import until
 
 _CHUNK = 65536
-# The frame that lets the destination run the process: no body, kind 20, no count, epoch 1.
-_RUN = bytes([0, 0, 0, 0, 20, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0])
+# Frames without a body, as (from the source, its first bytes): length 0, then the kind.
+READY = (False, bytes([0, 0, 0, 0, 19, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]))
+RUN = (True, bytes([0, 0, 0, 0, 20, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]))
+RUNNING = (False, bytes([0, 0, 0, 0, 21, 0]))
 
 
 class Link:
@@ -18,18 +20,18 @@ class Link:
 
     `bytes_per_second` bounds what goes from the source to the receiver. After `cut_after` bytes in that direction
     every connection is closed and `when_cut` is called first; with `comes_back` new connections are taken then.
-    `cut_in_run` closes them when so many bytes of the word to run have passed. With a `listener` of its own and
+    `cut_in`, a frame and a number, closes them when so many bytes of that frame have passed. With a `listener` of its own and
     `entered`, a context for its thread, it leads from one network namespace into another.
     """
 
     def __init__(self, port: int, bytes_per_second: int = 0, cut_after: int = -1, when_cut=None, comes_back=False,
-                 cut_in_run: int = -1, listener=None, entered=contextlib.nullcontext):
+                 cut_in=None, listener=None, entered=contextlib.nullcontext):
         self.destination = port
         self.rate = bytes_per_second
         self.cut_after = cut_after
         self.when_cut = when_cut
         self.comes_back = comes_back
-        self.cut_in_run = cut_in_run
+        self.cut_in = cut_in
         self.cuts = 0
         self.forwarded = 0
         self.selector = selectors.DefaultSelector()
@@ -112,10 +114,11 @@ class Link:
     def _forward(self, from_socket, to_socket, outward: bool) -> bool:
         try:
             data = from_socket.recv(_CHUNK)
-            at = data.find(_RUN) if outward and self.cut_in_run >= 0 else -1
+            (cut_outward, frame), kept = self.cut_in or ((None, b""), 0)
+            at = data.find(frame) if outward == cut_outward else -1
             if at >= 0:
-                to_socket.sendall(data[: at + self.cut_in_run])
-                self.cut_in_run = -1
+                to_socket.sendall(data[: at + kept])
+                self.cut_in = None
                 return False
             if outward and 0 <= self.cut_after <= self.forwarded + len(data):
                 to_socket.sendall(data[: self.cut_after - self.forwarded])

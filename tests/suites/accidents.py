@@ -3,6 +3,7 @@
 The link is slow here, so that there is a while in which something can die.
 """
 
+import contextlib
 import os
 import signal
 from functools import partial
@@ -44,8 +45,18 @@ def source_lost(how: str, workload: str, lab) -> None:
     ended = moved.wait_exited(30)
     _never_wrong(moved, workload)
     expect(ended.get("signal") == signal.SIGBUS, f"it ended with {ended}: {workloads.tail(moved)}")
+    _lists_what_is_lost(receiver)
     program.process.kill()
     workloads.one_move("counter", (), lab)
+
+
+def _lists_what_is_lost(receiver) -> None:
+    lost = receiver.find("lost")
+    expect(lost, "the lost ranges are not told")
+    ranges = [[int(end, 16) for end in text.split("-")] for text in lost["ranges"]]
+    pages = sum(end - start for start, end in ranges) >> 12
+    expect(ranges and all(start < end for start, end in ranges) and pages <= lost["pages"], f"they are {lost}")
+    expect(f"{lost['pages']} pages are lost: {lost['ranges'][0]}" in receiver.errors(), "no line lists them")
 
 
 def lost_and_killed(lab) -> None:
@@ -85,7 +96,8 @@ def receiver_killed(whom: str, workload: str, lab) -> None:
     receiver, _, program, moved = _half_moved(lab, workload)
     printed = program.text()
     for victim in _victims(whom, receiver):
-        os.kill(victim, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has died with one before it
+            os.kill(victim, signal.SIGKILL)
     until(lambda: _is_gone(moved.pid), "the process to die with its receiver", 15)
     _never_wrong(moved, workload)
     expect(program.ended() or program.text() == printed, "the source has gone on too")

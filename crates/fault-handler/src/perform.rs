@@ -280,6 +280,8 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
     }
 
     fn finish(&mut self) {
+        let lossy = self.engine.report().lost.pages > 0;
+        self.spaces.log().note(Note::Finished { lossy });
         self.spaces.clear();
         self.process.finished();
     }

@@ -154,7 +154,8 @@ pub trait DestinationProcess {
     /// The duplicate cannot be had.
     fn forked(&mut self, child: &Uffd) -> Result<(), Failure>;
 
-    /// Every page is there: duplicates of userfaultfds are to be closed. **The process depends on nobody.**
+    /// Every page is there: duplicates of userfaultfds are to be closed. **The process depends on nobody.** A successor
+    /// may say so again.
     fn finished(&mut self);
 
     /// Ends whatever was built, and the process with it if it runs already.

@@ -134,6 +134,12 @@ impl Spaces {
         Some(DestinationInput::SpaceGone(space))
     }
 
+    /// Serves nobody any longer, and closes nothing: somebody else may have.
+    pub(crate) fn leave(&mut self) {
+        std::mem::take(&mut self.uffds).into_values().for_each(std::mem::forget);
+        self.ready.clear();
+    }
+
     /// Serves nobody any longer: closing gives every range back to the kernel.
     pub(crate) fn clear(&mut self) {
         self.uffds.clear();
@@ -243,7 +249,7 @@ impl Spaces {
                     inputs.push(DestinationInput::Installed { space, pages, outcome });
                 }
                 Record::Note(Note::Gone(space)) => inputs.push(DestinationInput::SpaceGone(SpaceId(space))),
-                Record::Note(Note::Committed | Note::Resumed) => {}
+                Record::Note(Note::Committed | Note::Resumed | Note::Finished { .. }) => {}
             }
         }
         self.ready = self.uffds.keys().copied().collect();

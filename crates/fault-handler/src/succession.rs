@@ -21,7 +21,7 @@ use sys::uffd::{Note, Record};
 use crate::channels::Channels;
 use crate::config::MAX_SUCCESSIONS;
 use crate::handler::FaultHandler;
-use crate::{DestinationProcess, HandlerError, Role};
+use crate::{DestinationProcess, HandlerError, Outcome, Role};
 
 impl<P: DestinationProcess> FaultHandler<'_, P> {
     /// Has a copy of this process wait for its death. On the copy, returns when it has died and everything stands again.
@@ -55,6 +55,9 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
     /// Goes on where the other loop was when it died.
     fn take_over(&mut self) -> Result<(), HandlerError> {
         let records = self.spaces.log().records();
+        if let Some(lossy) = records.iter().find_map(finished) {
+            return self.end_in_its_place(lossy);
+        }
         let inputs = self.spaces.take_over(&records)?;
         self.inputs.clear();
         if self.running.is_none() {
@@ -63,6 +66,16 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         self.change_descriptors()?;
         inputs.into_iter().for_each(|input| self.engine.handle(self.now(), input));
         self.engine.handle(self.now(), DestinationInput::TakenOver);
+        Ok(())
+    }
+
+    /// The other loop had nothing left to do but to say so.
+    fn end_in_its_place(&mut self, lossy: bool) -> Result<(), HandlerError> {
+        self.spaces.leave();
+        self.change_descriptors()?;
+        self.process.finished();
+        let failure = lossy.then(|| Failure::Local("the session was killed when memory was lost".to_owned()));
+        self.outcome = Some(Outcome::Completed(failure));
         Ok(())
     }
 
@@ -96,6 +109,13 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         self.forget_watches();
         self.watch_process().map_err(HandlerError::Wait)?;
         self.spaces.begin_anew(self.poll.registry())
+    }
+}
+
+fn finished(record: &Record) -> Option<bool> {
+    match record {
+        Record::Note(Note::Finished { lossy }) => Some(*lossy),
+        _ => None,
     }
 }
 

@@ -121,7 +121,7 @@ pub fn poll_key_answer<S: Stream>(
 ) -> Result<Option<Answer>, ConnectionError> {
     let Some(frame) = connection.receive()? else { return Ok(None) };
     if frame.header.kind == Kind::Refused {
-        return Ok(Some(Answer::Refused(connection.message::<Reason>()?.text)));
+        return Ok(Some(Answer::Refused(connection.message::<Reason>()?.printable())));
     }
     let session = initiator.take().and_then(|initiator| initiator.finish(frame.body).ok());
     connection.seal(session.ok_or(ConnectionError::Key)?);

@@ -48,10 +48,17 @@ impl Course {
             SessionEvent::Refused { .. } | SessionEvent::Failed { .. } if self.stage == Stage::Over => {
                 return false;
             }
+            // A copy of a session that was killed behind its last word says it again.
+            SessionEvent::Complete { .. } | SessionEvent::Failed { process: Whereabouts::Here, .. }
+                if self.stage == Stage::Settled =>
+            {
+                return false;
+            }
             SessionEvent::Progress { .. }
             | SessionEvent::Paused { .. }
             | SessionEvent::Recovered
             | SessionEvent::Untied
+            | SessionEvent::Lost { .. }
             | SessionEvent::StandsBy { .. }
             | SessionEvent::Succeeded { .. } => {}
             SessionEvent::Committed => self.committed = true,
@@ -178,6 +185,20 @@ mod tests {
     fn a_second_failure_is_no_news() {
         let mut course = after(&[failed(Whereabouts::Source)]);
         assert!(!course.advance(&failed(Whereabouts::Lost)));
+    }
+
+    #[test]
+    fn an_end_that_is_told_again_is_no_news() {
+        for end in [complete(), failed(Whereabouts::Here)] {
+            let mut course = after(&[resumed(), end.clone()]);
+            assert!(!course.advance(&end));
+        }
+    }
+
+    #[test]
+    fn a_source_is_not_told_that_a_process_has_moved_which_is_lost() {
+        let course = after(&[SessionEvent::Committed, resumed(), failed(Whereabouts::Lost)]);
+        assert_eq!(course.fate(), Fate::Failed);
     }
 
     #[test]

@@ -106,7 +106,8 @@ fn check_registers(theirs: &XsaveLayout, ours: &XsaveLayout) -> Result<(), Resto
 /// `x2APIC`, deadline timer, hypervisor).
 const KERNEL_ONLY: u32 = 0x1fc | 1 << 14 | 1 << 15 | 1 << 17 | 1 << 18 | 1 << 21 | 1 << 24 | 1 << 31;
 
-fn check_ids(manifest: &Manifest) -> Result<(), RestoreError> {
+/// Refuses ids that cannot be given to threads.
+pub(super) fn check_ids(manifest: &Manifest) -> Result<(), RestoreError> {
     let main = manifest.threads.first().ok_or(RestoreError::NoMainThread)?;
     if main.tid != manifest.process.pid {
         return Err(RestoreError::NoMainThread);

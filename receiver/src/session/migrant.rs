@@ -12,7 +12,7 @@ use protocol::{FileVerdict, Header, Manifest, Reserved, SourceReport};
 use sys::uffd::Uffd;
 
 use super::construction::Construction;
-use super::report::{downtime_us, report};
+use super::report::{downtime_us, lost, report};
 use super::standby::Standby;
 use super::teller::Teller;
 use crate::config::RELAY_DEADLINE;
@@ -93,6 +93,7 @@ impl Migrant {
                 report.relayed_connections = self.relayed;
                 match outcome {
                     Outcome::Completed(Some(failure)) => {
+                        self.teller.tell(&lost(&engine.report().lost));
                         SessionEvent::Failed { reason: failure.to_string(), process: Whereabouts::Here }
                     }
                     Outcome::Completed(None) | Outcome::Discarded(_) | Outcome::Killed(_) => {
@@ -102,6 +103,8 @@ impl Migrant {
             }
         };
         self.teller.tell(&event);
+        // Not earlier: until this has been told, the daemon takes the end of its session for that of the process.
+        self.standby.dismiss();
     }
 
     /// Waits for the end of the process and tells of it; returns at once if it never ran, and early when nobody
@@ -251,7 +254,6 @@ impl DestinationProcess for Migrant {
     }
 
     fn finished(&mut self) {
-        self.standby.dismiss();
         self.construction.release();
     }
 

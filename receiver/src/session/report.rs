@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use engine::LostPages;
 use fault_handler::{Outcome, Traffic};
-use memory::PAGE_SIZE;
+use memory::{PAGE_SIZE, PageRange};
 use protocol::SourceReport;
 
+use crate::events::SessionEvent;
 use crate::report::{FaultLatency, Pages, Phases, Ram, Report};
 
 /// From the last instruction at the source to the first one here, as the source saw it: threads parked, image
@@ -15,6 +17,16 @@ pub(super) fn downtime_us(source: Option<&SourceReport>, here: Duration) -> u64 
         || us(here),
         |source| [source.park_us, source.capture_us, source.switchover_us, source.resume_us].iter().sum(),
     )
+}
+
+/// What is told of memory that never came: the first ranges, so that an event stays a line.
+pub(super) fn lost(lost: &LostPages) -> SessionEvent {
+    const TOLD_RANGES: usize = 256;
+    let range = |range: &PageRange| format!("{:x}-{:x}", range.start().0, range.end().0);
+    SessionEvent::Lost {
+        pages: lost.pages,
+        ranges: lost.ranges.iter().take(TOLD_RANGES).map(range).collect(),
+    }
 }
 
 /// The whole report.

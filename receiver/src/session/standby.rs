@@ -65,7 +65,7 @@ impl Standby {
         }
     }
 
-    /// Nobody is to go on any more: whatever follows, the daemon sees the copy end before this process.
+    /// Nobody is to go on any more, after the last word has been told: the daemon sees the copy end before this process.
     pub(super) fn dismiss(&mut self) {
         for copy in [self.current.take(), self.next.take()].into_iter().flatten() {
             let _ = sys::pidfd::send_signal(copy.as_fd(), KILL);

@@ -31,6 +31,7 @@ const INSTALLED: u64 = 2;
 const GONE: u64 = 3;
 const COMMITTED: u64 = 4;
 const RESUMED: u64 = 5;
+const FINISHED: u64 = 6;
 const FAULT: u64 = 0x12;
 const FORK: u64 = 0x13;
 
@@ -50,6 +51,11 @@ pub enum Note {
     Committed,
     /// The process has been let go.
     Resumed,
+    /// It needs nobody any more; all descriptors are about to be closed.
+    Finished {
+        /// Whether some of its pages never came.
+        lossy: bool,
+    },
 }
 
 /// What is found in a log.
@@ -186,6 +192,7 @@ impl EventLog {
                 Note::Gone(space) => [GONE | u64::from(space) << 32, 0, 0, 0],
                 Note::Committed => [COMMITTED, 0, 0, 0],
                 Note::Resumed => [RESUMED, 0, 0, 0],
+                Note::Finished { lossy } => [FINISHED | u64::from(lossy) << 32, 0, 0, 0],
             },
         );
         self.end += 1;
@@ -208,6 +215,7 @@ impl EventLog {
                 GONE => records.push(Record::Note(Note::Gone(about))),
                 COMMITTED => records.push(Record::Note(Note::Committed)),
                 RESUMED => records.push(Record::Note(Note::Resumed)),
+                FINISHED => records.push(Record::Note(Note::Finished { lossy: about != 0 })),
                 FAULT => {}
                 _ => records.push(Record::Message { space, words }),
             }
@@ -268,6 +276,7 @@ mod tests {
             Note::Resumed,
             Note::Installed { space: 7, pages: range(0x5000, 0x9000) },
             Note::Gone(7),
+            Note::Finished { lossy: true },
         ];
         notes.into_iter().for_each(|note| kept.note(note));
         assert_eq!(kept.records(), notes.map(Record::Note));
