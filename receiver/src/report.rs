@@ -138,9 +138,8 @@ impl fmt::Display for Report {
         writeln!(f, "  downtime        {} of {} in all", us(self.downtime_us), us(self.total_us))?;
         writeln!(
             f,
-            "  while it ran    set up {}, ahead {}, look for data {}, fetch pages {}",
+            "  while it ran    set up {}, look for data {}, fetch pages {}",
             us(phases.setup_us),
-            us(phases.ahead_us),
             us(phases.scan_us),
             us(phases.postcopy_us)
         )?;
@@ -153,10 +152,10 @@ impl fmt::Display for Report {
             us(phases.resume_us)
         )?;
         let Pages { ahead, eager, fault, prefetch, push, data, zero, same_file, lost } = pages;
-        writeln!(
-            f,
-            "  pages, why      {ahead} ahead, {eager} eager, {fault} faults, {prefetch} prefetched, {push} pushed"
-        )?;
+        if ahead > 0 {
+            writeln!(f, "  sent ahead      {ahead} pages in {}", us(phases.ahead_us))?;
+        }
+        writeln!(f, "  pages, why      {eager} eager, {fault} faults, {prefetch} prefetched, {push} pushed")?;
         writeln!(f, "  pages, what     {data} data, {zero} zero, {same_file} same file, {lost} lost")?;
         writeln!(f, "  on the wire     {}, {:.0} Mbit/s", Bytes(self.ram.transferred), self.ram.mbps)?;
         write!(
@@ -223,8 +222,14 @@ mod tests {
     #[test]
     fn the_table_fits_a_terminal_even_with_large_numbers() {
         let mut report = Report { total_us: 59_999_999, downtime_us: 99_999, ..Report::default() };
-        report.pages =
-            Pages { eager: 9_999, fault: 99_999, prefetch: 999_999, push: 99_999_999, ..report.pages };
+        report.pages = Pages {
+            ahead: 99_999_999,
+            eager: 9_999,
+            fault: 99_999,
+            prefetch: 999_999,
+            push: 99_999_999,
+            ..report.pages
+        };
         report.ram.transferred = u64::MAX;
         let table = report.to_string();
         assert!(table.lines().all(|line| line.len() <= 80), "{table}");
