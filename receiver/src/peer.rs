@@ -2,8 +2,11 @@
 //!
 //! A manifest is only somebody's word. Without a key the kernel says whose: root may bring any process, anybody else
 //! only one with exactly the rights of the process that holds the connection, and the files that it names are opened
-//! with that user's rights.
+//! with that user's rights. What else the kernel grants it is no more than what that process has ([`Standing`]).
 
+mod standing;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
@@ -11,7 +14,9 @@ use std::sync::OnceLock;
 
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setfsgid, setfsuid, setgroups};
 use procfs::process::{FDTarget, Process};
-use protocol::Credentials;
+use protocol::{Credentials, ProcValue, Scheduling};
+
+pub use standing::Standing;
 
 /// Whom this session serves; one session is one process.
 static PEER: OnceLock<Peer> = OnceLock::new();
@@ -21,8 +26,8 @@ static PEER: OnceLock<Peer> = OnceLock::new();
 pub enum Peer {
     /// Somebody who may do here whatever the receiver may.
     Trusted,
-    /// A process of somebody else, with these rights.
-    Process(Credentials),
+    /// A process of somebody else, with these rights and this standing.
+    Process(Credentials, Standing),
     /// Nobody knows.
     Unknown,
 }
@@ -63,7 +68,10 @@ impl Peer {
         let found = sockets.into_iter().find(|entry| is_theirs(entry.local_address, entry.remote_address));
         match found {
             Some(socket) if socket.uid == 0 => Self::Trusted,
-            Some(socket) => holder(socket.uid, socket.inode).map_or(Self::Unknown, Self::Process),
+            Some(socket) => {
+                let found = holder(socket.uid, socket.inode);
+                found.map_or(Self::Unknown, |(rights, standing)| Self::Process(rights, standing))
+            }
             None => Self::Unknown,
         }
     }
@@ -79,7 +87,7 @@ impl Peer {
         match self {
             Self::Trusted => Ok(()),
             Self::Unknown => refuse(None),
-            Self::Process(own) => {
+            Self::Process(own, _) => {
                 let mut groups = wanted.groups.iter();
                 let entitled = (own.user, own.group) == (wanted.user, wanted.group)
                     && groups.all(|group| own.groups.contains(group) || *group == OVERFLOW)
@@ -119,9 +127,39 @@ pub fn is_restricted() -> bool {
     PEER.get().is_some_and(|peer| *peer != Peer::Trusted)
 }
 
+/// Whether a thread gets this scheduling from the receiver; else the kernel judges by the rights of the program.
+#[must_use]
+pub fn grants(wanted: &Scheduling<'_>) -> bool {
+    match PEER.get() {
+        None | Some(Peer::Trusted) => true,
+        Some(Peer::Process(_, standing)) => standing.covers(wanted),
+        Some(Peer::Unknown) => false,
+    }
+}
+
+/// The hard limit `number` at most.
+#[must_use]
+pub fn limit(number: u32) -> u64 {
+    match PEER.get() {
+        None | Some(Peer::Trusted) => u64::MAX,
+        Some(Peer::Process(_, standing)) => standing.limit(number),
+        Some(Peer::Unknown) => 0,
+    }
+}
+
+/// What a file below `/proc/self` is given, if anything.
+#[must_use]
+pub fn proc_value(wanted: &ProcValue) -> Option<Cow<'_, [u8]>> {
+    match PEER.get() {
+        None | Some(Peer::Trusted) => Some(wanted.value.trim_ascii().into()),
+        Some(Peer::Process(_, standing)) => standing.value(wanted).map(Cow::from),
+        Some(Peer::Unknown) => None,
+    }
+}
+
 /// Does something with files as the sender might do it.
 pub fn with_its_rights<T>(work: impl FnOnce() -> T) -> T {
-    let Some(Peer::Process(sender)) = PEER.get() else { return work() };
+    let Some(Peer::Process(sender, _)) = PEER.get() else { return work() };
     let before = getgroups().unwrap_or_default();
     let groups: Vec<Gid> = sender.groups.iter().copied().map(Gid::from_raw).collect();
     // A receiver that is not root has the sender's rights already, or the process was refused.
@@ -140,8 +178,8 @@ pub fn with_its_rights<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The rights of the process of `user` that has the socket with this inode open.
-fn holder(user: u32, inode: u64) -> Option<Credentials> {
+/// The rights and the standing of the process of `user` that has the socket with this inode open.
+fn holder(user: u32, inode: u64) -> Option<(Credentials, Standing)> {
     let has_it = |process: &Process| {
         let mut descriptors = process.fd().ok().into_iter().flatten().flatten();
         descriptors.any(|descriptor| descriptor.target == FDTarget::Socket(inode))
@@ -150,9 +188,9 @@ fn holder(user: u32, inode: u64) -> Option<Credentials> {
     let holder = processes
         .find(|process| process.uid().is_ok_and(|uid| uid == user || uid == 0) && has_it(process))?;
     let status = holder.status().ok()?;
-    let (user, group, groups) = (status.euid, status.egid, status.groups);
-    Some(Credentials { user, group, groups, ..Credentials::default() })
-        .filter(|credentials| credentials.user == user)
+    let (found, group, groups) = (status.euid, status.egid, status.groups);
+    let rights = Credentials { user, group, groups, ..Credentials::default() };
+    (found == user).then(|| (rights, Standing::of(&holder)))
 }
 
 #[cfg(test)]
@@ -174,7 +212,7 @@ mod tests {
         let expected = geteuid().as_raw();
         match Peer::of(&accepted.into()) {
             Peer::Trusted => assert_eq!(expected, 0),
-            Peer::Process(own) => assert_eq!(own.user, expected),
+            Peer::Process(own, _) => assert_eq!(own.user, expected),
             Peer::Unknown => panic!("nobody knows"),
         }
         drop(client);
@@ -182,7 +220,7 @@ mod tests {
 
     #[test]
     fn nobody_brings_more_rights_than_its_own() {
-        let peer = Peer::Process(who(5, &[7, 8], 0));
+        let peer = Peer::Process(who(5, &[7, 8], 0), Standing::default());
         assert!(peer.permit(&who(5, &[7, 8], 0)).is_ok());
         assert!(peer.permit(&who(5, &[65534], 0)).is_ok());
         assert!(peer.permit(&who(0, &[], 0)).is_err());

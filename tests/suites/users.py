@@ -1,8 +1,10 @@
 """Who is not root: a receiver in a user namespace of its own."""
 
 import os
+import re
 import shutil
-from contextlib import contextmanager
+import sys
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +16,25 @@ from tests.suites.workloads import finish, settle
 
 NOBODY = 65534
 _DEVICE = Path("/dev/userfaultfd")
+# Passes connections on, so that their source is not who holds the other end: what a process says of itself that lies.
+_FORWARDER = r"""
+import selectors, socket, sys
+listener, ends = socket.create_server(("127.0.0.1", 0)), selectors.DefaultSelector()
+print(listener.getsockname()[1], flush=True)
+ends.register(listener, selectors.EVENT_READ)
+while True:
+    for key, _ in ends.select():
+        if key.fileobj is listener:
+            pair = listener.accept()[0], socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+            for one, other in (pair, pair[::-1]):
+                ends.register(one, selectors.EVENT_READ, other)
+            continue
+        data = key.fileobj.recv(1 << 16)
+        key.data.sendall(data)
+        if not data:
+            ends.unregister(key.fileobj)
+            key.data.shutdown(socket.SHUT_WR)
+"""
 _AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
 
 
@@ -111,8 +132,81 @@ def to_root(lab) -> None:
         try_and_stay(Witness(program), "secret.*permission denied")
 
 
+def _standing(pid: int) -> tuple:
+    """Policy and priority, nice value, oom_score_adj, and the hard limit on descriptors."""
+    policy, priority = os.sched_getscheduler(pid), os.sched_getparam(pid).sched_priority
+    score = int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    limit = re.search(r"Max open files +\S+ +(\S+)", limits)[1]
+    return policy, priority, os.getpriority(os.PRIO_PROCESS, pid), score, limit
+
+
+def _raise(pid: int, policy: int = os.SCHED_OTHER) -> None:
+    """Gives a process what its user could not."""
+    os.setpriority(os.PRIO_PROCESS, pid, -10)
+    if policy != os.SCHED_OTHER:
+        os.sched_setscheduler(pid, policy, os.sched_param(40))
+    with suppress(PermissionError):  # a machine may keep that from root
+        Path(f"/proc/{pid}/oom_score_adj").write_text("-500")
+
+
+def _forwarder(lab, receiver):
+    """An ordinary process that passes everything on to the receiver, from the port that it prints."""
+    command = ["prlimit", "--nofile=1500:1500", *_AS_NOBODY, sys.executable, "-c", _FORWARDER, str(receiver.port)]
+    return lab.program("forwarder", command, {"LD_PRELOAD": ""})
+
+
+def keeps_its_standing(lab) -> None:
+    """What root has given an ordinary user's process it has at root's receiver too."""
+    machine.need_command("setpriv")
+    binaries = _home(lab)
+    with _open_files():
+        receiver = lab.receiver()
+        program = _start(lab, binaries, "counter")
+        _raise(program.pid, os.SCHED_FIFO)
+        before = _standing(program.pid)
+        moved = lab.move(program, receiver)
+        expect(_standing(moved.pid) == before, f"{before} has become {_standing(moved.pid)}")
+        finish(moved, "counter")
+
+
+def nothing_by_lying(lab) -> None:
+    """A sender whose word says more than the kernel says of it: limits and priorities are its own, or it stays."""
+    machine.need_command("setpriv", "prlimit")
+    binaries = _home(lab)
+    with _open_files():
+        receiver = lab.receiver()
+        forwarder = _forwarder(lab, receiver)
+        port = int(forwarder.wait_lines(1)[0])
+        program = _start(lab, binaries, "counter")
+        _raise(program.pid, os.SCHED_FIFO)
+        program.aim(port)
+        try_and_stay(Witness(program), "scheduling thread.*not permitted")
+        program = _start(lab, binaries, "counter", "claimant")
+        _raise(program.pid)
+        moved = lab.move(program, receiver, port=port)
+        expect(_standing(moved.pid) == _standing(forwarder.pid), f"it has {_standing(moved.pid)}")
+        expect(_standing(moved.pid)[4] == "1500", f"it has {_standing(moved.pid)}")
+        finish(moved, "counter")
+
+
+def ids_not_kept(lab) -> None:
+    """Which ids are taken outside of its own namespace is not for an ordinary user to say."""
+    machine.need_command("setpriv")
+    binaries = _home(lab)
+    with _open_files():
+        receiver = lab.receiver(arguments=["--pid", "keep"])
+        program = _start(lab, binaries, "counter")
+        program.aim(receiver.port)
+        try_and_stay(Witness(program), "--pid keep")
+
+
 def _checks() -> list:
     checks = [Check("root's receiver takes an ordinary user's process with that user's rights", to_root),
+              Check("root's receiver leaves an ordinary user's process the priorities and limits that it has",
+                    keeps_its_standing),
+              Check("what a sender only says it has, it does not get from root's receiver", nothing_by_lying),
+              Check("--pid keep refuses an ordinary user's process", ids_not_kept),
               Check("an ordinary user without /dev/userfaultfd is told the three ways to permit it", not_permitted)]
     for workload in ("counter", "threads", "mappings", "forker"):
         checks.append(Check(f"{workload} moves in a user namespace of an ordinary user, and on from there",

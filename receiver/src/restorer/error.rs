@@ -64,6 +64,11 @@ pub enum RestoreError {
         "process or thread id {0} is taken here: end what has it, or run the receiver without --pid keep"
     )]
     IdTaken(u32),
+    /// Ids that only root may choose.
+    #[error(
+        "process ids are kept (--pid keep) for root, or over a link with a key: run a receiver without --pid keep"
+    )]
+    IdsNotKept,
     /// No thread, or the first one is not the process.
     #[error("the image's main thread is missing")]
     NoMainThread,

@@ -11,6 +11,7 @@ use super::batch::Batch;
 use super::credentials::{self, Change};
 use super::ghosts::Ghosts;
 use super::{Program, RestoreError, Step, files};
+use crate::peer;
 
 /// Limits without which the program's memory and descriptors do not hold, by `RLIMIT_*` number.
 const NEEDED_LIMITS: [(u32, &str); 4] =
@@ -112,12 +113,13 @@ fn set_values(program: &mut Program, process: &ProcessRecord) {
         if PROC_VALUES.iter().all(|known| known.to_bytes() != value.name) {
             continue;
         }
+        let Some(permitted) = peer::proc_value(value) else { continue };
         let path = program.c_string(&[b"/proc/self/", value.name.as_slice()].concat());
-        let content = program.data(value.value.trim_ascii());
+        let content = program.data(&permitted);
         let opened = program.attempt(libc::SYS_openat, [AT_FDCWD, path.0, WRITE_ONLY, 0]);
         let number = program.result(opened);
         // Without the file both calls fail on a number that is none.
-        let len = value.value.trim_ascii().len() as u64;
+        let len = permitted.len() as u64;
         program.attempt_with(libc::SYS_write, [0, content.0, len], &[(0, number)]);
         program.attempt_with(libc::SYS_close, [0], &[(0, number)]);
     }
@@ -166,10 +168,11 @@ pub(super) fn set_dumpable(program: &mut Program, process: &ProcessRecord) {
     program.call(libc::SYS_prctl, [PR_SET_DUMPABLE, u64::from(process.dumpable == 1), 0, 0, 0]);
 }
 
-/// Sets the limits: soft ones as they were, as far as the hard ones here allow; hard ones are never raised.
+/// Sets the limits: soft ones as they were, as far as the hard ones here, and those of the sender, allow; hard ones are
+/// never raised.
 pub(super) fn set_limits(program: &mut Program, process: &ProcessRecord) -> Result<(), RestoreError> {
     for ((number, limit), here) in (0_u32..).zip(&process.limits).zip(hard_limits()?) {
-        let hard = limit.hard.min(here);
+        let hard = limit.hard.min(here).min(peer::limit(number));
         let soft = limit.soft.min(hard);
         if soft < limit.soft {
             tracing::warn!(resource = number, wanted = limit.soft, soft, "a soft limit is lower here");

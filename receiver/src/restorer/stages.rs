@@ -21,6 +21,7 @@ use super::requirements::{self, Here};
 use super::threads::Threads;
 use super::{BlankChild, Hole, RestoreError, Step, files, locks, objects, process, room, threads, timers};
 use crate::guardian::{Guardian, Identity};
+use crate::peer;
 use crate::policy::{self, Policy};
 use crate::relaying::Companion;
 
@@ -105,6 +106,9 @@ impl Restorer<Reserved> {
         here.check(manifest)?;
         files::check_names(manifest)?;
         if policy.pid == policy::Pid::Keep {
+            if peer::is_restricted() {
+                return Err(RestoreError::IdsNotKept);
+            }
             requirements::check_ids_are_free(manifest)?;
         }
         room::check(manifest)?;

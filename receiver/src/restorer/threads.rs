@@ -15,6 +15,7 @@ use super::batch::Batch;
 use super::credentials::Change;
 use super::layout::{Layout, THREAD_BYTES, THREAD_OPS};
 use super::{BlankChild, Program, RestoreError, Step, process, timers};
+use crate::peer;
 
 /// One thread but the main one.
 #[derive(Clone, Copy, Debug)]
@@ -84,11 +85,13 @@ fn place_one(
     let clone_args = program.words(&[FLAGS, 0, 0, 0, 0, 0, 0, 0, ids.0, levels]);
     program.step(Step::Thread(thread.tid));
     become_thread(&mut program, thread);
-    schedule(&mut program, manifest, thread);
+    schedule(&mut program, manifest, thread, By::Receiver);
     change.apply(&mut program, layout);
     want_death_signal(&mut program, thread);
     program.set_and_wake(born);
     program.wait_for(layout.make_ready());
+    // Limits are the program's own by now.
+    schedule(&mut program, manifest, thread, By::Program);
     register_rseq(&mut program, thread);
     program.set_and_wake(ready);
     program.wait_for(layout.leave());
@@ -121,12 +124,30 @@ fn become_thread(program: &mut Program, thread: &ThreadRecord) {
     }
 }
 
-/// Gives the calling thread its place among others: by the rights of the receiver, so before it takes on its own.
-fn schedule(program: &mut Program, manifest: &Manifest, thread: &ThreadRecord) {
+/// By whose rights a thread gets its place among others: before it takes on its own, or behind that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum By {
+    Receiver,
+    Program,
+}
+
+/// Gives the calling thread its place among others, if it is to get it by these rights: by those of the receiver unless
+/// its sender has no such place itself.
+fn schedule(program: &mut Program, manifest: &Manifest, thread: &ThreadRecord, by: By) {
     const IOPRIO_WHO_PROCESS: u64 = 1;
     /// `SCHED_BATCH` and `SCHED_IDLE` are as ordinary as `SCHED_OTHER`; all others must be had.
     const ORDINARY: [u32; 3] = [0, 3, 5];
     let Some(scheduling) = Scheduling::of(&thread.scheduling) else { return };
+    let granted = if peer::grants(&scheduling) { By::Receiver } else { By::Program };
+    if by != granted {
+        return;
+    }
+    if by == By::Program {
+        tracing::warn!(
+            thread = thread.tid,
+            "a thread keeps its priorities only as far as its user may raise them"
+        );
+    }
     program.step(Step::Schedule(thread.tid));
     if is_bound(scheduling.processors, &manifest.host.processors) {
         let set = program.data(scheduling.processors);
@@ -240,8 +261,9 @@ impl Threads {
         program.step(Step::Leave).set_and_wake(layout.make_ready());
         program.step(Step::Thread(main.tid));
         // Only here: sockets had to be bound with the rights that the program had when it bound them.
-        schedule(program, manifest, main);
+        schedule(program, manifest, main, By::Receiver);
         self.change.apply(program, layout);
+        schedule(program, manifest, main, By::Program);
         want_death_signal(program, main);
         process::set_dumpable(program, &manifest.process);
         register_rseq(program, main);
