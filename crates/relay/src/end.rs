@@ -185,6 +185,11 @@ impl End {
         self.inward == Inward::Broken
     }
 
+    /// Whether both directions have ended in order as far as the link goes: at most the socket has to take the rest.
+    pub(crate) fn has_heard_all(&self) -> bool {
+        !self.reads && matches!(self.inward, Inward::Ending | Inward::Ended)
+    }
+
     /// Whether both directions have ended in order. What the kernel still has to send it goes on sending.
     pub(crate) fn is_over(&self) -> bool {
         let is_over = self.inward == Inward::Ended && !self.reads;

@@ -55,7 +55,7 @@ impl Relay {
         for index in 0..self.ends.len() {
             let told = self.tell_room(index, self.window);
             if told.is_err() {
-                return self.shatter_all();
+                return self.lose_link();
             }
         }
     }
@@ -95,11 +95,12 @@ impl Relay {
     #[must_use]
     pub fn interests(&self) -> Vec<Interest> {
         let mut interests = Vec::new();
-        if self.is_closed {
-            return interests;
-        }
         let is_full = self.link.wants_write();
-        interests.push(Interest::new(self.link.stream().fd(), is_full));
+        interests.push(if self.is_closed {
+            Interest::nothing()
+        } else {
+            Interest::new(self.link.stream().fd(), is_full)
+        });
         for end in &self.ends {
             interests.push(end.interest(!is_full));
         }
@@ -108,18 +109,21 @@ impl Relay {
 
     /// Does a bounded piece of work without waiting; false when there was none.
     pub fn turn(&mut self) -> bool {
-        if self.is_closed {
+        if self.is_over() {
             return false;
         }
         let mut interests = self.interests();
-        if !matches!(poll(&mut interests, Some(0)), Ok(1..)) && self.link.is_drained() {
+        let may_have_more = !self.is_closed && !self.link.is_drained();
+        if !matches!(poll(&mut interests, Some(0)), Ok(1..)) && !may_have_more {
             return false;
         }
         for (end, interest) in self.ends.iter_mut().zip(interests.iter().skip(1)) {
             end.note(interest);
         }
-        if self.exchange().is_err() {
-            self.shatter_all();
+        if self.is_closed {
+            self.give_last();
+        } else if self.exchange().is_err() {
+            self.lose_link();
         }
         true
     }
@@ -222,12 +226,27 @@ impl Relay {
         self.link.send(header, &u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes())
     }
 
-    /// Breaks every connection: nothing more can be said over them.
-    fn shatter_all(&mut self) {
-        for end in &mut self.ends {
-            end.shatter();
-        }
-        self.ends = Vec::new();
+    /// Nothing more comes over the link, by whatever cause. Breaks every connection but those of which both sides have
+    /// said all: these only have to be given the rest of it.
+    fn lose_link(&mut self) {
         self.is_closed = true;
+        self.buffer = Vec::new();
+        self.ends.retain_mut(|end| {
+            let is_whole = end.has_heard_all();
+            if !is_whole {
+                end.shatter();
+            }
+            is_whole
+        });
+    }
+
+    /// Gives the ends that are ready what came before the link was closed.
+    fn give_last(&mut self) {
+        self.ends.retain_mut(|end| {
+            if end.is_ready() {
+                end.give();
+            }
+            !end.is_over() && !end.is_broken()
+        });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -204,4 +204,46 @@ fn more_than_there_is_room_for_ends_the_relay() {
     }
     drop(near);
     hostile.join().expect("it ends");
+}
+
+#[test]
+fn a_slow_reader_gets_all_that_was_said_before_both_sides_ended() {
+    const LEN: usize = 900_000;
+    let (one, other) = pair();
+    let (mut outside, source) = pair();
+    let (mut program, destination) = pair();
+    // What is not read has to wait in the relay.
+    for (stream, option) in [(&outside, 8), (&source, 7)] {
+        sys::socket::set_option(stream.as_fd(), 1, option, &65536_u32.to_ne_bytes())
+            .expect("a buffer's size");
+    }
+    let mut near = relay(one, vec![source]);
+    let mut far = relay(other, vec![destination]);
+    near.begin();
+    far.begin();
+    outside.shutdown(Shutdown::Write).expect("connected");
+    let writer = thread::spawn(move || {
+        assert_eq!(program.read(&mut [0]).expect("an end in order"), 0);
+        program.write_all(&pattern(LEN, 1)).expect("room in time");
+    });
+    let deadline = Instant::now() + LONGEST;
+    while !(writer.is_finished() && far.is_empty()) {
+        assert!(Instant::now() < deadline, "not all is taken");
+        near.turn();
+        far.turn();
+    }
+    writer.join().expect("it does not panic");
+    // The far side says that it is through, and the near side hears it.
+    for _ in 0..100 {
+        far.turn();
+        near.turn();
+        thread::yield_now();
+    }
+    let sides = [near, far].map(|side| thread::spawn(move || run(side)));
+    let mut got = Vec::new();
+    outside.read_to_end(&mut got).expect("an end in order");
+    assert!(got == pattern(LEN, 1), "{} bytes of {LEN}", got.len());
+    for side in sides {
+        side.join().expect("it does not panic");
+    }
 }
