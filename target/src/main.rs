@@ -7,6 +7,7 @@
 //! The entry is `c/main.c`, which runs the workloads written in C and leaves everything else to [`main`].
 #![forbid(unsafe_code)]
 
+mod gaps;
 mod options;
 mod pattern;
 mod progress;

@@ -3,10 +3,11 @@
 //! Every page names the page that comes after it, and all of them lie on one circle. Nearly every step touches another
 //! page than any before it, which is what serving pages on demand finds hardest.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use crate::gaps::Gaps;
 use crate::pattern::{PAGE_WORDS, word};
 use crate::progress::Progress;
 use crate::random::Random;
@@ -20,19 +21,13 @@ pub(crate) fn run(progress: &mut Progress) -> Result<()> {
     let interval = Duration::from_millis(progress.options().interval_ms);
     let circle = Circle::new(progress.options().resident_mib.max(1), &mut Random::new(1));
     let (mut page, mut steps) = (0, 0_u64);
-    let mut line = Instant::now();
-    let mut before = line;
-    let mut largest = Duration::ZERO;
+    let mut gaps = Gaps::new(interval);
     while progress.goes_on() {
         page = circle.step(page)?;
         steps += 1;
-        let now = Instant::now();
-        largest = largest.max(now - before);
-        before = now;
-        if now - line >= interval {
+        if let Some(longest) = gaps.step() {
             let number = progress.count_round();
-            progress.say(&format!("chase {number} steps {steps} largest_gap_us {}", largest.as_micros()))?;
-            (line, largest) = (now, Duration::ZERO);
+            progress.say(&format!("chase {number} steps {steps} largest_gap_us {}", longest.as_micros()))?;
         }
     }
     circle.walk_around()
