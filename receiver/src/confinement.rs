@@ -6,20 +6,21 @@
 //! processes. Names that lead through one are refused.
 
 use std::ffi::{CString, OsStr};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::thread;
 
 use anyhow::{Context, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{chdir, geteuid, pivot_root};
 use sys::{Errno, Fd, file};
 
-/// Set once this process is confined.
-static CONFINED: OnceLock<()> = OnceLock::new();
+/// Set once this process is confined: the mount namespace that it has left.
+static CONFINED: OnceLock<File> = OnceLock::new();
 
 /// Proves that `directory` can be a root, as far as that can be known.
 ///
@@ -44,6 +45,7 @@ pub fn check(directory: &Path) -> anyhow::Result<()> {
 pub fn enter(directory: &Path) -> anyhow::Result<()> {
     const NONE: Option<&str> = None;
     let directory = directory.canonicalize().with_context(|| format!("--root {}", directory.display()))?;
+    let outside = File::open("/proc/self/ns/mnt").context("/proc/self/ns/mnt")?;
     let confine = || -> nix::Result<()> {
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)?;
@@ -56,8 +58,24 @@ pub fn enter(directory: &Path) -> anyhow::Result<()> {
         chdir("/")
     };
     confine().with_context(|| format!("making {} the root directory", directory.display()))?;
-    let _ = CONFINED.set(());
+    let _ = CONFINED.set(outside);
     Ok(())
+}
+
+/// Starts a program of the receiver's own, which is not in the root, and for which nothing in the root is to be run.
+///
+/// # Errors
+/// Those of setns(2), and those of `start`.
+pub fn outside<T: Send>(start: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let Some(outside) = CONFINED.get() else { return start() };
+    let leave_and_start = || {
+        // A thread of its own: what it starts is where it is, and nobody else leaves the root.
+        unshare(CloneFlags::CLONE_FS)?;
+        setns(outside, CloneFlags::CLONE_NEWNS)?;
+        start()
+    };
+    let ended = thread::scope(|scope| scope.spawn(leave_and_start).join());
+    ended.unwrap_or_else(|_| Err(io::Error::other("starting it has failed")))
 }
 
 /// Opens a name from the wire.

@@ -1,6 +1,7 @@
 """Files that the destination lacks, and content that is too large for a manifest."""
 
 import os
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from tests.harness.results import Check
 from tests.harness.waiting import expect, until
 from tests.suites.failures import Witness, try_and_stay
 
+_NOBODY = 65534
 # Has a file of its own directory open, appends to it, holds a large memfd and a large deleted file, and can tell whether
 # all of it is what it was.
 _HOLDER = r'''
@@ -98,6 +100,41 @@ def shipped(lab) -> None:
     expect(os.listdir(there.parent) == ["file"], f"beside it there are {os.listdir(there.parent)}")
 
 
+def _system_python() -> str:
+    """One that everybody may run."""
+    found = shutil.which("python3", path="/usr/bin:/bin")
+    if found is None:
+        raise machine.Missing("a python3 that everybody may run")
+    return found
+
+
+def reachable(lab) -> None:
+    """What an ordinary user's program needs to get to its file is made for that user, whoever receives it."""
+    machine.need_command("setpriv")
+    place, key = _place(lab), lab.key()
+    path = place / "deep" / "down" / "file"
+    path.parent.mkdir(parents=True)
+    receiver = _elsewhere(lab, place, "--files", "ship", "--key-file", key)
+    theirs = shutil.copy(key, f"{key}-of-nobody")
+    for each in (path.parent, theirs):
+        os.chown(each, _NOBODY, _NOBODY)
+    for each in (lab.directory, shutil.copytree(machine.BIN, lab.directory / "bin")):
+        os.chmod(each, 0o755)
+    variables = [f"LD_PRELOAD={lab.directory / 'bin' / 'libsender.so'}", f"POSTHASTE_KEY_FILE={theirs}"]
+    command = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", "env", *variables,
+               _system_python(), "-c", _HOLDER, "0", str(path)]
+    program = lab.program("holder", command, {"LD_PRELOAD": ""})
+    program.wait_lines(3)
+    moved = lab.move(program, receiver)
+    moved.wait_complete()
+    _goes_on(moved, program)
+    there = Path(f"/proc/{moved.pid}/root") / str(path)[1:]
+    for made in (there, there.parent, there.parent.parent):
+        found = made.stat()
+        expect((found.st_uid, found.st_gid) == (_NOBODY, _NOBODY), f"{made} belongs to {found.st_uid}:{found.st_gid}")
+        expect(made == there or found.st_mode & 0o7777 == 0o755, f"the mode of {made} is {found.st_mode:o}")
+
+
 def refused_by_default(lab) -> None:
     place = _place(lab)
     receiver = _elsewhere(lab, place)
@@ -177,6 +214,7 @@ def large(size: int, lab) -> None:
 def _checks() -> list:
     return [
         Check("a file that the destination lacks comes along with --files ship", shipped),
+        Check("an ordinary user's program can get to its file there", reachable),
         Check("without it the program is refused by name", refused_by_default),
         Check("a file that is there and differs is refused by name and never overwritten", never_overwritten),
         Check("a full disk at the destination is told before anything stops", no_room),

@@ -14,6 +14,7 @@ use protocol::SocketRecord;
 use sys::socket;
 
 use super::{Order, RELAY_OPTION};
+use crate::confinement;
 use crate::guardian::wait_for;
 
 /// How long it may take to make a pair.
@@ -40,7 +41,8 @@ impl Companion {
             command.arg(fd.as_raw_fd().to_string());
         }
         // The program's streams are not its own, and it may outlive everybody who could read its words.
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        confinement::outside(|| command.spawn())?;
         Ok(Self { orders })
     }
 

@@ -143,6 +143,10 @@ impl Contents {
         for parent in missing.into_iter().rev() {
             DirBuilder::new().mode(0o700).create(parent)?;
             self.directories.push(parent.to_owned());
+            let directory = ghosts::open_directory(parent)?;
+            // As with the file itself. The program has to get there, as it got there at the source.
+            let _ = fchown(&directory, Some(record.file.user), Some(record.file.group));
+            directory.set_permissions(Permissions::from_mode(0o755))?;
         }
         let (file, temporary) = temporary(path)?;
         self.made.push(temporary.clone());

@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -122,6 +122,7 @@ fn under_free_name(record: &GhostRecord, directory: &Path, name: &OsStr) -> io::
 
 fn create(record: &GhostRecord, path: &Path) -> io::Result<()> {
     const PERMISSIONS: u32 = 0o7777;
+    let permissions = Permissions::from_mode(record.mode & PERMISSIONS);
     let (user, group) = (Some(record.user), Some(record.group));
     match record.mode & libc::S_IFMT {
         libc::S_IFLNK => {
@@ -130,12 +131,20 @@ fn create(record: &GhostRecord, path: &Path) -> io::Result<()> {
         }
         libc::S_IFDIR => DirBuilder::new().mode(0o700).create(path)?,
         libc::S_IFREG => {
-            File::options().write(true).create_new(true).mode(0o600).open(path)?;
+            let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+            fchown(&file, user, group)?;
+            return file.set_permissions(permissions);
         }
         other => return Err(io::Error::other(format!("a file of kind {other:o} cannot be made"))),
     }
-    chown(path, user, group)?;
-    fs::set_permissions(path, Permissions::from_mode(record.mode & PERMISSIONS))
+    let directory = open_directory(path)?;
+    fchown(&directory, user, group)?;
+    directory.set_permissions(permissions)
+}
+
+/// Opens a directory that was made just now, and nothing that somebody has put in its place.
+pub(super) fn open_directory(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
 }
 
 /// Gives a file the times that it had; the last thing done to it.
