@@ -46,7 +46,7 @@ pub(crate) struct End {
     reads: bool,
     /// Bytes that may be taken from the socket.
     credit: usize,
-    /// Bytes that the socket has taken since room was last told.
+    /// Bytes that the socket has taken, or never will, since room was last told.
     taken: usize,
     is_ready: bool,
     has_begun: bool,
@@ -94,7 +94,8 @@ impl End {
     /// What to wait for; `may_read` if the link takes anything.
     pub(crate) fn interest(&self, may_read: bool) -> Interest {
         match (may_read && self.reads && self.credit > 0, self.given < self.waiting.len()) {
-            (true, write) => Interest::new(&self.socket, write),
+            // A broken one is looked at even when nothing is left to read.
+            (true, write) => Interest::new(&self.socket, write || self.is_broken()),
             (false, true) => Interest::writable(&self.socket),
             (false, false) => Interest::nothing(),
         }
@@ -110,8 +111,9 @@ impl End {
         core::mem::take(&mut self.is_ready)
     }
 
-    /// Takes as many bytes from the socket as there is credit for and room in `buffer`.
-    pub(crate) fn take(&mut self, buffer: &mut [u8]) -> Taken {
+    /// Takes as many bytes from the socket as there is credit for and room in `buffer`. A broken one says so behind the
+    /// last of them; without credit only once the other side, which reads nothing, has no room either to send more.
+    pub(crate) fn take(&mut self, buffer: &mut [u8], window: usize) -> Taken {
         let most = buffer.len().min(self.credit);
         let buffer = buffer.get_mut(..most).unwrap_or_default();
         let received =
@@ -121,6 +123,7 @@ impl End {
                 self.credit -= count;
                 Taken::Bytes(count)
             }
+            _ if self.is_broken() && self.reads && most == 0 && self.taken < window => Taken::Nothing,
             _ if self.is_broken() => Taken::Broken,
             Ok(_) => {
                 self.reads = false;
@@ -134,8 +137,11 @@ impl End {
     /// Takes what has come over the link; false if that is more than there was room for, or comes behind the end.
     pub(crate) fn put(&mut self, bytes: &[u8], window: usize) -> bool {
         match self.inward {
-            // The other side is being told.
-            Inward::Broken => return true,
+            // The other side is told, behind what is still to be read.
+            Inward::Broken => {
+                self.taken += bytes.len();
+                return true;
+            }
             Inward::Ending | Inward::Ended => return false,
             Inward::Open if bytes.is_empty() => self.inward = Inward::Ending,
             Inward::Open => {
@@ -166,6 +172,7 @@ impl End {
                 }
             }
         }
+        self.taken += self.waiting.len() - self.given;
         self.waiting = Vec::new();
         self.given = 0;
         if self.inward == Inward::Ending {

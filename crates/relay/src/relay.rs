@@ -129,9 +129,11 @@ impl Relay {
     }
 
     fn exchange(&mut self) -> Result<(), ConnectionError> {
+        self.buffer.resize(MAX_RELAYED_BYTES as usize, 0);
         self.link.flush()?;
         self.hear()?;
         self.serve_ends()?;
+        self.buffer = Vec::new();
         if self.ends.is_empty() && !self.link.wants_write() && !self.has_said_farewell {
             self.has_said_farewell = true;
             net::end(self.link.stream().fd());
@@ -167,7 +169,6 @@ impl Relay {
 
     /// Moves bytes between the link and the ends that are ready.
     fn serve_ends(&mut self) -> Result<(), ConnectionError> {
-        self.buffer.resize(MAX_RELAYED_BYTES as usize, 0);
         let count = self.ends.len();
         self.first = self.first.wrapping_add(1);
         // From the last to the first, because those that are over are removed.
@@ -183,7 +184,6 @@ impl Relay {
             }
             self.settle(index)?;
         }
-        self.buffer = Vec::new();
         Ok(())
     }
 
@@ -191,7 +191,7 @@ impl Relay {
     fn take_from(&mut self, index: usize) -> Result<(), ConnectionError> {
         let Some(end) = self.ends.get_mut(index) else { return Ok(()) };
         let header = Header { argument: end.name.into(), ..Header::plain(Kind::Relayed, 0) };
-        match end.take(&mut self.buffer) {
+        match end.take(&mut self.buffer, self.window) {
             Taken::Nothing => Ok(()),
             Taken::Bytes(count) => self.link.send(header, self.buffer.get(..count).unwrap_or_default()),
             Taken::End => self.link.send(header, &[]),
@@ -206,14 +206,11 @@ impl Relay {
     /// Tells of room that has come free, and lets go of an end that is broken or over.
     fn settle(&mut self, index: usize) -> Result<(), ConnectionError> {
         let Some(end) = self.ends.get_mut(index) else { return Ok(()) };
-        let name = end.name;
         if end.is_over() {
             drop(self.ends.remove(index));
         } else if end.is_broken() {
-            // What the other side said before it broke can still be read.
-            while self.ends.get(index).is_some_and(|end| end.name == name) {
-                self.take_from(index)?;
-            }
+            // What was said before it broke can still be read: this is the first of it.
+            self.take_from(index)?;
         } else if let Some(bytes) = end.room(self.window) {
             self.tell_room(index, bytes)?;
         }

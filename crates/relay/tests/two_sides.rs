@@ -247,3 +247,103 @@ fn a_slow_reader_gets_all_that_was_said_before_both_sides_ended() {
         side.join().expect("it does not panic");
     }
 }
+
+/// Two relays that take turns, with buffers in the kernel that hold little.
+struct Turns {
+    near: Relay,
+    far: Relay,
+    outside: TcpStream,
+    program: TcpStream,
+}
+
+/// Whether the kernel here still has bytes that the other side's has not.
+fn has_unsent(stream: &TcpStream) -> bool {
+    let port = format!(":{:04X}", stream.local_addr().expect("bound").port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("proc");
+    table.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        words.next().is_some_and(|own| own.ends_with(&port))
+            && words.nth(2).is_some_and(|queues| !queues.starts_with("00000000:"))
+    })
+}
+
+fn turns() -> Turns {
+    let (one, other) = pair();
+    let (outside, source) = pair();
+    let (program, destination) = pair();
+    for (stream, option, bytes) in [(&program, 8, 65536_u32), (&destination, 7, 65536), (&source, 8, 400_000)]
+    {
+        sys::socket::set_option(stream.as_fd(), 1, option, &bytes.to_ne_bytes()).expect("a buffer's size");
+    }
+    let mut near = relay(one, vec![source]);
+    let mut far = relay(other, vec![destination]);
+    near.begin();
+    far.begin();
+    Turns { near, far, outside, program }
+}
+
+impl Turns {
+    /// Until there is nothing to do for a while.
+    fn settle(&mut self) {
+        let mut idle = 0;
+        while idle < 50 {
+            let worked = [self.near.turn(), self.far.turn()];
+            idle = if worked.contains(&true) { 0 } else { idle + 1 };
+            thread::yield_now();
+        }
+    }
+
+    /// Says `words` outside, and has the near side's kernel hold what is beyond the credit.
+    fn say(&mut self, words: &[u8]) {
+        let mut outside = self.outside.try_clone().expect("a duplicate");
+        let owned = words.to_vec();
+        let writer = thread::spawn(move || outside.write_all(&owned).expect("room in time"));
+        let deadline = Instant::now() + LONGEST;
+        while !writer.is_finished() || has_unsent(&self.outside) {
+            assert!(Instant::now() < deadline, "not all is taken");
+            self.settle();
+        }
+        writer.join().expect("it does not panic");
+    }
+
+    /// Breaks the connection outside; the near side notices by what the program has said meanwhile.
+    fn break_outside(mut self, last: &[u8]) -> (TcpStream, [thread::JoinHandle<()>; 2]) {
+        self.settle();
+        self.program.write_all(b"!").expect("room");
+        self.settle();
+        self.program.write_all(b"more").expect("room");
+        while self.far.turn() {}
+        self.outside.write_all(last).expect("room");
+        // With a byte unread, this resets the connection.
+        drop(self.outside);
+        let sides = [self.near, self.far].map(|side| thread::spawn(move || run(side)));
+        (self.program, sides)
+    }
+}
+
+#[test]
+fn last_words_come_through_when_the_break_is_noticed_by_writing() {
+    let (mut program, sides) = turns().break_outside(b"last words");
+    let mut got = [0; 10];
+    program.read_exact(&mut got).expect("they come through");
+    assert_eq!(&got, b"last words");
+    assert_eq!(program.read(&mut got).expect_err("it broke").kind(), ErrorKind::ConnectionReset);
+    sides.into_iter().for_each(|side| side.join().expect("it does not panic"));
+}
+
+#[test]
+fn a_program_that_only_writes_hears_of_a_break_beyond_the_credit() {
+    let mut turns = turns();
+    turns.say(&pattern((1 << 20) + 250_000, 3));
+    let (mut program, sides) = turns.break_outside(b"");
+    let deadline = Instant::now() + LONGEST;
+    let error = loop {
+        assert!(Instant::now() < deadline, "it writes for ever");
+        if let Err(error) = program.write_all(&[7; 65536]) {
+            break error;
+        }
+    };
+    assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+    drop(program);
+    sides.into_iter().for_each(|side| side.join().expect("it does not panic"));
+}
