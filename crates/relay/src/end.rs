@@ -81,13 +81,17 @@ impl End {
         net::share_address(&self.socket, self.shared_before);
     }
 
-    /// Lets more be taken from the socket. With the first of it the connection is the relay's: if that is killed, it
-    /// breaks instead of ending.
-    pub(crate) fn give_credit(&mut self, bytes: u32) {
+    /// The connection is the relay's: if that is killed, it breaks instead of ending.
+    pub(crate) fn keep(&mut self) {
         if !self.has_begun {
             net::break_on_close(&self.socket, true);
         }
         self.has_begun = true;
+    }
+
+    /// Lets more be taken from the socket. With the first of it the connection is the relay's.
+    pub(crate) fn give_credit(&mut self, bytes: u32) {
+        self.keep();
         self.credit = self.credit.saturating_add(bytes as usize);
     }
 

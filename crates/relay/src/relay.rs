@@ -33,6 +33,8 @@ impl Relay {
     #[must_use]
     pub fn new(mut link: Connection<Socket>, connections: Vec<(u32, Fd)>) -> Self {
         link.expect(Expected::Relayed);
+        // A machine that is gone says nothing, and this side may have nothing to say.
+        net::keep_alive(link.stream().fd());
         let mut ends = Vec::new();
         for (name, socket) in connections {
             ends.push(End::new(name, socket));
@@ -65,6 +67,12 @@ impl Relay {
         if !self.has_begun {
             self.ends.iter().for_each(End::give_back);
         }
+    }
+
+    /// The program runs at the destination: whatever becomes of this process, its connections break from here on and do
+    /// not end, even if it never takes a byte from them.
+    pub fn keep(&mut self) {
+        self.ends.iter_mut().for_each(End::keep);
     }
 
     /// How many connections there are.

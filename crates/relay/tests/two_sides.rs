@@ -347,3 +347,27 @@ fn a_program_that_only_writes_hears_of_a_break_beyond_the_credit() {
     drop(program);
     sides.into_iter().for_each(|side| side.join().expect("it does not panic"));
 }
+
+#[test]
+fn a_connection_whose_program_runs_elsewhere_breaks_though_nothing_was_taken() {
+    let (one, other) = pair();
+    let (mut outside, source) = pair();
+    let mut near = relay(one, vec![source]);
+    near.begin();
+    near.keep();
+    drop(other);
+    run(near);
+    let error = outside.read(&mut [0]).expect_err("it did not end in order");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn the_link_notices_a_machine_that_is_gone() {
+    let (one, _other) = pair();
+    let link = one.try_clone().expect("a duplicate");
+    let _near = relay(one, Vec::new());
+    for (level, option, value) in [(1, 9, 1_u32), (6, 4, 10), (6, 5, 5), (6, 6, 3)] {
+        let found = sys::socket::option(link.as_fd(), level, option).expect("an option");
+        assert_eq!(found, value.to_ne_bytes());
+    }
+}

@@ -159,6 +159,18 @@ pub fn end(socket: &Fd) {
     let _ = unsafe { syscall3(nr::SHUTDOWN, socket.arg(), SHUT_WR, 0) };
 }
 
+/// Notices within half a minute that the other machine is gone, though nothing is said.
+pub fn keep_alive(socket: &Fd) {
+    const SO_KEEPALIVE: usize = 9;
+    /// `TCP_KEEPIDLE` and `TCP_KEEPINTVL` in seconds, `TCP_KEEPCNT`
+    const PATIENCE: [(usize, u32); 3] = [(4, 10), (5, 5), (6, 3)];
+    set(socket, SO_KEEPALIVE, [1, 0], 4);
+    for (option, value) in PATIENCE {
+        // What is no TCP connection has nothing to keep alive.
+        let _ = set_tcp_option(socket, option, &value.to_ne_bytes());
+    }
+}
+
 const SO_REUSEADDR: usize = 2;
 
 /// Whether others that want it too may have the socket's address (`SO_REUSEADDR`).

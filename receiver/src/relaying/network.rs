@@ -81,21 +81,35 @@ fn tell(netlink: BorrowedFd<'_>, (kind, flags): (u16, i32), message: &[u8]) -> i
     }
 }
 
-/// Two connected sockets with these names; if they cannot be had, with names of the loopback device. The first is the
-/// program's.
+/// Two connected sockets of a domain with these names; if they cannot be had, or this process has not entered a network
+/// where they are nobody else's, with names of the loopback device. The first is the program's.
 ///
 /// # Errors
 /// Not even that.
-pub(super) fn pair(domain: u32, own: &[u8], other: &[u8]) -> io::Result<(OwnedFd, OwnedFd)> {
-    pair_with_names(domain, own, other).or_else(|_| {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let programs = TcpStream::connect(listener.local_addr()?)?;
-        let (ours, _) = listener.accept()?;
-        Ok((programs.into(), ours.into()))
-    })
+pub(super) fn pair(has_entered: bool, names: (u32, &[u8], &[u8])) -> io::Result<(OwnedFd, OwnedFd)> {
+    match has_entered.then(|| pair_with_names(names)) {
+        Some(Ok(pair)) => Ok(pair),
+        Some(Err(_)) | None => {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let programs = TcpStream::connect(listener.local_addr()?)?;
+            let ours = accept_from(&listener, &programs)?;
+            Ok((programs.into(), ours.into()))
+        }
+    }
 }
 
-fn pair_with_names(domain: u32, own: &[u8], other: &[u8]) -> io::Result<(OwnedFd, OwnedFd)> {
+/// The other end of `programs`, whoever else connects.
+fn accept_from(listener: &TcpListener, programs: &TcpStream) -> io::Result<TcpStream> {
+    let expected = programs.local_addr()?;
+    loop {
+        let (ours, from) = listener.accept()?;
+        if (from.ip(), from.port()) == (expected.ip(), expected.port()) {
+            return Ok(ours);
+        }
+    }
+}
+
+fn pair_with_names((domain, own, other): (u32, &[u8], &[u8])) -> io::Result<(OwnedFd, OwnedFd)> {
     let programs = bound(domain, own)?;
     // The kernel forgets who was at the other end of a connection that has ended in both directions.
     let mut any_port = own.to_vec();
@@ -110,8 +124,9 @@ fn pair_with_names(domain: u32, own: &[u8], other: &[u8]) -> io::Result<(OwnedFd
     if !wait_for(listener.as_fd(), DEADLINE)? {
         return Err(io::ErrorKind::TimedOut.into());
     }
-    let (ours, _) = TcpListener::from(listener).accept()?;
-    Ok((programs, ours.into()))
+    let programs = TcpStream::from(programs);
+    let ours = accept_from(&TcpListener::from(listener), &programs)?;
+    Ok((programs.into(), ours.into()))
 }
 
 /// A socket with a name that others may have too.
@@ -125,4 +140,28 @@ fn bound(domain: u32, name: &[u8]) -> io::Result<OwnedFd> {
     }
     socket::bind(made.as_fd(), name)?;
     Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_who_connects_first_is_not_taken_for_the_program() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let _stranger = TcpStream::connect(address).expect("listening");
+        let programs = TcpStream::connect(address).expect("listening");
+        let ours = accept_from(&listener, &programs).expect("connected");
+        assert_eq!(ours.peer_addr().expect("connected"), programs.local_addr().expect("connected"));
+    }
+
+    #[test]
+    fn names_are_not_taken_in_a_network_that_others_are_in() {
+        let mut other = [0; 16];
+        other[..8].copy_from_slice(&[2, 0, 0x12, 0x34, 127, 0, 0, 9]);
+        let (programs, _ours) = pair(false, (2, &other, &other)).expect("the loopback device");
+        let address = TcpStream::from(programs).local_addr().expect("connected");
+        assert_eq!(address.ip().to_string(), "127.0.0.1");
+    }
 }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use nix::sys::socket::{MsgFlags, recv};
 use relay::Relay;
 use sys::poll::poll;
-use sys::{Fd, socket};
+use sys::{Fd, net, socket};
 
 use super::{Order, network};
 use crate::sealing;
@@ -35,9 +35,9 @@ pub fn run(arguments: &[OsString]) -> anyhow::Result<()> {
         anyhow::bail!("too few numbers")
     };
     let link = sealing::link(link, claimed.next())?;
-    // Without a network of its own the ends have other names.
-    let _ = network::enter();
-    let Some(mut ends) = obey(&orders)? else { return Ok(()) };
+    // Without a network of its own the ends have other names: those that they had may be somebody else's here.
+    let has_network = network::enter().is_ok();
+    let Some(mut ends) = obey(&orders, has_network)? else { return Ok(()) };
     ends.sort_unstable_by_key(|(name, _)| *name);
     let mut relay = Relay::new(link, ends);
     relay.begin();
@@ -50,7 +50,7 @@ pub fn run(arguments: &[OsString]) -> anyhow::Result<()> {
 }
 
 /// Makes pairs until the program runs; this side's ends of them, or `None` if it never does.
-fn obey(orders: &OwnedFd) -> anyhow::Result<Option<Vec<(u32, Fd)>>> {
+fn obey(orders: &OwnedFd, has_network: bool) -> anyhow::Result<Option<Vec<(u32, Fd)>>> {
     let mut ends = Vec::new();
     let mut bytes = [0; ORDER_BYTES];
     loop {
@@ -60,16 +60,22 @@ fn obey(orders: &OwnedFd) -> anyhow::Result<Option<Vec<(u32, Fd)>>> {
         }
         match protocol::decode::<Order>(bytes.get(..count).unwrap_or_default())? {
             Order::Go => return Ok(Some(ends)),
-            Order::Make { name, domain, own, other } => match network::pair(domain, &own, &other) {
-                Ok((programs, ours)) => {
-                    socket::send(orders.as_fd(), b"!", &[], &[programs.as_fd()]).map_err(io::Error::from)?;
-                    ends.push((name, Fd::from(ours)));
+            Order::Make { name, domain, own, other } => {
+                match network::pair(has_network, (domain, &own, &other)) {
+                    Ok((programs, ours)) => {
+                        socket::send(orders.as_fd(), b"!", &[], &[programs.as_fd()])
+                            .map_err(io::Error::from)?;
+                        let ours = Fd::from(ours);
+                        // Whoever ends this process, or never has it begin: the program sees a broken connection.
+                        net::break_on_close(&ours, true);
+                        ends.push((name, ours));
+                    }
+                    Err(error) => {
+                        let words: String = error.to_string().chars().take(200).collect();
+                        socket::send(orders.as_fd(), words.as_bytes(), &[], &[]).map_err(io::Error::from)?;
+                    }
                 }
-                Err(error) => {
-                    let words: String = error.to_string().chars().take(200).collect();
-                    socket::send(orders.as_fd(), words.as_bytes(), &[], &[]).map_err(io::Error::from)?;
-                }
-            },
+            }
         }
     }
 }

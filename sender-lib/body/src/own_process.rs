@@ -283,6 +283,7 @@ impl SourceProcess for OwnProcess {
     }
 
     fn confirmed(&mut self) {
+        self.staying.keep();
         self.close_bound();
     }
 

@@ -84,6 +84,13 @@ impl Staying {
         }
     }
 
+    /// The program runs at the destination: its connections are never again this process's to end.
+    pub(crate) fn keep(&mut self) {
+        if let Some(relay) = &mut self.relay {
+            relay.keep();
+        }
+    }
+
     /// The program goes on here, with its connections.
     pub(crate) fn release(&mut self) {
         if let Some(relay) = &self.relay {
@@ -114,6 +121,7 @@ impl Staying {
 
     /// Lets go of all other descriptors of the program and stays until no connection is left.
     pub(crate) fn stay(&mut self) {
+        self.keep();
         close(&mut self.others);
         while self.relay.as_ref().is_some_and(|relay| !relay.is_over()) {
             if !self.work() && poll(&mut self.interests(), None).is_err() {
