@@ -42,7 +42,9 @@ class Network:
         self.reach(None)
         if apart:
             self.run("world", "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.proxy_arp=1",
-                     "net.ipv4.conf.to-left.proxy_arp=1", "net.ipv4.conf.to-right.proxy_arp=1")
+                     "net.ipv4.conf.to-left.proxy_arp=1", "net.ipv4.conf.to-right.proxy_arp=1",
+                     # else the first word between them waits for up to 0.8 s, in which a short program can end
+                     "net.ipv4.neigh.to-left.proxy_delay=0", "net.ipv4.neigh.to-right.proxy_delay=0")
             self.run("world", "ip", "route", "replace", f"{OTHER_ADDRESS}/32", "dev", "to-right", "src", WORLD)
             self.reach("left")
 

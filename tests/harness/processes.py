@@ -217,6 +217,8 @@ def move(program, receiver: Receiver, seconds: float = 30.0, port: int = 0) -> M
         said = program.left()
         if not event and len(said) > len(words):
             raise Failure(f"not moved: {said[-1]}")
+        if not event and isinstance(program, Process) and program.ended():  # what has moved has been resumed before
+            event = until(lambda: receiver.find("resumed", before), f"{program.name}, which ended, to be resumed", 5)
         return event
     event = until(outcome, f"{program.name} to be resumed", seconds, alive=[receiver])
     return Moved(program, receiver, event, printed)
