@@ -76,7 +76,7 @@ class Lab:
 
     def move_through(self, program, receiver: Receiver, link: Link) -> Moved:
         """Moves a process over a link to a receiver; returns as soon as it runs there."""
-        moved = move(program, receiver, port=link.port)
+        moved = move(program, receiver, link=link)
         self.moved.append(moved)
         return moved
 

@@ -100,9 +100,10 @@ class Program(Process):
 
 
 class Moved:
-    """A process that goes on under a receiver."""
+    """A process that goes on under a receiver; its memory comes over `link`, if that is one of this test's own."""
 
-    def __init__(self, source, receiver, event: dict, printed_before: int):
+    def __init__(self, source, receiver, event: dict, printed_before: int, link=None):
+        self.link = link
         self.name = f"the moved {source.name.replace('the moved ', '')}"
         self.source = source
         self.directory = source.directory
@@ -157,16 +158,18 @@ class Moved:
         return self.receiver.find("exited", migration=self.migration)
 
     def wait_complete(self, seconds: float = 60.0) -> dict:
-        """Waits until every page has arrived; raises if the migration failed."""
+        """Waits until every page has arrived, over a link as long as anything comes; raises if the migration failed."""
         def settled():
             return self.receiver.find("complete", migration=self.migration) or self.receiver.find(
                 "failed", migration=self.migration)
-        event = until(settled, f"{self.name} to be complete", seconds, alive=[self.receiver])
+        event = until(settled, f"{self.name} to be complete", seconds, alive=[self.receiver],
+                      progress=lambda: self.link and self.link.forwarded)
         expect(event["event"] == "complete", f"the migration failed: {event}")
         return event
 
     def wait_exited(self, seconds: float = 60.0) -> dict:
-        return until(self.exited, f"{self.name} to exit", seconds, alive=[self.receiver])
+        return until(self.exited, f"{self.name} to exit", seconds, alive=[self.receiver],
+                     progress=lambda: self.link and self.link.forwarded)
 
 
 class Receiver(Process):
@@ -206,9 +209,9 @@ def aim(directory: Path, port: int, host: str) -> None:
     os.replace(new, directory / "receiver_info.txt")
 
 
-def move(program, receiver: Receiver, seconds: float = 30.0, port: int = 0) -> Moved:
-    """Asks a process to move and waits until it runs under `receiver`, which is reached at `port` or its own."""
-    program.aim(port or receiver.port, receiver.host)
+def move(program, receiver: Receiver, seconds: float = 30.0, port: int = 0, link=None) -> Moved:
+    """Asks a process to move and waits until it runs under `receiver`, which is reached at `port`, over a link or directly."""
+    program.aim(port or (link or receiver).port, receiver.host)
     before, printed, words = len(receiver.events()), len(receiver.text()), program.left()
     program.trigger()
 
@@ -221,4 +224,4 @@ def move(program, receiver: Receiver, seconds: float = 30.0, port: int = 0) -> M
             event = until(lambda: receiver.find("resumed", before), f"{program.name}, which ended, to be resumed", 5)
         return event
     event = until(outcome, f"{program.name} to be resumed", seconds, alive=[receiver])
-    return Moved(program, receiver, event, printed)
+    return Moved(program, receiver, event, printed, link)

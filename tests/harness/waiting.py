@@ -10,13 +10,16 @@ class Failure(Exception):
     """Something is not as it must be; the text says what."""
 
 
-def until(condition, what: str, seconds: float = PATIENCE, alive=()):
+def until(condition, what: str, seconds: float = PATIENCE, alive=(), progress=lambda: None):
     """Looks until `condition()` is true and returns what it returned.
 
-    Raises Failure if that takes longer than `seconds`, or as soon as one of `alive` has ended.
+    Raises Failure if that takes longer than `seconds` since `progress()` was last another one, or as soon as one of `alive`
+    has ended.
     """
-    deadline = time.monotonic() + seconds
+    deadline, reached = time.monotonic() + seconds, progress()
     while True:
+        if progress() != reached:
+            deadline, reached = time.monotonic() + seconds, progress()
         found = condition()
         if found:
             return found

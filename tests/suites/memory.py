@@ -20,19 +20,19 @@ def at_random(seed: int, slow: bool, lab) -> None:
     process.wait_lines(1)
     for step in range(_MOVES):
         receiver = receivers[step % 2]
-        port = lab.link(receiver, bytes_per_second=_SLOW).port if slow else receiver.port
-        process = _move_when_it_can(process, receiver, port, lab)
+        link = lab.link(receiver, bytes_per_second=_SLOW) if slow else None
+        process = _move_when_it_can(process, receiver, link, lab)
         until(lambda process=process: process.text().count("\n") > 3, "it to go on", alive=[receiver, process])
     process.signal(signal.SIGTERM)
     ended = process.wait_exited()
     expect(ended.get("exit_code") == 5, f"it ended with {ended}: {process.errors().strip().splitlines()[-2:]}")
 
 
-def _move_when_it_can(process, receiver, port: int, lab):
+def _move_when_it_can(process, receiver, link, lab):
     """It cannot while it has a child, or while pages of its last move are still to come."""
     for _ in range(1000):
         try:
-            return lab.move(process, receiver, port=port)
+            return lab.move(process, receiver, link=link)
         except Failure as failure:
             if "has children" not in str(failure) and "waits for pages" not in str(failure):
                 raise
@@ -47,7 +47,7 @@ def held(kind: str, slow: bool, lab) -> None:
     program = lab.program(kind, [compile_c("memory_kinds", lab.directory), kind])
     program.wait_lines(20)
     link = lab.link(receiver, bytes_per_second=200 << 10) if slow else None
-    moved = lab.move(program, receiver, port=link.port if link else 0)
+    moved = lab.move(program, receiver, link=link)
     ended = moved.wait_exited()
     expect(ended.get("exit_code") == 7, f"it ended with {ended}: {moved.text().splitlines()[-1:]}")
 
