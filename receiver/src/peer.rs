@@ -157,13 +157,22 @@ pub fn proc_value(wanted: &ProcValue) -> Option<Cow<'_, [u8]>> {
     }
 }
 
+/// With whose rights files are looked for; `None` if it is with those that this process has. A receiver that is not root
+/// has the sender's rights already, or the process was refused.
+#[must_use]
+pub fn rights() -> Option<&'static Credentials> {
+    match PEER.get() {
+        Some(Peer::Process(sender, _)) if geteuid().is_root() => Some(sender),
+        _ => None,
+    }
+}
+
 /// Does something with files as the sender might do it.
 pub fn with_its_rights<T>(work: impl FnOnce() -> T) -> T {
-    let Some(Peer::Process(sender, _)) = PEER.get() else { return work() };
+    let Some(sender) = rights() else { return work() };
     let before = getgroups().unwrap_or_default();
     let groups: Vec<Gid> = sender.groups.iter().copied().map(Gid::from_raw).collect();
-    // A receiver that is not root has the sender's rights already, or the process was refused.
-    let changed = geteuid().is_root() && setgroups(&groups).is_ok();
+    let changed = setgroups(&groups).is_ok();
     if changed {
         setfsgid(Gid::from_raw(sender.group));
         setfsuid(Uid::from_raw(sender.user));

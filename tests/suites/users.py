@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import sys
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -34,6 +35,53 @@ while True:
         if not data:
             ends.unregister(key.fileobj)
             key.data.shutdown(socket.SHUT_WR)
+"""
+# A server whose names are relative and absolute; a line on its input has it go out to its own names.
+_SERVER = r"""
+import os, socket, sys
+os.umask(0o077)
+names = "relative", os.path.abspath("absolute")
+listeners = [socket.socket(socket.AF_UNIX) for _ in names]
+for listener, name in zip(listeners, names):
+    listener.bind(name)
+    listener.listen()
+box = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+box.bind("box")
+box.sendto(b"waits", "box")
+print("1\n2\n3", flush=True)
+sys.stdin.readline()
+for listener, name in zip(listeners, names):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(name)
+    accepted = listener.accept()[0]
+    client.sendall(name.encode())
+    status = os.stat(name)
+    print(accepted.recv(100) == name.encode(), status.st_uid, oct(status.st_mode & 0o777))
+print(box.recv(100), flush=True)
+"""
+# Bound to names of files, one relative and one not, with a datagram that waits; at SIGUSR1 it goes to its own names.
+_SERVER = r"""
+import os, signal, socket
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+os.umask(0o077)
+names, listeners = ("relative", os.path.abspath("absolute")), []
+for name in names:
+    listeners.append(socket.socket(socket.AF_UNIX))
+    listeners[-1].bind(name)
+    listeners[-1].listen()
+box = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+box.bind("box")
+box.sendto(b"waits", "box")
+print("bound", flush=True)
+signal.sigwait({signal.SIGUSR1})
+for name, listener in zip(names, listeners):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(name)
+    client.sendall(b"hello")
+    found = os.stat(name)
+    print(listener.accept()[0].recv(100), found.st_uid, oct(found.st_mode & 0o777))
+box.setblocking(False)
+print(box.recv(100), flush=True)
 """
 _AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
 
@@ -132,6 +180,24 @@ def to_root(lab) -> None:
         try_and_stay(Witness(program), "secret.*permission denied")
 
 
+def serves_at_its_names(lab) -> None:
+    """Sockets that an ordinary user's process has bound to names of files are that user's there, and can be reached."""
+    machine.need_command("setpriv")
+    binaries = _home(lab)
+    with _open_files():
+        receiver = lab.receiver()
+        # The python that runs this may be root's alone.
+        python = shutil.which("python3", path=os.defpath) or sys.executable
+        command = [*_AS_NOBODY, "env", f"LD_PRELOAD={binaries / 'libsender.so'}", python, "-c", _SERVER]
+        program = lab.program("server", command, {"LD_PRELOAD": ""})
+        program.wait_lines(1)
+        moved = lab.move(lab.move(program, receiver), receiver)
+        moved.signal(signal.SIGUSR1)
+        moved.wait_exited()
+    told = moved.text().splitlines()
+    expect(told == [f"b'hello' {NOBODY} 0o700"] * 2 + ["b'waits'"], f"it says {told}: {moved.errors()}")
+
+
 def _standing(pid: int) -> tuple:
     """Policy and priority, nice value, oom_score_adj, and the hard limit on descriptors."""
     policy, priority = os.sched_getscheduler(pid), os.sched_getparam(pid).sched_priority
@@ -203,6 +269,7 @@ def ids_not_kept(lab) -> None:
 
 def _checks() -> list:
     checks = [Check("root's receiver takes an ordinary user's process with that user's rights", to_root),
+              Check("an ordinary user's server is reached at its names under root's receiver", serves_at_its_names),
               Check("root's receiver leaves an ordinary user's process the priorities and limits that it has",
                     keeps_its_standing),
               Check("what a sender only says it has, it does not get from root's receiver", nothing_by_lying),

@@ -116,8 +116,12 @@ pub(super) fn is_of_process(path: &[u8], pid: u32) -> bool {
     })
 }
 
-/// Whether a path below `/proc/PID` may lead to anything but what `/proc` tells.
-pub(super) fn leads_out_of_proc(path: &[u8]) -> bool {
+/// Whether a path below `/proc/PID` may lead to anything but what `/proc` tells of process `pid` itself, or a namespace
+/// that it is in.
+pub(super) fn leads_out_of_proc(path: &[u8], pid: u32) -> bool {
+    if let Some(namespace) = path.strip_prefix(format!("/proc/{pid}/ns/").as_bytes()) {
+        return namespace.contains(&b'/');
+    }
     const LINKS: [&[u8]; 7] = [b"root", b"cwd", b"exe", b"fd", b"map_files", b"ns", b"mem"];
     path.split(|byte| *byte == b'/').any(|component| LINKS.contains(&component))
 }
@@ -182,6 +186,9 @@ mod tests {
 
     #[test]
     fn what_proc_tells_of_a_process_is_known_by_its_path() {
+        assert!(leads_out_of_proc(b"/proc/12/cwd/file", 12) && leads_out_of_proc(b"/proc/1/ns/net", 12));
+        assert!(leads_out_of_proc(b"/proc/12/ns/net/../../root/file", 12));
+        assert!(!leads_out_of_proc(b"/proc/12/ns/net", 12) && !leads_out_of_proc(b"/proc/12/smaps", 12));
         assert!(is_of_process(b"/proc/12/smaps", 12) && is_of_process(b"/proc/12", 12));
         assert!(!is_of_process(b"/proc/123/smaps", 12) && !is_of_process(b"/proc/meminfo", 12));
     }

@@ -15,6 +15,8 @@ use protocol::{GhostRecord, Manifest};
 use super::RestoreError;
 use crate::peer;
 
+/// Where nothing can be made.
+const PROC: &[u8] = b"/proc/";
 /// Names that are tried in one directory.
 const ATTEMPTS: u32 = 100;
 
@@ -68,7 +70,7 @@ impl Ghosts {
     fn one(&mut self, record: &GhostRecord) -> io::Result<()> {
         let wanted = Path::new(OsStr::from_bytes(&record.path));
         let name = wanted.file_name().unwrap_or(OsStr::new("deleted"));
-        let is_kept = !wanted.starts_with("/proc") && self.make_parents(wanted).is_ok();
+        let is_kept = !record.path.starts_with(PROC) && self.make_parents(wanted).is_ok();
         let path =
             match wanted.parent().filter(|_| is_kept).map(|parent| under_free_name(record, parent, name)) {
                 Some(Ok(path)) => path,
@@ -123,7 +125,12 @@ fn under_free_name(record: &GhostRecord, directory: &Path, name: &OsStr) -> io::
 fn create(record: &GhostRecord, path: &Path) -> io::Result<()> {
     const PERMISSIONS: u32 = 0o7777;
     let permissions = Permissions::from_mode(record.mode & PERMISSIONS);
-    let (user, group) = (Some(record.user), Some(record.group));
+    // What belonged to a process that has ended may be root's there, and means nothing here.
+    let (user, group) = if record.path.starts_with(PROC) {
+        (None, None)
+    } else {
+        (Some(record.user), Some(record.group))
+    };
     match record.mode & libc::S_IFMT {
         libc::S_IFLNK => {
             symlink(OsStr::from_bytes(&record.target), path)?;

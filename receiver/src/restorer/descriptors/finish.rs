@@ -2,11 +2,11 @@
 //! so what cannot be had any more is told, not refused.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use memory::Addr;
 use nix::libc;
 use nix::sys::socket::{Shutdown, shutdown};
+use nix::unistd::{Gid, getegid, geteuid, getgroups};
 use protocol::{Manifest, SocketRecord};
 use sys::{Errno, socket};
 
-use super::super::{BlankChild, RestoreError, Step};
+use super::super::{BlankChild, Program, RestoreError, Step};
 use super::anonymous;
 use super::sockets::{self, Sockets};
 use crate::peer;
@@ -253,8 +254,9 @@ fn attempt_bind(
     bind: &Bind,
 ) -> Result<Result<u64, Errno>, RestoreError> {
     let Bind { fd, index, record } = bind;
-    let path = sockets::path_of(&record.address).map(|path| seen_from_here(child, path));
-    if let Some(path) = &path {
+    let path = sockets::path_of(&record.address).map(|path| Place::of(child, path));
+    let path = path.as_ref().map(|place| place.path.as_path());
+    if let Some(path) = path {
         peer::with_its_rights(|| remove_stale(path));
     }
     let mut bound = call(child, libc::SYS_bind, *fd, &record.address)?;
@@ -265,7 +267,7 @@ fn attempt_bind(
         sockets::set_free_bind(made.as_fd(), record, false);
     }
     if bound.is_ok()
-        && let Some(path) = &path
+        && let Some(path) = path
     {
         set_name(path, record.name);
     }
@@ -290,7 +292,7 @@ fn set_name(path: &Path, name: Option<(u32, u32, u32)>) {
     }
 }
 
-/// Lets the child call bind(2) or connect(2).
+/// Lets the child call bind(2) or connect(2); where a path leads, as its sender might do it.
 fn call(
     child: &BlankChild,
     number: libc::c_long,
@@ -300,14 +302,31 @@ fn call(
     let mut program = child.program();
     program.step(Step::Bind(fd));
     let place: Addr = program.data(address);
+    let sender = sockets::path_of(address).and_then(|_| peer::rights());
+    if let Some(sender) = sender {
+        look_as(&mut program, (sender.user, sender.group), &sender.groups);
+    }
     let done = program.attempt(number, [u64::from(fd), place.0, address.len() as u64]);
+    if sender.is_some() {
+        let groups: Vec<u32> = getgroups().unwrap_or_default().into_iter().map(Gid::as_raw).collect();
+        look_as(&mut program, (geteuid().as_raw(), getegid().as_raw()), &groups);
+    }
     Ok(child.run(program, &[])?.of(done))
+}
+
+/// Has files looked for, and made, with the rights of a user and groups from here on.
+fn look_as(program: &mut Program, (user, group): (u32, u32), groups: &[u32]) {
+    let bytes: Vec<u8> = groups.iter().flat_map(|group| group.to_ne_bytes()).collect();
+    let place = program.data(&bytes);
+    program.attempt(libc::SYS_setgroups, [groups.len() as u64, place.0]);
+    program.attempt(libc::SYS_setfsgid, [u64::from(group)]);
+    program.attempt(libc::SYS_setfsuid, [u64::from(user)]);
 }
 
 /// Sends the messages that waited whose senders are, or are not, in the process.
 fn deliver_all(child: &BlankChild, work: &Finish, from_inside: bool) {
     for letter in work.letters.iter().filter(|letter| letter.sender.is_some() == from_inside) {
-        if let Err(errno) = deliver(child, work, letter) {
+        if let Err(errno) = peer::with_its_rights(|| deliver(child, work, letter)) {
             tracing::warn!(%errno, "a datagram that waited is lost");
         }
     }
@@ -315,11 +334,9 @@ fn deliver_all(child: &BlankChild, work: &Finish, from_inside: bool) {
 
 /// Sends a message that waited, from the socket that had sent it or from a nameless one.
 fn deliver(child: &BlankChild, work: &Finish, letter: &Letter) -> Result<(), Errno> {
-    let to = match sockets::path_of(&letter.to) {
-        Some(path) => {
-            let path = seen_from_here(child, path);
-            [&letter.to[..2], path.as_os_str().as_bytes(), b"\0"].concat()
-        }
+    let place = sockets::path_of(&letter.to).map(|path| Place::of(child, path));
+    let to = match &place {
+        Some(place) => [&letter.to[..2], place.path.as_os_str().as_bytes(), b"\0"].concat(),
         None => letter.to.clone(),
     };
     let nameless;
@@ -332,12 +349,26 @@ fn deliver(child: &BlankChild, work: &Finish, letter: &Letter) -> Result<(), Err
     socket::send(sender.as_fd(), &letter.content, &to, &[])
 }
 
-/// A path of the child, whose working directory may be another.
-fn seen_from_here(child: &BlankChild, path: &Path) -> PathBuf {
-    if path.is_absolute() {
-        path.to_owned()
-    } else {
-        PathBuf::from(format!("/proc/{}/cwd", child.pid())).join(path)
+/// A path of the child, whose working directory may be another, as it is reached from here.
+struct Place {
+    path: PathBuf,
+    /// What the path begins with.
+    _directory: Option<File>,
+}
+
+impl Place {
+    fn of(child: &BlankChild, path: &Path) -> Self {
+        let directory = format!("/proc/{}/cwd", child.pid());
+        let open = || File::options().read(true).custom_flags(libc::O_PATH).open(&directory);
+        // By a descriptor: with the rights that are borrowed to look at the path one may not look at the child.
+        match path.is_relative().then(open) {
+            Some(Ok(directory)) => {
+                let seen = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+                Self { path: seen.join(path), _directory: Some(directory) }
+            }
+            Some(Err(_)) => Self { path: Path::new(&directory).join(path), _directory: None },
+            None => Self { path: path.to_owned(), _directory: None },
+        }
     }
 }
 

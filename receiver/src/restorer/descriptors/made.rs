@@ -194,7 +194,8 @@ impl<'a> Maker<'a> {
         let (flags, offset) = (description.flags, super::info(fd, description)?.position);
         let failed = |source| RestoreError::Descriptor { fd, what: "a file", source };
         if files::is_of_process(&record.path, self.manifest.process.pid) {
-            if peer::is_restricted() && files::leads_out_of_proc(&record.path) {
+            let pid = self.manifest.process.pid;
+            if peer::is_restricted() && files::leads_out_of_proc(&record.path, pid) {
                 return Err(files::missing("the open file", &record.path, sys::Errno::EACCES));
             }
             return Ok(Origin::Inside { path: record.path.clone(), flags, offset });
