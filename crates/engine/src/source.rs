@@ -151,14 +151,14 @@ impl Source {
             | SourceInput::ListDone => self.heard = now,
         }
         match self.phase {
-            Phase::Setup => self.in_setup(now, input),
-            Phase::Reserving => self.in_reserving(now, input),
-            Phase::Precopy(_) => self.in_precopy(now, input),
-            Phase::Capturing => self.in_capturing(now, input),
-            Phase::Switchover(_) => self.in_switchover(now, input),
-            Phase::Committing(_) => self.in_committing(now, input),
-            Phase::Postcopy(_) => self.in_postcopy(now, input),
-            Phase::Paused(_) => self.in_pause(now, input),
+            Phase::Setup => self.in_setup(input),
+            Phase::Reserving => self.in_reserving(input),
+            Phase::Precopy(_) => self.in_precopy(input),
+            Phase::Capturing => self.in_capturing(input),
+            Phase::Switchover(_) => self.in_switchover(input),
+            Phase::Committing(_) => self.in_committing(input),
+            Phase::Postcopy(_) => self.in_postcopy(input),
+            Phase::Paused(_) => self.in_pause(input),
             Phase::Completed | Phase::Cancelled | Phase::Failed => {}
         }
     }
@@ -287,8 +287,8 @@ impl Source {
         self.actions.push_back(SourceAction::End(failure));
     }
 
-    fn check_deadline(&mut self, now: Instant, awaited: &'static str) {
-        if self.poll_timeout().is_some_and(|deadline| deadline <= now) {
+    fn check_deadline(&mut self, awaited: &'static str) {
+        if self.poll_timeout().is_some_and(|deadline| deadline <= self.now) {
             self.fail(Failure::Deadline(awaited));
         }
     }
@@ -309,8 +309,8 @@ impl Source {
         }
     }
 
-    fn answer(&mut self, now: Instant, pages: PageRange) {
-        let config = self.config;
+    fn answer(&mut self, pages: PageRange) {
+        let (now, config) = (self.now, self.config);
         if let Some(serving) = self.serving() {
             serving.head_start.prolong(now, &config);
         }
@@ -367,8 +367,8 @@ impl Source {
 
     /// Keeps the push window full and, after `Run`, one scan under way; says when either has come to its end.
     fn go_on(&mut self) {
-        let is_held = |serving: &mut Serving| !matches!(serving.head_start, HeadStart::Over);
-        if self.serving().is_some_and(is_held) {
+        let now = self.now;
+        if self.serving().is_some_and(|serving| !serving.head_start.is_over(now)) {
             return;
         }
         self.fill_push_window();

@@ -5,17 +5,17 @@ use memory::RangeSet;
 use super::scan::Scan;
 use super::send_queue::SendQueue;
 use super::{Phase, Serving, Source, SourceAction, SourceInput};
-use crate::{Failure, Instant};
+use crate::Failure;
 
 impl Source {
-    pub(super) fn in_setup(&mut self, now: Instant, input: SourceInput) {
+    pub(super) fn in_setup(&mut self, input: SourceInput) {
         match input {
             SourceInput::Connected => {
                 self.enter(Phase::Reserving, self.since);
                 self.actions.push_back(SourceAction::SendReserve);
             }
             SourceInput::Aborted(failure) | SourceInput::Broken(failure) => self.fail(failure),
-            SourceInput::Tick => self.check_deadline(now, "connection"),
+            SourceInput::Tick => self.check_deadline("connection"),
             SourceInput::Reserved(_)
             | SourceInput::Ready
             | SourceInput::Running { .. }
@@ -35,11 +35,11 @@ impl Source {
         }
     }
 
-    pub(super) fn in_reserving(&mut self, now: Instant, input: SourceInput) {
+    pub(super) fn in_reserving(&mut self, input: SourceInput) {
         match input {
-            SourceInput::Reserved(plan) => self.reserved(now, plan),
+            SourceInput::Reserved(plan) => self.reserved(plan),
             SourceInput::Aborted(failure) | SourceInput::Broken(failure) => self.fail(failure),
-            SourceInput::Tick => self.check_deadline(now, "reservation"),
+            SourceInput::Tick => self.check_deadline("reservation"),
             SourceInput::Ready
             | SourceInput::Running { .. }
             | SourceInput::PageRequested(_)
@@ -59,21 +59,21 @@ impl Source {
         }
     }
 
-    pub(super) fn in_capturing(&mut self, now: Instant, input: SourceInput) {
+    pub(super) fn in_capturing(&mut self, input: SourceInput) {
         match input {
             SourceInput::Captured { eager, lazy, kept } => {
                 let lazy: RangeSet = lazy.into_iter().collect();
                 let scan = Scan::new(&lazy, self.config.scan_bytes);
                 let queue = SendQueue::new(&eager, lazy, &kept);
                 let serving = Serving { queue, scan, ..Serving::default() };
-                self.enter(Phase::Switchover(serving), now);
+                self.enter(Phase::Switchover(serving), self.now);
                 self.actions.push_back(SourceAction::SendSwitchover);
                 self.fill_push_window();
             }
             SourceInput::CaptureFailed(failure)
             | SourceInput::Aborted(failure)
             | SourceInput::Broken(failure) => self.fail(failure),
-            SourceInput::Tick => self.check_deadline(now, "stop of every thread"),
+            SourceInput::Tick => self.check_deadline("stop of every thread"),
             SourceInput::Reserved(_)
             | SourceInput::Ready
             | SourceInput::Running { .. }
@@ -92,19 +92,19 @@ impl Source {
         }
     }
 
-    pub(super) fn in_switchover(&mut self, now: Instant, input: SourceInput) {
+    pub(super) fn in_switchover(&mut self, input: SourceInput) {
         match input {
             SourceInput::Ready => self.ready(),
-            SourceInput::PageRequested(pages) => self.answer(now, pages),
+            SourceInput::PageRequested(pages) => self.answer(pages),
             SourceInput::Sent(channel) => {
                 // The deadline is for a standstill: eager pages may be many.
-                self.since = now;
+                self.since = self.now;
                 self.sent(channel);
             }
             SourceInput::CaptureFailed(failure)
             | SourceInput::Aborted(failure)
             | SourceInput::Broken(failure) => self.fail(failure),
-            SourceInput::Tick => self.check_deadline(now, "readiness of the destination"),
+            SourceInput::Tick => self.check_deadline("readiness of the destination"),
             SourceInput::Reserved(_) | SourceInput::Running { .. } | SourceInput::Drained => {
                 self.fail(Failure::Protocol("an answer before its question"));
             }
@@ -121,14 +121,14 @@ impl Source {
         }
     }
 
-    pub(super) fn in_committing(&mut self, now: Instant, input: SourceInput) {
+    pub(super) fn in_committing(&mut self, input: SourceInput) {
         match input {
-            SourceInput::PageRequested(pages) => self.answer(now, pages),
+            SourceInput::PageRequested(pages) => self.answer(pages),
             SourceInput::Sent(channel) => self.sent(channel),
             SourceInput::CaptureFailed(failure)
             | SourceInput::Aborted(failure)
             | SourceInput::Broken(failure) => self.fail(failure),
-            SourceInput::Tick => self.check_deadline(now, "switchover"),
+            SourceInput::Tick => self.check_deadline("switchover"),
             SourceInput::Reserved(_)
             | SourceInput::Ready
             | SourceInput::Running { .. }
@@ -148,28 +148,25 @@ impl Source {
         }
     }
 
-    pub(super) fn in_postcopy(&mut self, now: Instant, input: SourceInput) {
+    pub(super) fn in_postcopy(&mut self, input: SourceInput) {
         match input {
-            SourceInput::Running { patience_s } => self.running(now, patience_s),
-            SourceInput::PageRequested(pages) => self.answer(now, pages),
+            SourceInput::Running { patience_s } => self.running(patience_s),
+            SourceInput::PageRequested(pages) => self.answer(pages),
             SourceInput::Scanned { scanned, data } => self.scanned(scanned, &data),
             SourceInput::Sent(channel) => self.sent(channel),
             SourceInput::Drained => {
-                self.enter(Phase::Completed, now);
+                self.enter(Phase::Completed, self.now);
                 self.end(None);
             }
             SourceInput::Aborted(failure) => self.aborted(failure),
-            SourceInput::Broken(failure) => self.broken(now, failure),
+            SourceInput::Broken(failure) => self.broken(failure),
             SourceInput::Unscanned(pages) => self.list(|queue| queue.unscanned(pages)),
             SourceInput::Listed { arrived, pages } => self.list(|queue| queue.listed(arrived, &pages)),
             SourceInput::ListDone => self.list_done(),
-            SourceInput::Tick if self.is_silent(now) => {
-                self.broken(now, Failure::Deadline("sign of life from the destination"));
+            SourceInput::Tick if self.is_silent() => {
+                self.broken(Failure::Deadline("sign of life from the destination"));
             }
-            SourceInput::Tick => {
-                self.end_head_start(now);
-                self.go_on();
-            }
+            SourceInput::Tick => self.go_on(),
             SourceInput::Reserved(_) | SourceInput::Ready => {
                 self.fail(Failure::Protocol("an answer that was given before"));
             }
@@ -183,11 +180,11 @@ impl Source {
         }
     }
 
-    pub(super) fn in_pause(&mut self, now: Instant, input: SourceInput) {
+    pub(super) fn in_pause(&mut self, input: SourceInput) {
         match input {
             SourceInput::Reconnected => self.reconnected(),
-            SourceInput::ReconnectFailed(failure) => self.reconnect_failed(now, failure),
-            SourceInput::Tick => self.tick_in_pause(now),
+            SourceInput::ReconnectFailed(failure) => self.reconnect_failed(failure),
+            SourceInput::Tick => self.tick_in_pause(),
             SourceInput::Connected
             | SourceInput::Reserved(_)
             | SourceInput::Captured { .. }

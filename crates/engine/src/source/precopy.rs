@@ -101,33 +101,33 @@ impl Precopy {
 
 impl Source {
     /// The destination can have everything: pages go ahead, or the process is stopped.
-    pub(super) fn reserved(&mut self, now: Instant, plan: Plan) {
+    pub(super) fn reserved(&mut self, plan: Plan) {
         self.plan = plan;
         if plan.ahead {
-            self.enter(Phase::Precopy(Precopy::default()), now);
+            self.enter(Phase::Precopy(Precopy::default()), self.now);
             self.actions.push_back(SourceAction::Sweep);
         } else {
-            self.begin_capture(now, PageSet::new());
+            self.begin_capture(PageSet::new());
         }
     }
 
-    fn begin_capture(&mut self, now: Instant, sent: PageSet) {
-        self.enter(Phase::Capturing, now);
+    fn begin_capture(&mut self, sent: PageSet) {
+        self.enter(Phase::Capturing, self.now);
         self.actions.push_back(SourceAction::Capture { sent });
     }
 
-    pub(super) fn in_precopy(&mut self, now: Instant, input: SourceInput) {
+    pub(super) fn in_precopy(&mut self, input: SourceInput) {
         match input {
-            SourceInput::Swept { written, lost } => self.swept(now, &written, &lost),
+            SourceInput::Swept { written, lost } => self.swept(&written, &lost),
             SourceInput::Sent(_) => {
                 if let Phase::Precopy(precopy) = &mut self.phase {
                     precopy.unsent = precopy.unsent.saturating_sub(1);
                 }
                 self.go_on_ahead();
             }
-            SourceInput::RoundTaken => self.round_taken(now),
+            SourceInput::RoundTaken => self.round_taken(),
             SourceInput::Aborted(failure) | SourceInput::Broken(failure) => self.fail(failure),
-            SourceInput::Tick if self.is_silent(now) => {
+            SourceInput::Tick if self.is_silent() => {
                 self.fail(Failure::Deadline("sign of life from the destination"));
             }
             SourceInput::Tick => self.go_on_ahead(),
@@ -148,28 +148,27 @@ impl Source {
         }
     }
 
-    fn swept(&mut self, now: Instant, written: &[PageRange], lost: &[PageRange]) {
-        let (config, plan) = (self.config, self.plan);
+    fn swept(&mut self, written: &[PageRange], lost: &[PageRange]) {
         let Phase::Precopy(precopy) = &mut self.phase else { return };
         if precopy.step != Step::Sweeping {
             return;
         }
         precopy.swept(written, lost);
-        if precopy.has_converged(&config, &plan) {
+        if precopy.has_converged(&self.config, &self.plan) {
             let sent = core::mem::take(&mut precopy.sent);
             self.actions.push_back(SourceAction::SendRoundEnd { last: true });
-            return self.begin_capture(now, sent);
+            return self.begin_capture(sent);
         }
-        precopy.begin_round(now);
+        precopy.begin_round(self.now);
         self.go_on_ahead();
     }
 
-    fn round_taken(&mut self, now: Instant) {
+    fn round_taken(&mut self) {
         let Phase::Precopy(precopy) = &mut self.phase else { return };
         if precopy.step != Step::Settling {
             return self.fail(Failure::Protocol("a round was taken that was not sent"));
         }
-        let took = now.since(precopy.round_began).as_nanos();
+        let took = self.now.since(precopy.round_began).as_nanos();
         precopy.last_took_ns = u64::try_from(took).unwrap_or(u64::MAX);
         precopy.step = Step::Sweeping;
         self.actions.push_back(SourceAction::Sweep);
@@ -178,16 +177,15 @@ impl Source {
     /// Keeps the push window full; ends the round when everything is out.
     fn go_on_ahead(&mut self) {
         let (window, most) = (self.config.push_window.max(1), self.most_pushed());
-        let now = self.now;
         let Phase::Precopy(precopy) = &mut self.phase else { return };
         if precopy.step != Step::Sending {
             return;
         }
         while precopy.unsent < window
-            && self.pace.is_due(now)
+            && self.pace.is_due(self.now)
             && let Some(pages) = precopy.next(most)
         {
-            self.pace.count(now, pages, self.plan.bandwidth);
+            self.pace.count(self.now, pages, self.plan.bandwidth);
             self.actions.push_back(SourceAction::SendPages { channel: protocol::Channel::Push, pages });
         }
         if precopy.to_send.is_empty() && precopy.unsent == 0 {

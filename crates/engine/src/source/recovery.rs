@@ -29,8 +29,8 @@ impl Pause {
 
 impl Source {
     /// The process lives at the destination: whatever happens, it never runs here again.
-    pub(super) fn running(&mut self, now: Instant, seconds: u16) {
-        let config = self.config;
+    pub(super) fn running(&mut self, seconds: u16) {
+        let (now, config) = (self.now, self.config);
         if let Some(serving) = self.serving() {
             serving.patience = Some(Patience { seconds });
             serving.head_start.begin(now, &config);
@@ -50,14 +50,15 @@ impl Source {
     }
 
     /// Something is wrong behind `Run`. What may be the link's fault is put right over a new one.
-    pub(super) fn broken(&mut self, now: Instant, failure: Failure) {
+    pub(super) fn broken(&mut self, failure: Failure) {
         match failure {
-            Failure::LinkLost(_) | Failure::Deadline(_) | Failure::Protocol(_) => self.pause(now),
+            Failure::LinkLost(_) | Failure::Deadline(_) | Failure::Protocol(_) => self.pause(),
             Failure::Peer(_) | Failure::Local(_) | Failure::ProcessGone => self.fail(failure),
         }
     }
 
-    fn pause(&mut self, now: Instant) {
+    fn pause(&mut self) {
+        let now = self.now;
         let Some(serving) = self.serving().map(core::mem::take) else { return };
         self.urgent.clear();
         self.actions.clear();
@@ -70,18 +71,12 @@ impl Source {
         self.enter(Phase::Paused(Pause { serving, retry: Some(now + delay), delay, until }), now);
     }
 
-    pub(super) fn is_silent(&self, now: Instant) -> bool {
-        self.heard + self.config.silence_deadline <= now
+    pub(super) fn is_silent(&self) -> bool {
+        self.heard + self.config.silence_deadline <= self.now
     }
 
-    /// Begins with what nobody has asked for, when it is time.
-    pub(super) fn end_head_start(&mut self, now: Instant) {
-        if self.serving().is_some_and(|serving| serving.head_start.is_over(now)) {
-            self.go_on();
-        }
-    }
-
-    pub(super) fn tick_in_pause(&mut self, now: Instant) {
+    pub(super) fn tick_in_pause(&mut self) {
+        let now = self.now;
         let Phase::Paused(pause) = &mut self.phase else { return };
         if pause.until.is_some_and(|until| until <= now) {
             self.fail(Failure::Deadline("new connection to the destination"));
@@ -93,16 +88,16 @@ impl Source {
 
     /// A refusal in the destination's own words ends it: the process is not there any more. Unless nobody here knows
     /// whether it ever was.
-    pub(super) fn reconnect_failed(&mut self, now: Instant, failure: Failure) {
+    pub(super) fn reconnect_failed(&mut self, failure: Failure) {
         let longest = self.config.reconnect_delay_longest;
         let Phase::Paused(pause) = &mut self.phase else { return };
         if matches!(failure, Failure::Peer(_)) && pause.serving.patience.is_some() {
             return self.fail(failure);
         }
-        let retry = now + pause.delay;
+        let retry = self.now + pause.delay;
         pause.retry = Some(retry);
         // Twice as long, by way of instants: a `Duration` that overflows panics, and says so by `core::fmt`.
-        pause.delay = (retry + pause.delay).since(now).min(longest);
+        pause.delay = (retry + pause.delay).since(self.now).min(longest);
     }
 
     /// Serves requests again; pushes and scans when the destination has told what it lacks.
