@@ -1,15 +1,19 @@
 """The workloads move in every mode: with their memory ahead of them, behind them, and while they stand still."""
 
+import sys
 from functools import partial
 
+from tests.harness import machine
 from tests.harness.results import Check
-from tests.harness.waiting import expect
+from tests.harness.waiting import expect, until
 from tests.suites.foreign import PROGRAMS, moves_in_mid_work
 from tests.suites.workloads import finish, last_number, names, settle, start
 
 MODES = ("stop", "precopy", "hybrid")
 MOVES = 4
 RING = 2
+_SLOW = 20 << 20  # bytes a second
+_ADVISED = 20
 _FOREIGN = ("python3 with threads", "perl", "sqlite3", "xz with threads", "sort", "java 17")
 
 
@@ -30,6 +34,18 @@ def foreign(program, mode: str, lab) -> None:
     moves_in_mid_work(program, lab, lab.receiver(arguments=("--mode", mode)))
 
 
+def advice_goes_along(lab) -> None:
+    """What the program advises while its memory goes ahead holds where it goes on, and is not what it was when it began."""
+    receiver = lab.receiver(arguments=("--mode", "precopy"))
+    program = lab.program("advice", [sys.executable, str(machine.PROGRAMS / "advice.py")])
+    program.wait_lines(1)
+    moved = lab.move(program, receiver, port=lab.link(receiver, bytes_per_second=_SLOW).port)
+    until(lambda: moved.text().count("\n") >= 2, "it to go on", alive=[receiver, moved])
+    said = moved.text().splitlines()[1]
+    expect(said == f"{_ADVISED} advised, {_ADVISED} are so", f"it says {said}")
+    expect(program.text().splitlines()[-1].startswith(f"{_ADVISED} advised"), "it has moved before it advised anything")
+
+
 def ring(workload: str, mode: str, lab) -> None:
     receivers = [lab.receiver(arguments=("--mode", mode)) for _ in range(RING)]
     process, number = start(lab, workload), -1
@@ -47,6 +63,7 @@ def _checks() -> list:
     for mode in MODES:
         for name in ("counter", "heap_churn", "mappings", "threads"):
             checks.append(Check(f"{name} survives {MOVES} moves by {mode}", partial(ring, name, mode)))
+    checks.append(Check("what a program advises while its memory goes ahead goes with it", advice_goes_along))
     for mode in MODES:
         for program in PROGRAMS:
             if program.name in _FOREIGN:

@@ -141,7 +141,7 @@ pub fn stopped(
 pub fn look_again(pagemap: &mut Pagemap, own: &[PageRange], before: &mut Manifest) -> Result<(), Refusal> {
     let mut files = Files::new(Some(before));
     let began = clock::monotonic_ns();
-    let (_, vmas) = mappings::collect(own, false, None, &mut files, &mut Objects::default())?;
+    let (_, vmas) = mappings::collect(own, true, None, &mut files, &mut Objects::default())?;
     before.guards = pages::guards(pagemap, &vmas, Some(before))?;
     before.vmas = vmas;
     if clock::monotonic_ns() - began < QUICK_LOOK_NS {

@@ -24,10 +24,11 @@ pub(crate) enum Origin {
 /// The process's mappings, and those of the manifest: all but vDSO and `own`, ascending.
 ///
 /// Of the stopped process, `before` are the mappings of the running one: their flags are taken over where a mapping
-/// is still there, so that `smaps` need not be read in the time in which the program stands still.
+/// is still there, so that `smaps` need not be read in the time in which the program stands still. With `again` it has
+/// been looked at before: whatever is watched by now is so by ourselves, or it would have been refused.
 pub(crate) fn collect(
     own: &[PageRange],
-    is_stopped: bool,
+    again: bool,
     before: Option<&[Vma]>,
     files: &mut Files,
     objects: &mut Objects,
@@ -40,8 +41,7 @@ pub(crate) fn collect(
         }
     }
     let (mappings, mut attributes) = smaps::own_mappings()?;
-    if is_stopped {
-        // By ourselves, since: what anybody else watched while it ran was refused.
+    if again {
         attributes.iter_mut().for_each(|attributes| attributes.watched = false);
     }
     let vmas = describe(&mappings, &attributes, own, files, objects)?;

@@ -20,9 +20,14 @@ impl Measure {
         self.report.setup_us = self.lap(now);
     }
 
-    /// Pages went ahead, or none did; the stop begins.
+    /// Pages went ahead, or none did.
     pub(crate) fn went_ahead(&mut self, now: Instant) {
         self.report.ahead_us = self.lap(now);
+    }
+
+    /// The last look at the running process is taken; the stop begins.
+    pub(crate) fn prepared(&mut self, now: Instant) {
+        self.report.setup_us += self.lap(now);
     }
 
     pub(crate) fn parked(&mut self, now: Instant) {

@@ -1,8 +1,10 @@
 //! One call per action of the engine.
 
+use alloc::sync::Arc;
+
 use engine::{Failure, SourceAction, SourceInput};
 use memory::{PageRange, PageSet};
-use protocol::{Channel, Kind, PageMap, Piece, Reason};
+use protocol::{Channel, Kind, Manifest, PageMap, Piece, Reason};
 use relay::Socket;
 use sys::poll::Interest;
 use transport::{Connection, ConnectionError};
@@ -74,12 +76,7 @@ impl<P: SourceProcess> Server<'_, P> {
     fn capture(&mut self, sent: PageSet) {
         self.measure.went_ahead(now());
         self.process.sent_ahead(sent);
-        self.process.note("reserved at the destination; parking");
-        let captured = self.process.park().and_then(|()| {
-            self.measure.parked(now());
-            self.process.capture()
-        });
-        match captured.and_then(|manifest| self.send_content().map(|()| manifest)) {
+        match self.stop() {
             Ok(manifest) => {
                 self.measure.captured(now());
                 let (eager, lazy) = (manifest.eager.clone(), manifest.lazy.clone());
@@ -89,6 +86,17 @@ impl<P: SourceProcess> Server<'_, P> {
             }
             Err(failure) => self.answer = Some(SourceInput::CaptureFailed(failure)),
         }
+    }
+
+    fn stop(&mut self) -> Result<Arc<Manifest>, Failure> {
+        self.process.prepare()?;
+        self.measure.prepared(now());
+        self.process.note("reserved at the destination; parking");
+        self.process.park()?;
+        self.measure.parked(now());
+        let manifest = self.process.capture()?;
+        self.send_content()?;
+        Ok(manifest)
     }
 
     /// Sends content ahead of the manifest that refers to it. Whatever the destination says meanwhile is a reason to

@@ -31,7 +31,7 @@ pub struct Sweep {
 /// The process at the source. Until [`Self::park`] it runs; after it nothing but this trait's owner touches it.
 pub trait SourceProcess {
     /// Takes what the destination found for each file of the manifest, and what it cannot do; the capture decides by
-    /// it which pages are eager and which lazy. What takes time and can be done while the process runs is done here.
+    /// it which pages are eager and which lazy.
     ///
     /// # Errors
     /// Why the process cannot move to this destination, in words for the user.
@@ -46,6 +46,15 @@ pub trait SourceProcess {
     /// These pages were sent ahead: the capture says in `kept` which of them still hold the same bytes.
     fn sent_ahead(&mut self, sent: PageSet) {
         let _ = sent;
+    }
+
+    /// Called right before [`Self::park`]: what takes time and can be done while the process runs, but should not be
+    /// older than it has to be when the process stops.
+    ///
+    /// # Errors
+    /// Why the process cannot move, in words for the user.
+    fn prepare(&mut self) -> Result<(), Failure> {
+        Ok(())
     }
 
     /// Brings every thread to rest.

@@ -33,10 +33,8 @@ impl Ahead {
     /// Those of userfaultfd(2).
     pub(crate) fn begin(reserved: &Manifest) -> Result<Self, Errno> {
         let mut candidates = Vec::new();
-        for vma in &reserved.vmas {
-            if is_private_memory(vma) && !writes_directly(reserved) {
-                candidates.push(vma.clone());
-            }
+        if !writes_directly(reserved) {
+            candidates.extend(reserved.vmas.iter().filter(|vma| is_private_memory(vma)).cloned());
         }
         let tracking = Tracking::begin()?.moved_from(LOWEST_DESCRIPTOR);
         Ok(Self { tracking, candidates, watched: RangeSet::new(), sent: PageSet::new() })

@@ -174,23 +174,19 @@ impl SourceProcess for OwnProcess {
         if answer.all_pages_first {
             log!("the receiver may not follow forks: the program stands still until all its memory is there");
         }
+        capture::accept(&self.running, &self.verdicts)
+            .map_err(|refusal| Failure::Local(refusal.in_words()))?;
         if answer.travel.ahead {
-            // By what the destination knows, before it is looked at again.
             match Ahead::begin(&self.running) {
-                Ok(ahead) => self.ahead = Some(ahead),
+                Ok(ahead) => {
+                    if let Some(header) = ffi::header() {
+                        header.remember(ahead.descriptor().cast_signed());
+                    }
+                    self.ahead = Some(ahead);
+                }
                 Err(errno) => log!("no page can go ahead: watching what the program writes: ", errno),
             }
-            if let (Some(ahead), Some(header)) = (&self.ahead, ffi::header()) {
-                header.remember(ahead.descriptor().cast_signed());
-            }
         }
-        // The page server has sent it and let go of it. `make_mut` would cost 5 KiB of code that copies manifests.
-        let Some(running) = Arc::get_mut(&mut self.running) else {
-            return Err(Failure::Local(text!["the manifest of the running process is still in use"]));
-        };
-        capture::accept(running, &self.verdicts)
-            .and_then(|()| capture::look_again(self.memory.pagemap(), &own_ranges(), running))
-            .map_err(|refusal| Failure::Local(refusal.in_words()))?;
         match self.connections {
             // Others may be opened until the stop.
             Connections::Relay => self.staying.open(&self.route, taken),
@@ -209,6 +205,15 @@ impl SourceProcess for OwnProcess {
         if let Some(ahead) = &mut self.ahead {
             ahead.set_sent(sent);
         }
+    }
+
+    fn prepare(&mut self) -> Result<(), Failure> {
+        // The page server has sent it and let go of it. `make_mut` would cost 5 KiB of code that copies manifests.
+        let Some(running) = Arc::get_mut(&mut self.running) else {
+            return Err(Failure::Local(text!["the manifest of the running process is still in use"]));
+        };
+        capture::look_again(self.memory.pagemap(), arena::range().as_slice(), running)
+            .map_err(|refusal| Failure::Local(refusal.in_words()))
     }
 
     fn park(&mut self) -> Result<(), Failure> {
@@ -294,11 +299,6 @@ impl SourceProcess for OwnProcess {
     fn note(&mut self, _line: &'static str) {}
 }
 
-/// Memory that is the parasite's.
-fn own_ranges() -> Vec<PageRange> {
-    arena::range().into_iter().collect()
-}
-
 /// Captures the running process, or the `stopped` one of which the threads, the earlier manifest and the verdicts on it
 /// are known. Leaves out all that is the parasite's and takes back what it changed.
 fn capture(
@@ -307,12 +307,12 @@ fn capture(
     frozen: Option<&[AtomicU32]>,
     relays: bool,
 ) -> Result<Box<Captured>, String> {
-    let ranges = own_ranges();
+    let arena = arena::range();
     let mut descriptors = memory.descriptors().to_vec();
     descriptors.extend(ffi::header().into_iter().flat_map(arena::Header::remembered));
     let around = Surroundings {
-        ranges: &ranges,
-        room: ranges.iter().map(|range| range.len()).sum(),
+        ranges: arena.as_slice(),
+        room: arena.map_or(0, PageRange::len),
         descriptors: &descriptors,
         state: resident().state.page().ok_or("the state page is beyond user space")?,
         leaving_gate: Addr(resident().leaving_gate),
