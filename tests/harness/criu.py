@@ -100,6 +100,10 @@ class Daemon:
             raise Failure(f"{self.name} has not ended: {self.last_words()}") from None
         expect(self.process.returncode == 0, f"{self.name}: {self.last_words()}")
 
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
 
 def restore_lazily(lab, criu: str, images: Path) -> Daemon:
     """CRIU restores a tree in namespaces of its own, where its ids are free, and returns when the tree runs."""

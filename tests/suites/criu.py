@@ -125,9 +125,7 @@ def serves_a_dump(lab) -> None:
             server.wait()
             dump.wait()
         look(tree)
-        restored.process.kill()
-        restored.process.wait()
-    lab_is_empty(lab)
+        _end(restored, lab)
 
 
 def serves_images(lab) -> None:
@@ -139,9 +137,7 @@ def serves_images(lab) -> None:
     restored = restore_lazily(lab, criu, images)
     _expect_read(tree)
     server.wait()
-    restored.process.kill()
-    restored.process.wait()
-    lab_is_empty(lab)
+    _end(restored, lab)
 
 
 def lends_pages(lab) -> None:
@@ -160,9 +156,7 @@ def lends_pages(lab) -> None:
     _expect_read(tree)
     server.wait()
     lender.wait()
-    restored.process.kill()
-    restored.process.wait()
-    lab_is_empty(lab)
+    _end(restored, lab)
 
 
 def takes_pages(lab) -> None:
@@ -183,7 +177,9 @@ def takes_pages(lab) -> None:
     tree.kill()
 
 
-def lab_is_empty(lab) -> None:
+def _end(restored: Daemon, lab) -> None:
+    """Ends what was restored, with all that it has started."""
+    restored.kill()
     kill_marked(lab.directory)
 
 
