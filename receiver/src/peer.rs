@@ -4,10 +4,12 @@
 //! only one with exactly the rights of the process that holds the connection, and the files that it names are opened
 //! with that user's rights. What else the kernel grants it is no more than what that process has ([`Standing`]).
 
+mod holder;
 mod standing;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
@@ -16,18 +18,19 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setfsgid, setfsuid, set
 use procfs::process::{FDTarget, Process};
 use protocol::{Credentials, ProcValue, Scheduling};
 
+pub use holder::{Held, Holder};
 pub use standing::Standing;
 
 /// Whom this session serves; one session is one process.
 static PEER: OnceLock<Peer> = OnceLock::new();
 
 /// Who sends a migration.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub enum Peer {
     /// Somebody who may do here whatever the receiver may.
     Trusted,
-    /// A process of somebody else, with these rights and this standing.
-    Process(Credentials, Standing),
+    /// A process of somebody else, with these rights and this standing, and what it has open.
+    Process(Credentials, Standing, Option<Holder>),
     /// Nobody knows.
     Unknown,
 }
@@ -70,7 +73,9 @@ impl Peer {
             Some(socket) if socket.uid == 0 => Self::Trusted,
             Some(socket) => {
                 let found = holder(socket.uid, socket.inode);
-                found.map_or(Self::Unknown, |(rights, standing)| Self::Process(rights, standing))
+                found.map_or(Self::Unknown, |(rights, standing, holder)| {
+                    Self::Process(rights, standing, Some(holder))
+                })
             }
             None => Self::Unknown,
         }
@@ -87,7 +92,7 @@ impl Peer {
         match self {
             Self::Trusted => Ok(()),
             Self::Unknown => refuse(None),
-            Self::Process(own, _) => {
+            Self::Process(own, ..) => {
                 let mut groups = wanted.groups.iter();
                 let entitled = (own.user, own.group) == (wanted.user, wanted.group)
                     && groups.all(|group| own.groups.contains(group) || *group == OVERFLOW)
@@ -124,7 +129,7 @@ pub fn permit(wanted: &Credentials) -> Result<(), NotEntitled> {
 /// Whether files are opened with somebody else's rights.
 #[must_use]
 pub fn is_restricted() -> bool {
-    PEER.get().is_some_and(|peer| *peer != Peer::Trusted)
+    PEER.get().is_some_and(|peer| !matches!(peer, Peer::Trusted))
 }
 
 /// Whether a thread gets this scheduling from the receiver; else the kernel judges by the rights of the program.
@@ -132,7 +137,7 @@ pub fn is_restricted() -> bool {
 pub fn grants(wanted: &Scheduling<'_>) -> bool {
     match PEER.get() {
         None | Some(Peer::Trusted) => true,
-        Some(Peer::Process(_, standing)) => standing.covers(wanted),
+        Some(Peer::Process(_, standing, _)) => standing.covers(wanted),
         Some(Peer::Unknown) => false,
     }
 }
@@ -142,7 +147,7 @@ pub fn grants(wanted: &Scheduling<'_>) -> bool {
 pub fn limit(number: u32) -> u64 {
     match PEER.get() {
         None | Some(Peer::Trusted) => u64::MAX,
-        Some(Peer::Process(_, standing)) => standing.limit(number),
+        Some(Peer::Process(_, standing, _)) => standing.limit(number),
         Some(Peer::Unknown) => 0,
     }
 }
@@ -152,7 +157,7 @@ pub fn limit(number: u32) -> u64 {
 pub fn proc_value(wanted: &ProcValue) -> Option<Cow<'_, [u8]>> {
     match PEER.get() {
         None | Some(Peer::Trusted) => Some(wanted.value.trim_ascii().into()),
-        Some(Peer::Process(_, standing)) => standing.value(wanted).map(Cow::from),
+        Some(Peer::Process(_, standing, _)) => standing.value(wanted).map(Cow::from),
         Some(Peer::Unknown) => None,
     }
 }
@@ -162,7 +167,7 @@ pub fn proc_value(wanted: &ProcValue) -> Option<Cow<'_, [u8]>> {
 #[must_use]
 pub fn rights() -> Option<&'static Credentials> {
     match PEER.get() {
-        Some(Peer::Process(sender, _)) if geteuid().is_root() => Some(sender),
+        Some(Peer::Process(sender, ..)) if geteuid().is_root() => Some(sender),
         _ => None,
     }
 }
@@ -187,8 +192,14 @@ pub fn with_its_rights<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The rights and the standing of the process of `user` that has the socket with this inode open.
-fn holder(user: u32, inode: u64) -> Option<(Credentials, Standing)> {
+/// Whether the sender itself has `file`, which is open here, as it says.
+#[must_use]
+pub fn has(held: Held, file: &File) -> bool {
+    matches!(PEER.get(), Some(Peer::Process(_, _, Some(holder))) if holder.has(held, file))
+}
+
+/// The process of `user` that has the socket with this inode open, with its rights and its standing.
+fn holder(user: u32, inode: u64) -> Option<(Credentials, Standing, Holder)> {
     let has_it = |process: &Process| {
         let mut descriptors = process.fd().ok().into_iter().flatten().flatten();
         descriptors.any(|descriptor| descriptor.target == FDTarget::Socket(inode))
@@ -196,10 +207,13 @@ fn holder(user: u32, inode: u64) -> Option<(Credentials, Standing)> {
     let mut processes = procfs::process::all_processes().ok()?.flatten();
     let holder = processes
         .find(|process| process.uid().is_ok_and(|uid| uid == user || uid == 0) && has_it(process))?;
+    let directory = File::open(format!("/proc/{}", holder.pid)).ok()?;
+    // It still tells, so that the number was its own until here.
     let status = holder.status().ok()?;
     let (found, group, groups) = (status.euid, status.egid, status.groups);
     let rights = Credentials { user, group, groups, ..Credentials::default() };
-    (found == user).then(|| (rights, Standing::of(&holder)))
+    let standing = Standing::of(&holder);
+    (found == user).then(|| (rights, standing, Holder::new(directory, status.capprm)))
 }
 
 #[cfg(test)]
@@ -221,7 +235,7 @@ mod tests {
         let expected = geteuid().as_raw();
         match Peer::of(&accepted.into()) {
             Peer::Trusted => assert_eq!(expected, 0),
-            Peer::Process(own, _) => assert_eq!(own.user, expected),
+            Peer::Process(own, ..) => assert_eq!(own.user, expected),
             Peer::Unknown => panic!("nobody knows"),
         }
         drop(client);
@@ -229,7 +243,7 @@ mod tests {
 
     #[test]
     fn nobody_brings_more_rights_than_its_own() {
-        let peer = Peer::Process(who(5, &[7, 8], 0), Standing::default());
+        let peer = Peer::Process(who(5, &[7, 8], 0), Standing::default(), None);
         assert!(peer.permit(&who(5, &[7, 8], 0)).is_ok());
         assert!(peer.permit(&who(5, &[65534], 0)).is_ok());
         assert!(peer.permit(&who(0, &[], 0)).is_err());

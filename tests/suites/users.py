@@ -83,6 +83,17 @@ for name, listener in zip(names, listeners):
 box.setblocking(False)
 print(box.recv(100), flush=True)
 """
+# Gives up root's rights, and asks for capabilities to be kept when its user changes: that is to give it none.
+_KEEPS = r"""
+import ctypes, itertools, os, sys, time
+os.setgroups([])
+os.setresgid(*[int(sys.argv[1])] * 3)
+os.setresuid(*[int(sys.argv[1])] * 3)
+assert ctypes.CDLL(None).prctl(8, 1, 0, 0, 0) == 0
+for number in itertools.count():
+    print(number)
+    time.sleep(0.01)
+"""
 _AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
 
 
@@ -162,7 +173,8 @@ def not_permitted(lab) -> None:
 
 
 def to_root(lab) -> None:
-    """A receiver of root's takes an ordinary user's process as what it is, and opens files only as that user."""
+    """A receiver of root's takes an ordinary user's process as what it is, and opens files only as that user: whoever
+    sends it, and not the process that it claims to be, must have them open."""
     machine.need_command("setpriv")
     binaries = _home(lab)
     secret = lab.directory / "secret"
@@ -175,8 +187,9 @@ def to_root(lab) -> None:
     secret.write_text("of root")
     secret.chmod(0o600)
     with _open_files(), open(secret, "rb") as theirs:
+        port = int(_forwarder(lab, receiver).wait_lines(1)[0])
         program = _start(lab, binaries, "counter", "holder", theirs)
-        program.aim(receiver.port)
+        program.aim(port)
         try_and_stay(Witness(program), "secret.*permission denied")
 
 
@@ -196,6 +209,37 @@ def serves_at_its_names(lab) -> None:
         moved.wait_exited()
     told = moved.text().splitlines()
     expect(told == [f"b'hello' {NOBODY} 0o700"] * 2 + ["b'waits'"], f"it says {told}: {moved.errors()}")
+
+
+def keeps_what_it_has(lab) -> None:
+    """What root has opened for an ordinary user's process it keeps at root's receivers, and it gets nothing else."""
+    secret = lab.directory / "secret"
+    secret.write_text("of root\n" * 3)
+    secret.chmod(0o600)
+    with _open_files(), open(secret, "rb") as theirs:
+        receivers = [lab.receiver() for _ in range(2)]
+        command = [_python_for_all(), "-u", "-c", _KEEPS, str(NOBODY)]
+        process = program = lab.program("keeps", command, stdin=theirs)
+        program.wait_lines(2)
+        for receiver in receivers:
+            process = lab.move(process, receiver)
+            process.wait_complete()
+            _expect_rights_of_nobody(process.pid)
+            opened = os.stat(f"/proc/{process.pid}/fd/0")
+            expect((opened.st_dev, opened.st_ino) == (secret.stat().st_dev, secret.stat().st_ino), "it is another file")
+            expect(_access(process.pid, 0) == os.O_RDONLY, "it may write now")
+
+
+def _python_for_all() -> str:
+    python = shutil.which("python3", path="/usr/bin:/bin")
+    if python is None:
+        raise machine.Missing("a python3 that everybody may run")
+    return python
+
+
+def _access(pid: int, descriptor: int) -> int:
+    flags = re.search(r"flags:\s*(\d+)", Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text())[1]
+    return int(flags, 8) & os.O_ACCMODE
 
 
 def _standing(pid: int) -> tuple:
@@ -270,6 +314,8 @@ def ids_not_kept(lab) -> None:
 def _checks() -> list:
     checks = [Check("root's receiver takes an ordinary user's process with that user's rights", to_root),
               Check("an ordinary user's server is reached at its names under root's receiver", serves_at_its_names),
+              Check("an ordinary user's process keeps what root has opened for it, and gets nothing else, twice",
+                    keeps_what_it_has),
               Check("root's receiver leaves an ordinary user's process the priorities and limits that it has",
                     keeps_its_standing),
               Check("what a sender only says it has, it does not get from root's receiver", nothing_by_lying),

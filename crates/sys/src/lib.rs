@@ -13,6 +13,8 @@ extern crate std;
 pub mod auxv;
 #[cfg(feature = "std")]
 pub mod birth;
+#[cfg(feature = "std")]
+pub mod capability;
 pub mod clock;
 pub mod descriptor;
 pub mod elf;

@@ -49,6 +49,8 @@ pub mod nr {
     pub const FLOCK: usize = 73;
     pub const READLINK: usize = 89;
     pub const GETEUID: usize = 107;
+    pub const CAPGET: usize = 125;
+    pub const CAPSET: usize = 126;
     pub const RT_SIGPENDING: usize = 127;
     pub const RT_SIGTIMEDWAIT: usize = 128;
     pub const RT_SIGQUEUEINFO: usize = 129;

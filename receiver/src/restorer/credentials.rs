@@ -52,11 +52,10 @@ impl Change {
             let (user, group, capabilities) = (theirs.user, theirs.group, theirs.capabilities);
             return Err(RestoreError::Credentials { user, group, capabilities });
         }
-        let brought = if theirs.user == 0 || !other { ours.capabilities } else { 0 };
-        let inheritable = theirs.inheritable != ours.inheritable;
-        // The first process of a user namespace has them all.
-        let capabilities =
-            own_namespace || [theirs.capabilities, theirs.permitted] != [brought; 2] || inheritable;
+        let sets_are_ours = [theirs.capabilities, theirs.permitted, theirs.inheritable]
+            == [ours.capabilities, ours.capabilities, ours.inheritable];
+        // The first process of a user namespace has them all, and a program's PR_SET_KEEPCAPS would keep ours for it.
+        let capabilities = own_namespace || other || !sets_are_ours;
         let sets = [theirs.capabilities, theirs.permitted, theirs.inheritable];
         Ok(Self { ids: other.then_some(ids), capabilities, sets, ambient: theirs.ambient })
     }
@@ -176,12 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn capabilities_are_set_only_when_the_ids_do_not_bring_them() {
+    fn capabilities_are_set_unless_they_are_ours() {
         const ALL: u64 = 0x1ff_ffff;
         let set = |theirs| Change::between(&who(0, ALL), &theirs).map(|change| change.capabilities);
         assert!(matches!(set(who(0, ALL)), Ok(false)));
         assert!(matches!(set(who(0, 0xf)), Ok(true)));
-        assert!(matches!(set(who(7, 0)), Ok(false)));
+        assert!(matches!(set(who(7, 0)), Ok(true)));
         assert!(matches!(set(who(7, 1)), Ok(true)));
     }
 

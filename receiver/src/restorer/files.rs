@@ -1,7 +1,8 @@
 //! Files of the program: whether those here are the same, and opening them.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use sys::{Errno, Fd, file, identity};
 use super::RestoreError;
 use super::descriptors::path_of;
 use super::error::shown;
+use crate::peer::Held;
 use crate::{confinement, peer};
 
 /// `O_RDWR`
@@ -76,6 +78,7 @@ pub(super) fn open_again(manifest: &Manifest, file: u32, flags: u32) -> Result<O
     /// Access mode, `O_APPEND`, `O_DSYNC`, `O_DIRECT`, `O_DIRECTORY`, `O_NOATIME`, `O_SYNC`, `O_PATH`, `O_NOFOLLOW`.
     const KEPT: u32 =
         0o3 | 0o2000 | 0o10_000 | 0o40_000 | 0o200_000 | 0o1_000_000 | 0o4_010_000 | 0o10_000_000 | 0o400_000;
+    let held = Held::Open { flags: flags & KEPT, among: KEPT };
     let flags = (flags & KEPT) as usize | NOT_WAITING;
     let record = record(manifest, file)?;
     let path = &record.path;
@@ -83,6 +86,7 @@ pub(super) fn open_again(manifest: &Manifest, file: u32, flags: u32) -> Result<O
         Some(name) => open(&name, flags),
         None => Err(errno),
     });
+    let opened = opened.or_else(|errno| open_held(path, flags, held).ok_or(errno));
     let fd = opened.map_err(|errno| missing("the open file", path, errno))?;
     match status::of_fd(&fd).map(|status| status.file_type) {
         Ok(FileType::Regular | FileType::Directory | FileType::Link) => Ok(fd.into()),
@@ -134,13 +138,36 @@ pub(super) fn open_device(path: &[u8], flags: u32) -> Result<OwnedFd, RestoreErr
 
 /// Proves that `path` is a directory.
 pub(super) fn prove_directory(path: &[u8]) -> Result<(), RestoreError> {
-    let opened = open(path, file::PATH_ONLY | file::DIRECTORY);
+    let flags = file::PATH_ONLY | file::DIRECTORY;
+    let opened =
+        open(path, flags).or_else(|errno| open_held(path, flags, Held::WorkingDirectory).ok_or(errno));
     opened.map(|_| ()).map_err(|errno| missing("the working directory", path, errno))
 }
 
 /// Opens the program's executable.
 pub(super) fn open_executable(path: &[u8]) -> Result<OwnedFd, RestoreError> {
-    open(path, file::READ_ONLY).map(OwnedFd::from).map_err(|errno| missing("the program", path, errno))
+    let opened = open(path, file::READ_ONLY);
+    let opened = opened.or_else(|errno| open_held(path, file::READ_ONLY, Held::Program).ok_or(errno));
+    opened.map(OwnedFd::from).map_err(|errno| missing("the program", path, errno))
+}
+
+/// Opens a regular file or a directory that the sender may not open any more, but has.
+fn open_held(path: &[u8], flags: usize, held: Held) -> Option<Fd> {
+    /// `O_NOFOLLOW`
+    const NO_LINK: usize = 0o400_000;
+    if !peer::is_restricted() {
+        return None;
+    }
+    let path = CString::new(path).ok()?;
+    // Nothing happens to a file that is only looked up.
+    let there = confinement::open(&path, file::PATH_ONLY | flags & NO_LINK).ok()?;
+    let file_type = status::of_fd(&there).ok()?.file_type;
+    let there = File::from(OwnedFd::from(there));
+    if !matches!(file_type, FileType::Regular | FileType::Directory) || !peer::has(held, &there) {
+        return None;
+    }
+    let again = CString::new(format!("/proc/self/fd/{}", there.as_raw_fd())).ok()?;
+    file::open(&again, flags & !NO_LINK | NO_TERMINAL).ok()
 }
 
 /// Refuses names that lead out of `--root`.
