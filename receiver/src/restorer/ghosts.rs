@@ -126,11 +126,8 @@ fn create(record: &GhostRecord, path: &Path) -> io::Result<()> {
     const PERMISSIONS: u32 = 0o7777;
     let permissions = Permissions::from_mode(record.mode & PERMISSIONS);
     // What belonged to a process that has ended may be root's there, and means nothing here.
-    let (user, group) = if record.path.starts_with(PROC) {
-        (None, None)
-    } else {
-        (Some(record.user), Some(record.group))
-    };
+    let (user, group) =
+        if record.path.starts_with(PROC) { (None, None) } else { (Some(record.user), Some(record.group)) };
     match record.mode & libc::S_IFMT {
         libc::S_IFLNK => {
             symlink(OsStr::from_bytes(&record.target), path)?;

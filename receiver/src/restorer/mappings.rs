@@ -5,7 +5,7 @@ mod ahead;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use memory::{Backing, PageRange, Protection, Sharing, VmaFlags};
+use memory::{Backing, PageRange, Protection, RangeSet, Sharing, VmaFlags};
 use nix::libc;
 use protocol::{FileRecord, FileVerdict, Manifest};
 
@@ -48,7 +48,8 @@ pub(super) fn ahead(manifest: &Manifest, verdicts: &[FileVerdict]) -> Result<Map
 
 /// The mappings of the final manifest: a private file mapping whose pages are to come is anonymous here.
 pub(super) fn last(manifest: &Manifest) -> Result<Mappings, RestoreError> {
-    wanted(manifest, &|_, range| !travels(manifest, range))
+    let lazy = lazy(manifest);
+    wanted(manifest, &|_, range| lazy.first_in(range).is_none())
 }
 
 /// Refuses a final manifest that maps a file which is not the same here, and whose pages do not come.
@@ -56,9 +57,10 @@ pub(super) fn check_files(
     manifest: &Manifest,
     verdict: &dyn Fn(&FileRecord) -> FileVerdict,
 ) -> Result<(), RestoreError> {
+    let lazy = lazy(manifest);
     for vma in &manifest.vmas {
         if let Backing::File { file, .. } = vma.backing
-            && (vma.sharing == Sharing::Shared || !travels(manifest, vma.range))
+            && (vma.sharing == Sharing::Shared || lazy.first_in(vma.range).is_none())
             && let record = files::record(manifest, file)?
             && verdict(record) != FileVerdict::Same
         {
@@ -68,9 +70,11 @@ pub(super) fn check_files(
     Ok(())
 }
 
-/// Whether the pages of a mapping come from the source.
-fn travels(manifest: &Manifest, range: PageRange) -> bool {
-    manifest.lazy.iter().any(|lazy| lazy.intersection(range).is_some())
+/// What comes from the source while the process runs.
+fn lazy(manifest: &Manifest) -> RangeSet {
+    let mut lazy = RangeSet::new();
+    manifest.lazy.iter().for_each(|range| lazy.insert(*range));
+    lazy
 }
 
 fn wanted(manifest: &Manifest, from_file: &dyn Fn(u32, PageRange) -> bool) -> Result<Mappings, RestoreError> {

@@ -6,7 +6,7 @@ use engine::{Failure, Progress};
 use fault_handler::{
     DestinationProcess, Ended, HandlerError, Mapped, Measurement, Notification, Outcome, Role,
 };
-use memory::{Backing, PAGE_SIZE, PageRange, Sharing};
+use memory::{Backing, PAGE_SIZE, PageRange, RangeSet, Sharing};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::{FileVerdict, Header, Manifest, Reserved, SourceReport};
 use sys::uffd::Uffd;
@@ -315,9 +315,9 @@ fn same_file_pages(manifest: &Manifest, verdicts: &[FileVerdict]) -> u64 {
     let same = manifest.vmas.iter().filter(|vma| {
         vma.sharing == Sharing::Private && matches!(vma.backing, Backing::File { file, .. } if is_same(file))
     });
-    let changed = |range: PageRange| -> u64 {
-        manifest.eager.iter().filter_map(|eager| eager.intersection(range)).map(PageRange::pages).sum()
-    };
+    let mut eager = RangeSet::new();
+    manifest.eager.iter().for_each(|range| eager.insert(*range));
+    let changed = |range: PageRange| -> u64 { eager.runs_in(range).map(PageRange::pages).sum() };
     same.map(|vma| vma.range.pages().saturating_sub(changed(vma.range))).sum()
 }
 
