@@ -53,9 +53,10 @@ test-tools:
 criu:
 	sh criu-bridge/install-criu.sh
 
+# The tests have built the simulator; cargo run would build it once more, with other features.
 test: test-tools build
 	$(CARGO) test --locked --release $(WORKSPACE)
-	$(CARGO) run --locked --release --package simulator -- --seeds 100000
+	$(CARGO_TARGET_DIR)/release/simulator --seeds 100000
 	$(PYTHON) test.py --suite all --clean
 
 check: test

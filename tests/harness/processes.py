@@ -220,7 +220,7 @@ def move(program, receiver: Receiver, seconds: float = 30.0, port: int = 0, link
         said = program.left()
         if not event and len(said) > len(words):
             raise Failure(f"not moved: {said[-1]}")
-        if not event and isinstance(program, Process) and program.ended():  # what has moved has been resumed before
+        if not event and not isinstance(program, Moved) and program.ended():  # what has moved has been resumed before
             event = until(lambda: receiver.find("resumed", before), f"{program.name}, which ended, to be resumed", 5)
         return event
     event = until(outcome, f"{program.name} to be resumed", seconds, alive=[receiver])

@@ -22,7 +22,7 @@ public final class Work {
 
     public static void main(String[] arguments) throws Exception {
         ExecutorService pool = Executors.newFixedThreadPool(3);
-        for (int round = 1; round <= 40; round++) {
+        for (int round = 1; round <= 24; round++) {
             List<Future<String>> parts = new ArrayList<>();
             for (int part = 0; part < 3; part++) {
                 int seed = round * 10 + part;

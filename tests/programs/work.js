@@ -16,7 +16,7 @@ function compute(seed, steps) {
 async function main() {
   const worker = new Worker(__filename);
   const ask = (round) => new Promise((resolve) => { worker.once("message", resolve); worker.postMessage(round); });
-  for (let round = 1; round <= 50; round++) {
+  for (let round = 1; round <= 25; round++) {
     const there = ask(round);
     const here = compute(round, 150000);
     await new Promise((resolve) => setTimeout(resolve, 1));

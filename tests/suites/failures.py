@@ -165,16 +165,16 @@ def first_of_its_namespace(lab) -> None:
 
 
 class Inner:
-    """A program that another one has started."""
+    """A program that another one has started, with what that one prints."""
 
     def __init__(self, wrapper, pid: int):
-        self.pid = pid
-        self.name, self.aim, self.left, self.wait_lines = wrapper.name, wrapper.aim, wrapper.left, wrapper.wait_lines
-        self.text, self.ended, self.last_words = wrapper.text, wrapper.ended, wrapper.last_words
-        self.directory, self.errors, self.trigger_signal = wrapper.directory, wrapper.errors, wrapper.trigger_signal
+        self.wrapper, self.pid = wrapper, pid
+
+    def __getattr__(self, name: str):
+        return getattr(self.wrapper, name)
 
     def trigger(self) -> None:
-        os.kill(self.pid, signal.SIGUSR2)
+        os.kill(self.pid, self.trigger_signal)
 
 
 def child_is_refused(lab) -> None:

@@ -1,6 +1,6 @@
-"""Programs that nobody here wrote move between network namespaces, over sealed links, in mid-work.
+"""Programs that nobody here wrote move between network and PID namespaces, over sealed links, in mid-work.
 
-The receiver gives each a PID namespace of its own; what moves twice goes from one to the next.
+They begin in a PID namespace of their own, and the receiver gives each another one.
 """
 
 import glob
@@ -16,6 +16,8 @@ from tests.harness.network import ADDRESS, OTHER_ADDRESS, Network
 from tests.harness.results import Check
 from tests.harness.waiting import expect, until
 from tests.suites import foreign
+from tests.suites.failures import Inner
+from tests.suites.servers import memcached_moves, redis_moves
 
 _TRIGGER = 50
 _STATEMENTS = 40
@@ -29,6 +31,11 @@ http {{ access_log off; client_body_temp_path {place}/a; proxy_temp_path {place}
 """
 
 
+# Its first process cannot leave a namespace; a shell would give one in the background nothing to read.
+_SECOND = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc",
+           "sh", "-c", 'exec 3<&0; "$@" <&3 3<&- & wait $!', "sh"]
+
+
 class Machines:
     """Two network namespaces with a receiver in each that has a key."""
 
@@ -40,17 +47,32 @@ class Machines:
         self.receivers["left"].host, self.receivers["right"].host = ADDRESS, OTHER_ADDRESS
         self.settings = {"POSTHASTE_KEY_FILE": key}
 
-    def start(self, name: str, command: list, settings: dict, **options):
-        """A program in the left one."""
-        return self.lab.program(name, [*self.network.inside("left"), *command], {**self.settings, **settings}, **options)
+    @property
+    def receiver(self):
+        return self.receivers["right"]
 
-    def move(self, program, there: str):
+    def start(self, name: str, command: list, settings: dict = None, **options) -> Inner:
+        """A program in the left one, in a PID namespace of its own."""
+        command = [*self.network.inside("left"), *_SECOND, *command]
+        wrapper = self.lab.program(name, command, {**self.settings, **(settings or {})}, **options)
+        shell = until(lambda: machine.children(wrapper.pid), f"the namespace of {name}", alive=[wrapper])[0]
+        return Inner(wrapper, until(lambda: machine.children(shell), f"{name} to begin", alive=[wrapper])[0])
+
+    def move(self, program, there: str = "right"):
         return self.lab.move(program, self.receivers[there])
+
+    def entered(self, moved: bool):
+        """This thread's new sockets are where a program is that has moved, or has not yet."""
+        return self.network.entered("right" if moved else "left")
 
 
 def program_moves(program: foreign.Foreign, lab) -> None:
     machines = Machines(lab)
-    foreign.moves_in_mid_work(program, lab, machines.receivers["right"], machines.start)
+    foreign.moves_in_mid_work(program, lab, machines.receiver, machines.start)
+
+
+def server_moves(moves, lab) -> None:
+    moves(lab, Machines(lab))
 
 
 def _get(machines, name: str) -> list:
@@ -122,9 +144,11 @@ def postgres_stays(lab) -> None:
 
 
 def _checks() -> list:
-    checks = [Check(f"{program.name} moves between network namespaces with a key", partial(program_moves, program))
+    checks = [Check(f"{program.name} moves between namespaces with a key", partial(program_moves, program))
               for program in foreign.PROGRAMS]
-    return checks + [Check("nginx moves between network namespaces with a key", nginx_moves),
+    checks += [Check(f"{name} moves between namespaces with a key", partial(server_moves, moves))
+               for name, moves in (("redis-server", redis_moves), ("memcached", memcached_moves))]
+    return checks + [Check("nginx moves between namespaces with a key", nginx_moves),
                      Check("PostgreSQL in single-user mode is refused by name and unharmed", postgres_stays)]
 
 

@@ -1,11 +1,27 @@
 """Servers: their data moves with them, and a client finds them again at the same port."""
 
+import contextlib
 import socket
 
 from tests.harness import machine
 from tests.harness.waiting import Failure, expect, until
 
 KEYS = 5000
+
+
+class OneMachine:
+    """Where a server is before and after its move, and its clients."""
+
+    def __init__(self, lab):
+        self.lab, self.start, self.receiver = lab, lab.program, lab.receiver()
+
+    def move(self, program):
+        return self.lab.move(program, self.receiver)
+
+    @staticmethod
+    def entered(_moved: bool):
+        """This thread's new connections are made where the server is."""
+        return contextlib.nullcontext()
 
 
 class Client:
@@ -85,18 +101,19 @@ def _check_redis(client: Client) -> None:
     client.line()
 
 
-def redis_moves(lab) -> None:
+def redis_moves(lab, machines=None) -> None:
     machine.need_command("redis-server")
-    port = _free_port()
-    receiver = lab.receiver()
-    program = lab.program("redis", ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "",
-                                    "--appendonly", "no"], through_pipe=False)
-    old = Client(port, [program])
+    port, machines = _free_port(), machines or OneMachine(lab)
+    receiver = machines.receiver
+    program = machines.start("redis", ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "",
+                                       "--appendonly", "no"], through_pipe=False)
+    with machines.entered(False):
+        old = Client(port, [program])
     _fill_redis(old)
     expect(old.ask("INCR moves") == ":1", "redis does not count")
-    moved = lab.move(program, receiver)
+    moved = machines.move(program)
     expect(old.closed(), "the old connection is still there")
-    with Client(port, [receiver, moved]) as client:
+    with machines.entered(True), Client(port, [receiver, moved]) as client:
         expect(client.ask("INCR moves") == ":2", "redis has lost count")
         _check_redis(client)
         moved.wait_complete()
@@ -107,24 +124,24 @@ def redis_moves(lab) -> None:
     old.__exit__()
 
 
-def memcached_moves(lab) -> None:
+def memcached_moves(lab, machines=None) -> None:
     machine.need_command("memcached")
-    port = _free_port()
-    receiver = lab.receiver()
-    program = lab.program("memcached", ["memcached", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-u", "root",
-                                        "-t", "4", "-m", "64"], through_pipe=False)
-    with Client(port, [program]) as client:
+    port, machines = _free_port(), machines or OneMachine(lab)
+    receiver = machines.receiver
+    program = machines.start("memcached", ["memcached", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-u", "root",
+                                           "-t", "4", "-m", "64"], through_pipe=False)
+    with machines.entered(False), Client(port, [program]) as client:
         for number in range(KEYS):
             value = _value(number)
             client.send(f"set key{number} 0 0 {len(value)}\r\n{value}\r\n")
             expect(client.line() == "STORED", "memcached did not take a key")
         expect(client.ask("set moves 0 0 1\r\n1") == "STORED", "memcached does not count")
-    moved = lab.move(program, receiver)
+    moved = machines.move(program)
     for _ in range(2):
-        with Client(port, [receiver, moved]) as client:
+        with machines.entered(True), Client(port, [receiver, moved]) as client:
             for number in range(KEYS):
                 expect(client.ask(f"get key{number}").startswith("VALUE"), f"key{number} is gone")
                 expect(client.line() == _value(number) and client.line() == "END", f"key{number} is another")
         moved.wait_complete()
-    with Client(port, [receiver, moved]) as client:
+    with machines.entered(True), Client(port, [receiver, moved]) as client:
         expect(client.ask("incr moves 1") == "2", "memcached has lost count")
