@@ -19,7 +19,7 @@ use sys::birth::{self, Birth, Kind};
 mod first;
 mod message;
 
-pub use first::{Blank, Identity};
+pub use first::{Blank, Identity, Namespaces};
 use message::{Order, Word};
 
 /// How long starting the child, and ending everything, may take.
@@ -99,8 +99,7 @@ impl Guardian {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(talk)?;
-        let kind =
-            if blank.own_user_namespace { Kind::FirstOfOwnNamespaces } else { Kind::FirstOfNamespaces };
+        let kind = if blank.namespaces.user { Kind::FirstOfOwnNamespaces } else { Kind::FirstOfNamespaces };
         let ids = first::Ids::own();
         let process = match birth::birth(kind).map_err(GuardianError::Start)? {
             Birth::Child => first::run(&theirs, blank, ids),

@@ -27,6 +27,7 @@ mod process;
 mod program;
 mod requirements;
 mod room;
+mod segments;
 mod stages;
 mod step;
 mod threads;

@@ -25,10 +25,18 @@ def _child():
 
 
 def _system_v():
+    """A segment that a process which is no child of this one has attached too."""
     identifier = _number(_LIBC.shmget(0, 4096, 0o1600))
     _LIBC.shmat.restype = ctypes.c_void_p
     address = _LIBC.shmat(identifier, None, 0)
     _LIBC.shmctl(identifier, 0, None)
+    pid, child = os.getpid(), os.fork()
+    if child == 0:
+        if os.fork() == 0:
+            while os.path.exists(f"/proc/{pid}/fd/1"):
+                time.sleep(0.01)
+        os._exit(0)
+    os.waitpid(child, 0)
     return address
 
 

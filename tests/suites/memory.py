@@ -1,13 +1,16 @@
 """Memory of every kind holds after a move what it held before it, whatever the program does with it."""
 
 import signal
+import subprocess
 from functools import partial
+from pathlib import Path
 
 from tests.harness import machine
 from tests.harness.compiling import compile_c
 from tests.harness.results import Check
 from tests.harness.scale import times
 from tests.harness.waiting import Failure, expect, until
+from tests.suites.check import check
 
 _MOVES = 4
 _SLOW = 20 << 20  # bytes a second
@@ -52,6 +55,26 @@ def held(kind: str, slow: bool, lab) -> None:
     expect(ended.get("exit_code") == 7, f"it ended with {ended}: {moved.text().splitlines()[-1:]}")
 
 
+def segments(mode: str, lab) -> None:
+    """System V segments are what they were at every place, with their ids, and nothing of them is left at the first one."""
+    receivers = [lab.receiver(arguments=("--mode", mode)) for _ in range(2)]
+    process = lab.program("system_v", [compile_c("system_v", lab.directory)])
+    made, unattached = process.wait_lines(3)[:2]
+    expect(check(process.pid)[0] == 0, check(process.pid)[1])
+    for step in range(3):
+        process = lab.move(process, receivers[step % 2])
+        process.wait_complete()
+        until(lambda process=process, step=step: process.text().endswith(f"\n{step + 1}\n"), "it to look", alive=[process])
+        until(lambda: made not in [line.split()[1] for line in Path("/proc/sysvipc/shm").read_text().splitlines()],
+              "its segment to be gone where it was before")
+        expect(check(process.pid)[0] == 0, check(process.pid)[1])
+    process.signal(signal.SIGTERM)
+    ended = process.wait_exited()
+    expect(ended.get("exit_code") == 7, f"it ended with {ended}: {process.text().splitlines()[-1:]}")
+    # Where it was not attached when the process left, anybody may want it.
+    subprocess.run(["ipcrm", "-m", unattached], check=True, timeout=20)
+
+
 def _checks() -> list:
     checks = []
     for seed in range(times(1, 50)):
@@ -60,6 +83,9 @@ def _checks() -> list:
         checks.append(Check(f"mappings that change while pages come slowly hold their bytes (seed {seed})",
                             partial(at_random, seed, True)))
     return checks + [
+        Check("System V shared memory that nobody else has moves with its ids, again and again",
+              partial(segments, "postcopy")),
+        Check("System V shared memory moves while other memory goes ahead", partial(segments, "hybrid")),
         Check("shared memory that was mapped in part shows the rest when it grows", partial(held, "shrunk", False)),
         Check("bytes behind the end of a memfd are there", partial(held, "behind_end", False)),
         Check("a file that is mapped in the last moment stays mapped", partial(held, "new_files", True)),

@@ -3,21 +3,34 @@
 
 use alloc::vec::Vec;
 
-use protocol::{ContentKind, ContentRecord, DescriptionKind, FileVerdict, Header, Kind};
+use protocol::{ContentKind, ContentRecord, DescriptionKind, FileVerdict, GhostRecord, Header, Kind};
 use sys::status::{self, FileType};
 use sys::{Errno, descriptor, file};
 
 use crate::descriptors::Table;
 use crate::refusal::{Doing, Refusal};
+use crate::segments;
 use crate::tables::{self, Objects};
 
-/// One of them, in a descriptor of the program's.
+/// One of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Content {
-    fd: u32,
+    from: Origin,
     kind: ContentKind,
     index: u32,
 }
+
+/// Where content is read from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Origin {
+    /// A descriptor of the program's.
+    Descriptor(u32),
+    /// System V shared memory of this id and so many bytes.
+    Segment(u32, u64),
+}
+
+/// The frames of what is handed out; `false` when no more are wanted.
+type Send<'a> = dyn FnMut(Header, &[u8]) -> bool + 'a;
 
 /// Each that is to travel, by the first descriptor that is open on it.
 pub(crate) fn all(table: &Table, objects: &Objects, verdicts: &[FileVerdict]) -> Vec<Content> {
@@ -34,7 +47,12 @@ pub(crate) fn all(table: &Table, objects: &Objects, verdicts: &[FileVerdict]) ->
         };
         let Some(kind) = kind else { continue };
         if !all.iter().any(|known: &Content| (known.kind, known.index) == (kind, index)) {
-            all.push(Content { fd: descriptor.fd, kind, index });
+            all.push(Content { from: Origin::Descriptor(descriptor.fd), kind, index });
+        }
+    }
+    for (index, record) in (0..).zip(objects.records()) {
+        if let Some(id) = segments::id(&record.segment) {
+            all.push(Content { from: Origin::Segment(id, record.size), kind: ContentKind::Memory, index });
         }
     }
     all
@@ -45,11 +63,7 @@ pub(crate) fn all(table: &Table, objects: &Objects, verdicts: &[FileVerdict]) ->
 ///
 /// # Errors
 /// One cannot be read.
-pub fn send(
-    contents: &[Content],
-    buffer: &mut [u8],
-    send: &mut dyn FnMut(Header, &[u8]) -> bool,
-) -> Result<(), Refusal> {
+pub fn send(contents: &[Content], buffer: &mut [u8], send: &mut Send<'_>) -> Result<(), Refusal> {
     for content in contents {
         if !content.hand_out(buffer, send).map_err(Refusal::kernel(Doing::Content))? {
             return Ok(());
@@ -62,20 +76,36 @@ pub fn send(
 }
 
 impl Content {
-    fn hand_out(self, buffer: &mut [u8], send: &mut dyn FnMut(Header, &[u8]) -> bool) -> Result<bool, Errno> {
-        let source = descriptor::open_again(self.fd)?;
-        let status = status::of_fd(&source)?;
-        if status.file_type != FileType::Regular {
-            return Ok(true);
+    fn hand_out(self, buffer: &mut [u8], send: &mut Send<'_>) -> Result<bool, Errno> {
+        match self.from {
+            Origin::Descriptor(fd) => self.hand_out_file(fd, buffer, send),
+            Origin::Segment(id, size) => {
+                if !self.announce(GhostRecord::default(), size, send) {
+                    return Ok(false);
+                }
+                segments::read(id, size, buffer, &mut |at, piece| send(bytes_at(at), piece))
+            }
         }
-        let file = tables::ghost(&descriptor::link(self.fd)?, &status);
-        let head = protocol::encode(&ContentRecord { file, size: status.size }).unwrap_or_default();
+    }
+
+    /// The frame that says what the next ones carry.
+    fn announce(self, file: GhostRecord, size: u64, send: &mut Send<'_>) -> bool {
+        let head = protocol::encode(&ContentRecord { file, size }).unwrap_or_default();
         let header = Header {
             count: self.kind.number(),
             argument: u64::from(self.index),
             ..Header::plain(Kind::Content, 0)
         };
-        if !send(header, &head) {
+        send(header, &head)
+    }
+
+    fn hand_out_file(self, fd: u32, buffer: &mut [u8], send: &mut Send<'_>) -> Result<bool, Errno> {
+        let source = descriptor::open_again(fd)?;
+        let status = status::of_fd(&source)?;
+        if status.file_type != FileType::Regular {
+            return Ok(true);
+        }
+        if !self.announce(tables::ghost(&descriptor::link(fd)?, &status), status.size, send) {
             return Ok(false);
         }
         let mut at = 0;
@@ -85,7 +115,7 @@ impl Content {
                 let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
                 let piece = buffer.get_mut(..len).unwrap_or_default();
                 file::read_exact_at(&source, piece, at)?;
-                if !send(Header { argument: at, ..Header::plain(Kind::ContentBytes, 0) }, piece) {
+                if !send(bytes_at(at), piece) {
                     return Ok(false);
                 }
                 at += len as u64;
@@ -93,4 +123,8 @@ impl Content {
         }
         Ok(true)
     }
+}
+
+fn bytes_at(at: u64) -> Header {
+    Header { argument: at, ..Header::plain(Kind::ContentBytes, 0) }
 }

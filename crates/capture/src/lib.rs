@@ -23,6 +23,7 @@ mod pages;
 mod pipes;
 mod process;
 pub mod refusal;
+mod segments;
 mod sockets;
 pub mod survey;
 mod tables;
@@ -42,6 +43,7 @@ pub use contents::{Content, send as send_contents};
 use descriptors::Table;
 use pages::Known;
 use refusal::{Doing, MappingTrait, Note, ProcessTrait, Refusal};
+pub use segments::remove as remove_segment;
 use tables::{Files, Ghosts, Objects};
 
 /// A look at the flags of all mappings that takes less than this is repeated while the program stands still.
@@ -164,6 +166,7 @@ fn build(
         mappings::collect(around.ranges, before.is_some(), old, &mut files, &mut objects)?;
     let (table, notes) =
         descriptors::collect(around, &mut files, &mut objects, &mut ghosts, before.is_some())?;
+    segments::settle(&mappings, &mut objects)?;
     mappings::settle_deleted(&mappings, &mut vmas, &objects)?;
     if before.is_some() {
         unmapped::complete(&vmas, &mut objects)?;

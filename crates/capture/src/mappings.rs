@@ -9,6 +9,7 @@ use sys::proc::maps::{self, Mapping};
 use sys::proc::smaps::{self, Attributes};
 
 use crate::refusal::{MappingTrait, Refusal};
+use crate::segments;
 use crate::tables::{Files, Objects};
 
 const HEAP_AND_STACK: &[u8] = b"[heap] [stack]";
@@ -105,8 +106,8 @@ fn origin(mapping: &Mapping) -> Result<Origin, Refusal> {
     let name = mapping.name.as_slice();
     let deleted = mapping.is_deleted();
     // The first segment of a machine has inode 0, as anonymous memory has.
-    if deleted && name.starts_with(b"/SYSV") {
-        return refuse(MappingTrait::SystemV);
+    if segments::is_segment(mapping) {
+        return Ok(Origin::Object);
     }
     if mapping.inode == 0 {
         let is_ordinary =
@@ -179,7 +180,10 @@ pub(crate) fn object_behind(mapping: &Mapping, objects: &Objects) -> Result<Opti
 
 /// Whether a deleted file is memory only, of which nothing is left but what is mapped.
 fn is_memory(name: &[u8]) -> bool {
-    name.starts_with(b"/memfd:") || name.starts_with(b"/dev/shm/") || name == b"/dev/zero (deleted)"
+    name.starts_with(b"/memfd:")
+        || name.starts_with(b"/SYSV")
+        || name.starts_with(b"/dev/shm/")
+        || name == b"/dev/zero (deleted)"
 }
 
 /// The pieces of `range` outside of `own`.

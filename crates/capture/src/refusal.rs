@@ -56,7 +56,7 @@ impl Doing {
         Self::Actions => 10 "reading signal actions",
         Self::Timers => 11 "reading timers",
         Self::Descriptors => 12 "listing the descriptors",
-        Self::Content => 13 "reading a memfd or a file",
+        Self::Content => 13 "reading shared memory or a file",
         Self::Pipe => 14 "looking at a pipe",
         Self::Socket => 15 "looking at a socket",
         Self::Pages => 16 "looking for changed pages",
@@ -139,7 +139,7 @@ pub(crate) enum MappingTrait {
     HugePages,
     /// Registered with a userfaultfd of the program.
     Userfaultfd,
-    /// System V shared memory.
+    /// System V shared memory that others have attached too.
     SystemV,
     /// Linux asynchronous I/O.
     Aio,
@@ -295,7 +295,7 @@ impl MappingTrait {
         Self::Device => 0 "is a device's memory: unmap it first",
         Self::HugePages => 1 "has huge TLB pages: use transparent huge pages",
         Self::Userfaultfd => 2 "waits for pages, of an earlier move or of a userfaultfd of its own: wait until all are there",
-        Self::SystemV => 3 "is System V shared memory: detach it first",
+        Self::SystemV => 3 "is System V shared memory that another process has attached too: detach it there first",
         Self::Aio => 4 "belongs to asynchronous I/O: destroy its context first",
         Self::AnonymousInode => 5 "belongs to io_uring, perf or the like: unmap it first",
         Self::ShadowStack => 6 "is a shadow stack: switch them off for the program",

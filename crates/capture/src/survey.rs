@@ -16,6 +16,7 @@ use crate::descriptors::{Context, Table, describe, has_changed, look};
 use crate::mappings;
 use crate::process;
 use crate::refusal::{Doing, Note, ProcessTrait, Refusal};
+use crate::segments;
 use crate::tables::{Files, Ghosts, Objects};
 
 /// Bytes that the parasite takes where no limit forbids it.
@@ -38,6 +39,10 @@ pub struct Descriptors {
     /// What is lost.
     pub notes: Vec<Note>,
     objects: Objects,
+    /// `/proc/sysvipc/shm` in the process's IPC namespace.
+    pub segments: Vec<u8>,
+    /// The id of the System V segment of each attachment.
+    attached: Vec<u64>,
 }
 
 /// What stands in the way of process `pid` as a whole. `status` is that of its main thread.
@@ -76,6 +81,10 @@ pub fn mapping(mapping: &Mapping, attributes: &Attributes, descriptors: &Descrip
         return Ok(());
     }
     mappings::check(mapping, attributes)?;
+    if segments::is_segment(mapping) {
+        let attachments = descriptors.attached.iter().filter(|id| **id == mapping.inode).count();
+        return segments::line(&descriptors.segments, mapping, attachments as u64).map(|_| ());
+    }
     if mapping.inode != 0 && mapping.is_deleted() {
         mappings::object_behind(mapping, &descriptors.objects)?;
     }
@@ -107,13 +116,16 @@ pub fn descriptors(pid: u32, all: &[Duplicate]) -> Descriptors {
         found.push((facts.fd, what));
     }
     let notes = context.notes;
-    Descriptors { found, notes, objects }
+    Descriptors { found, notes, objects, ..Descriptors::default() }
 }
 
 impl Descriptors {
     /// Takes note of a mapping before any is judged: two of the same memory may stand in each other's way.
     pub fn see(&mut self, mapping: &Mapping) {
         mappings::see(mapping, &mut self.objects);
+        if segments::is_segment(mapping) {
+            self.attached.push(mapping.inode);
+        }
     }
 }
 

@@ -7,6 +7,8 @@ use sys::identity;
 use sys::proc::maps::Mapping;
 use sys::status::{Device, FileStatus};
 
+use crate::segments;
+
 /// A proof that no other file satisfies: nothing can be said of the content.
 const NEVER: FileProof = FileProof::Content([0; 16]);
 /// The same, of a file that its path does not lead to.
@@ -123,7 +125,8 @@ impl Objects {
 
     /// The index of the object behind `mapping`. Its size is known only as far as it is mapped.
     pub(crate) fn of_mapping(&mut self, mapping: &Mapping) -> u32 {
-        let index = self.entry(mapping.device, mapping.inode, mapping.path());
+        let (device, inode) = key(mapping);
+        let index = self.entry(device, inode, mapping.path());
         if let Some(record) = self.records.get_mut(index) {
             record.size = record.size.max(mapping.offset.saturating_add(mapping.range.len()));
         }
@@ -145,9 +148,30 @@ impl Objects {
 
     /// The index of the object that `mapping` is of, if a descriptor can read it.
     pub(crate) fn readable_behind(&self, mapping: &Mapping) -> Option<u32> {
-        let key = (mapping.device, mapping.inode);
+        let key = key(mapping);
         let index = narrow(self.keys.iter().position(|known| *known == key)?);
         self.is_readable(index).then_some(index)
+    }
+
+    /// The index of the System V segment `id`, which is not mapped.
+    pub(crate) fn of_segment(&mut self, id: u32) -> u32 {
+        narrow(self.entry(Device::default(), u64::from(id) | OF_SEGMENT, b""))
+    }
+
+    /// Notes that object `index` is a System V segment, and what the kernel says of it. Its content travels ahead of the
+    /// manifest.
+    pub(crate) fn set_segment(&mut self, index: u32, line: &[u8]) {
+        let index = index as usize;
+        if let (Some(record), Some(readable)) = (self.records.get_mut(index), self.readable.get_mut(index)) {
+            record.size = record.size.max(segments::bytes(line));
+            record.segment = line.to_vec();
+            (record.streamed, *readable) = (true, true);
+        }
+    }
+
+    /// All objects.
+    pub(crate) fn records(&self) -> &[ObjectRecord] {
+        &self.records
     }
 
     /// What is to travel ahead of the manifest, if the content of an object does.
@@ -158,7 +182,7 @@ impl Objects {
 
     /// Whether `mapping` is of one of the objects.
     pub(crate) fn knows(&self, mapping: &Mapping) -> bool {
-        self.keys.contains(&(mapping.device, mapping.inode))
+        self.keys.contains(&key(mapping))
     }
 
     /// Bytes of the object.
@@ -192,11 +216,21 @@ impl Objects {
             content: Vec::new(),
             streamed: false,
             ghost: None,
+            segment: Vec::new(),
         });
         self.keys.push(key);
         self.readable.push(false);
         self.keys.len() - 1
     }
+}
+
+/// Marks the inode of a System V segment, which is its id: a memfd may have that too.
+const OF_SEGMENT: u64 = 1 << 63;
+
+/// What tells an object from others.
+fn key(mapping: &Mapping) -> (Device, u64) {
+    let mark = if segments::is_segment(mapping) { OF_SEGMENT } else { 0 };
+    (mapping.device, mapping.inode | mark)
 }
 
 /// What has no name any more, each once.

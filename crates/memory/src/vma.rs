@@ -69,6 +69,8 @@ pub struct VmaFlags {
     pub random: bool,
     /// `dp`: the kernel may drop its pages (`MAP_DROPPABLE`).
     pub droppable: bool,
+    /// No `mw`: it cannot be made writable.
+    pub never_writable: bool,
 }
 
 /// Which part of the address space the kernel says that a mapping is.

@@ -360,6 +360,8 @@ pub struct ObjectRecord {
     pub streamed: bool,
     /// Index into `ghosts`, if it was a file with a name.
     pub ghost: Option<u32>,
+    /// Its line of `/proc/sysvipc/shm` (proc(5)), if it is a segment of System V shared memory; else empty.
+    pub segment: Vec<u8>,
 }
 
 /// A pipe with its bytes in flight.

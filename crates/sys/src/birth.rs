@@ -68,6 +68,16 @@ pub fn new_time_namespace(offsets: &str) -> Result<(), Errno> {
     file::write_all(&file::open(c"/proc/self/timens_offsets", WRITE_ONLY)?, offsets.as_bytes())
 }
 
+/// Moves the calling process, and the children that it makes, into an IPC namespace of its own.
+///
+/// # Errors
+/// Those of unshare(2): without `CAP_SYS_ADMIN` `EPERM`, in a kernel without such namespaces `EINVAL`.
+pub fn new_ipc_namespace() -> Result<(), Errno> {
+    const CLONE_NEWIPC: usize = 0x800_0000;
+    // SAFETY: a plain number; no memory changes.
+    unsafe { syscall3(nr::UNSHARE, CLONE_NEWIPC, 0, 0) }.map(|_| ())
+}
+
 /// Moves the calling process into a network namespace of its own; if it has no right to that, into one of a user namespace
 /// of its own. Its sockets stay where they are.
 ///

@@ -63,6 +63,55 @@ impl Drop for SecondMapping {
     }
 }
 
+/// System V shared memory, attached to be read.
+#[derive(Debug)]
+pub struct Segment(u64);
+
+impl Segment {
+    /// Attaches the segment with this id.
+    ///
+    /// # Errors
+    /// Those of shmat(2): `EACCES` without permission, `EINVAL` when there is none.
+    pub fn attach(id: u32) -> Result<Self, Errno> {
+        const SHM_RDONLY: usize = 0o10000;
+        // SAFETY: without an address the kernel picks a free place.
+        unsafe { syscall3(nr::SHMAT, id as usize, 0, SHM_RDONLY) }.map(|at| Self(at as u64))
+    }
+
+    /// Where it begins.
+    #[must_use]
+    pub const fn start(&self) -> u64 {
+        self.0
+    }
+}
+
+impl Segment {
+    /// Whether it consists of huge TLB pages, of which mincore(2) knows only those that were touched where it looks: the
+    /// kernel does not take a part of such a page.
+    #[must_use]
+    pub fn is_huge(&self) -> bool {
+        const MADV_DONTNEED: usize = 4;
+        let second = usize::try_from(self.0).unwrap_or(0) + 4096;
+        // SAFETY: the content stays with the segment, and nobody else knows the mapping.
+        let taken = unsafe { syscall3(nr::MADVISE, second, 4096, MADV_DONTNEED) };
+        taken == Err(Errno::EINVAL)
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: nobody else knows the mapping.
+        let _ = unsafe { syscall3(nr::SHMDT, usize::try_from(self.0).unwrap_or(0), 0, 0) };
+    }
+}
+
+/// Removes the System V segment with this id, if its owner or creator asks for that: it goes with its last attachment.
+pub fn remove_segment(id: u32) {
+    const IPC_RMID: usize = 0;
+    // SAFETY: plain numbers; what is attached stays so.
+    let _ = unsafe { syscall3(nr::SHMCTL, id as usize, IPC_RMID, 0) };
+}
+
 /// What may be done with memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {

@@ -29,6 +29,8 @@ pub mod nr {
     pub const MREMAP: usize = 25;
     pub const MINCORE: usize = 27;
     pub const MADVISE: usize = 28;
+    pub const SHMAT: usize = 30;
+    pub const SHMCTL: usize = 31;
     pub const GETITIMER: usize = 36;
     pub const GETPID: usize = 39;
     pub const SOCKET: usize = 41;
@@ -45,6 +47,7 @@ pub mod nr {
     pub const CLONE: usize = 56;
     pub const EXIT: usize = 60;
     pub const KILL: usize = 62;
+    pub const SHMDT: usize = 67;
     pub const FCNTL: usize = 72;
     pub const FLOCK: usize = 73;
     pub const READLINK: usize = 89;

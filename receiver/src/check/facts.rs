@@ -25,6 +25,8 @@ pub(super) struct Facts {
     pub(super) has_children: bool,
     pub(super) mappings: Vec<(Mapping, Attributes)>,
     pub(super) duplicates: Vec<Duplicate>,
+    /// `/proc/sysvipc/shm` as the process sees it, if it has attached any of that.
+    pub(super) segments: Vec<u8>,
     /// What each descriptor is open on.
     pub(super) links: BTreeMap<u32, String>,
     /// `NAME=VALUE`, as the program was started.
@@ -74,6 +76,7 @@ impl Facts {
             threads,
             mappings: Vec::new(),
             duplicates: Vec::new(),
+            segments: Vec::new(),
             links: BTreeMap::new(),
             environment: Vec::new(),
             auxv: Vec::new(),
@@ -92,8 +95,15 @@ impl Facts {
         let (mappings, attributes) = smaps::mappings_of(pid).with_context(forbidden)?;
         facts.mappings = mappings.into_iter().zip(attributes).collect();
         facts.take_descriptors().with_context(forbidden)?;
-        enter_network(pid)
+        enter(pid, "net", CloneFlags::CLONE_NEWNET)
             .with_context(|| format!("entering the network of process {pid}: run this as root"))?;
+        if facts.mappings.iter().any(|(mapping, _)| mapping.name.starts_with(b"/SYSV")) {
+            let read =
+                enter(pid, "ipc", CloneFlags::CLONE_NEWIPC).and_then(|()| fs::read("/proc/sysvipc/shm"));
+            facts.segments = read.with_context(|| {
+                format!("looking at the System V shared memory of process {pid}: run this as root")
+            })?;
+        }
         Ok(facts)
     }
 
@@ -175,13 +185,13 @@ fn has_children(pid: u32, threads: &[Thread]) -> bool {
     })
 }
 
-/// Joins the network namespace of process `pid`, if it is another one.
-fn enter_network(pid: u32) -> io::Result<()> {
-    let theirs = format!("/proc/{pid}/ns/net");
-    if fs::read_link(&theirs)? == fs::read_link("/proc/self/ns/net")? {
+/// Joins a namespace of process `pid`, if it is another one.
+fn enter(pid: u32, name: &str, kind: CloneFlags) -> io::Result<()> {
+    let theirs = format!("/proc/{pid}/ns/{name}");
+    if fs::read_link(&theirs)? == fs::read_link(format!("/proc/self/ns/{name}"))? {
         return Ok(());
     }
-    Ok(setns(fs::File::open(theirs)?, CloneFlags::CLONE_NEWNET)?)
+    Ok(setns(fs::File::open(theirs)?, kind)?)
 }
 
 /// Bytes of the kernel's as they may be shown: without what could steer a terminal.

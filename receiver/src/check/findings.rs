@@ -72,6 +72,7 @@ impl Findings {
             found.threads.push(Finding::new(&thread.tid, &thread.name, result));
         }
         let mut descriptors = survey::descriptors(facts.pid, &facts.duplicates);
+        descriptors.segments.clone_from(&facts.segments);
         facts.mappings.iter().for_each(|(mapping, _)| descriptors.see(mapping));
         for (mapping, attributes) in &facts.mappings {
             let result = survey::mapping(mapping, attributes, &descriptors);

@@ -26,13 +26,22 @@ pub struct Identity {
     pub outside_too: bool,
 }
 
+/// The namespaces of a process, besides those that every one gets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Namespaces<'a> {
+    /// Whether all of them belong to a user namespace of its own: who is not root gets no others.
+    pub user: bool,
+    /// Whether it has System V objects of its own.
+    pub ipc: bool,
+    /// What its clocks are ahead by, if they shall not be the machine's.
+    pub clocks: Option<&'a str>,
+}
+
 /// What a blank child is started with.
 #[derive(Clone, Copy, Debug)]
 pub struct Blank<'a> {
-    /// Whether its namespaces belong to a user namespace of its own: who is not root gets no others.
-    pub own_user_namespace: bool,
-    /// What its clocks are ahead by, if they shall not be the machine's.
-    pub clocks: Option<&'a str>,
+    /// What of the world is its own.
+    pub namespaces: Namespaces<'a>,
     /// The ids that it shall have.
     pub identity: Identity,
     /// The memory of the hole: interpreter and first program are in it.
@@ -88,11 +97,14 @@ fn serve(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids) -> Result<(), Word> {
     let no_child = |errno: Errno| Word::NoChild(errno as i32);
     birth::close_all_but(&[socket.as_fd(), blank.memory, blank.control])
         .map_err(|errno| Word::NoChild(errno.0))?;
-    if blank.own_user_namespace {
+    if blank.namespaces.user {
         map_ids(ids).map_err(|error| Word::NoChild(error.raw_os_error().unwrap_or(0)))?;
     }
     mount_proc().map_err(|errno| Word::NoProc(errno as i32))?;
-    if let Some(offsets) = blank.clocks {
+    if blank.namespaces.ipc {
+        birth::new_ipc_namespace().map_err(|errno| Word::NoChild(errno.0))?;
+    }
+    if let Some(offsets) = blank.namespaces.clocks {
         // Without the right to do so the clocks stay those of this machine, which the session sees and says.
         let _ = birth::new_time_namespace(offsets);
     }

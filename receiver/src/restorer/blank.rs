@@ -18,7 +18,7 @@ use sys::Errno;
 
 use super::layout::{Layout, MAX_DATA_BYTES, MAX_OPS, OP_BYTES};
 use super::{Hole, Program, Slot, Step, trampoline};
-use crate::guardian::{Blank, Guardian, GuardianError, Identity, wait_for};
+use crate::guardian::{Blank, Guardian, GuardianError, Identity, Namespaces, wait_for};
 
 /// How long one program may run.
 const PROGRAM_DEADLINE: Duration = Duration::from_secs(30);
@@ -103,7 +103,7 @@ pub struct BlankChild {
 }
 
 impl BlankChild {
-    /// Starts a child with the ids of `identity` in a new PID namespace (and a user namespace, if so wanted), with nothing
+    /// Starts a child with the ids of `identity` in a new PID namespace (and whatever others are wanted), with nothing
     /// mapped but `hole` and nothing open but the standard streams and a socket at `control_number`.
     ///
     /// # Errors
@@ -112,8 +112,7 @@ impl BlankChild {
         identity: Identity,
         hole: Hole,
         control_number: u32,
-        own_user_namespace: bool,
-        clocks: Option<&str>,
+        namespaces: Namespaces<'_>,
     ) -> Result<Self, ChildError> {
         let layout = Layout::new(hole);
         let memory = File::from(
@@ -130,8 +129,7 @@ impl BlankChild {
         let first = finished(first, layout)?;
         install(&memory, layout, &first).map_err(ChildError::Memory)?;
         let (guardian, child) = Guardian::start(&Blank {
-            clocks,
-            own_user_namespace,
+            namespaces,
             identity,
             memory: memory.as_fd(),
             control: theirs.as_fd(),

@@ -249,6 +249,18 @@ pub enum RestoreError {
         #[source]
         source: io::Error,
     },
+    /// What the source says of a System V segment.
+    #[error("a segment of System V shared memory is told of in a way that is not known: {line}")]
+    Segment {
+        /// What it says.
+        line: String,
+    },
+    /// A System V segment that is not what it was.
+    #[error("System V shared memory {0} cannot be made as it was")]
+    SegmentId(u32),
+    /// The process was made without an IPC namespace of its own.
+    #[error("the program has attached System V shared memory meanwhile: try again")]
+    SegmentMeanwhile,
     /// Pages that came ahead, for something else than private memory.
     #[error("pages {0} came ahead and have no place here")]
     NoPlaceAhead(PageRange),

@@ -9,6 +9,7 @@ use memory::{Backing, PageRange, Protection, RangeSet, Sharing, VmaFlags};
 use nix::libc;
 use protocol::{FileRecord, FileVerdict, Manifest};
 
+use super::segments::{self, Attachment, Segment, Wanted};
 use super::{BlankChild, Program, RestoreError, Step, files};
 pub(super) use ahead::{change_around, forget, is_private_memory};
 
@@ -24,6 +25,8 @@ enum Source {
     File { path: Vec<u8>, offset: u64 },
     /// A shared-memory object of the final manifest, from this offset.
     Object { index: u32, offset: u64 },
+    /// A System V segment of the final manifest.
+    Segment(Attachment),
 }
 
 /// One mapping as the child shall have it.
@@ -36,6 +39,16 @@ pub(super) struct Mapping {
     source: Source,
 }
 
+impl Mapping {
+    /// What is mapped of a System V segment.
+    fn attached(&self) -> Option<Wanted> {
+        let Source::Segment(of) = self.source else { return None };
+        let (range, protection) = (self.range, self.protection);
+        let read_only = self.flags.never_writable && !protection.write;
+        Some(Wanted { range, of, protection: protection.bits(), read_only })
+    }
+}
+
 /// The mappings that the child has, or shall have, by address.
 pub(super) type Mappings = BTreeMap<PageRange, Mapping>;
 
@@ -43,7 +56,10 @@ pub(super) type Mappings = BTreeMap<PageRange, Mapping>;
 /// nothing changes them any more.
 pub(super) fn ahead(manifest: &Manifest, verdicts: &[FileVerdict]) -> Result<Mappings, RestoreError> {
     let wanted = wanted(manifest, &|index, _| verdicts.get(index as usize) == Some(&FileVerdict::Same))?;
-    Ok(wanted.into_iter().filter(|(_, mapping)| !matches!(mapping.source, Source::Object { .. })).collect())
+    Ok(wanted
+        .into_iter()
+        .filter(|(_, mapping)| !matches!(mapping.source, Source::Object { .. } | Source::Segment(_)))
+        .collect())
 }
 
 /// The mappings of the final manifest: a private file mapping whose pages are to come is anonymous here.
@@ -90,12 +106,19 @@ fn wanted(manifest: &Manifest, from_file: &dyn Fn(u32, PageRange) -> bool) -> Re
                     (Sharing::Shared, false) => return Err(different(&record.path, vma.range)),
                 }
             }
-            Backing::Object { object, offset } => Source::Object { index: object, offset },
+            Backing::Object { object, offset } => match segment(manifest, object)? {
+                Some(segment) => Source::Segment(segment.attachment(offset)),
+                None => Source::Object { index: object, offset },
+            },
         };
         let (range, protection, sharing, flags) = (vma.range, vma.protection, vma.sharing, vma.flags);
         mappings.insert(range, Mapping { range, protection, sharing, flags, source });
     }
     Ok(mappings)
+}
+
+fn segment(manifest: &Manifest, object: u32) -> Result<Option<Segment>, RestoreError> {
+    manifest.objects.get(object as usize).map_or(Ok(None), Segment::of)
 }
 
 fn different(path: &[u8], range: PageRange) -> RestoreError {
@@ -119,6 +142,8 @@ pub(super) fn change(
         child.run(program, &[])?;
     }
     let new: Vec<&Mapping> = want.values().filter(|mapping| differs(have, mapping)).collect();
+    let attached: Vec<Wanted> = new.iter().filter_map(|mapping| mapping.attached()).collect();
+    segments::attach(child, &attached)?;
     for part in new.chunks(MAPPINGS_PER_PROGRAM) {
         make(child, part, objects)?;
     }
@@ -135,7 +160,9 @@ fn make(child: &BlankChild, part: &[&Mapping], objects: &[OwnedFd]) -> Result<()
     for (mapping, place) in part.iter().zip(places) {
         program.step(Step::Map(mapping.range));
         let word = place.and_then(|place| numbers.get(place)).map(|number| (4, *number));
-        map(&mut program, mapping, word.as_slice());
+        if !matches!(mapping.source, Source::Segment(_)) {
+            map(&mut program, mapping, word.as_slice());
+        }
         advise(&mut program, mapping);
     }
     for number in &numbers {
@@ -171,6 +198,7 @@ fn map(program: &mut Program, mapping: &Mapping, fd: &[(usize, memory::Addr)]) {
     let (kind, offset) = match mapping.source {
         Source::Anonymous => (ANONYMOUS, 0),
         Source::File { offset, .. } | Source::Object { offset, .. } => (0, offset),
+        Source::Segment(it) => (0, it.offset),
     };
     let flags = when(mapping.sharing == Sharing::Shared, 1)
         | when(mapping.sharing == Sharing::Private && !mapping.flags.droppable, 2)
@@ -234,7 +262,7 @@ impl<'a> Opened<'a> {
     fn place_of(&mut self, mapping: &'a Mapping) -> Result<Option<usize>, RestoreError> {
         let next = self.order.len();
         match &mapping.source {
-            Source::Anonymous => Ok(None),
+            Source::Anonymous | Source::Segment(_) => Ok(None),
             Source::Object { index, .. } => {
                 let place = *self.objects.entry(*index).or_insert(next);
                 if place == next {

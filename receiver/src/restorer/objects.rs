@@ -103,6 +103,7 @@ mod tests {
             content: vec![(4096, vec![9; 10])],
             streamed: false,
             ghost: None,
+            segment: Vec::new(),
         };
         let object = File::from(object(&record, None).expect("an object"));
         let mut bytes = [0; 10];

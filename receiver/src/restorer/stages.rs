@@ -19,8 +19,10 @@ use super::ghosts::Ghosts;
 use super::mappings::{self, Mappings};
 use super::requirements::{self, Here};
 use super::threads::Threads;
-use super::{BlankChild, Hole, RestoreError, Step, files, locks, objects, process, room, threads, timers};
-use crate::guardian::{Guardian, Identity};
+use super::{
+    BlankChild, Hole, RestoreError, Step, files, locks, objects, process, room, segments, threads, timers,
+};
+use crate::guardian::{Guardian, Identity, Namespaces};
 use crate::peer;
 use crate::policy::{self, Policy};
 use crate::relaying::Companion;
@@ -53,6 +55,7 @@ pub struct Reserved {
     connections: Connections,
     contents: Contents,
     companion: Option<Companion>,
+    own_ipc: bool,
 }
 
 /// The final image stands, but for its pages; threads wait.
@@ -132,11 +135,13 @@ impl Restorer<Reserved> {
         let hole = find_hole(manifest, &here)?;
         let clocks = Offsets::of(manifest, here.is_home_of(manifest));
         let shifted = clocks.to_write();
-        let own_user_namespace = here.needs_user_namespace();
+        let own_ipc = segments::has_any(manifest);
+        let namespaces =
+            Namespaces { user: here.needs_user_namespace(), ipc: own_ipc, clocks: shifted.as_deref() };
         let identity = Identity { pid: manifest.process.pid, outside_too: policy.pid == policy::Pid::Keep };
-        let child =
-            BlankChild::start(identity, hole, control_number, own_user_namespace, shifted.as_deref())?;
+        let child = BlankChild::start(identity, hole, control_number, namespaces)?;
         clocks.report(child.pid());
+        segments::prove(&child, manifest)?;
         map_vdso(&child, manifest)?;
         let uffd = create_uffd(&child, &permission)?;
         mappings::change(&child, &Mappings::new(), &wanted, &[])?;
@@ -157,6 +162,7 @@ impl Restorer<Reserved> {
             connections,
             contents,
             companion: None,
+            own_ipc,
         };
         Ok((Self { child, here, stage }, answer))
     }
@@ -208,8 +214,10 @@ impl Restorer<Reserved> {
         let wanted = mappings::last(manifest)?;
         let ghosts = Ghosts::make(manifest)?;
         let objects = objects::make(manifest, &ghosts, &mut self.stage.contents)?;
+        segments::make(&self.child, manifest, &objects, &self.stage.memory)?;
         let (have, kept) = (&self.stage.mappings, &manifest.kept);
         let remade = mappings::change_around(&self.child, have, &wanted, &objects, kept)?;
+        segments::mark(&self.child, manifest)?;
         mappings::forget(&self.child, &wanted, &self.stage.stale)?;
         mappings::guard(&self.child, &manifest.guards)?;
         objects::seal(manifest, &objects)?;
@@ -246,6 +254,9 @@ impl Restorer<Reserved> {
     fn check_final(&self, manifest: &Manifest) -> Result<(), RestoreError> {
         self.here.check(manifest)?;
         files::check_names(manifest)?;
+        if segments::has_any(manifest) && !self.stage.own_ipc {
+            return Err(RestoreError::SegmentMeanwhile);
+        }
         let hole = self.child.layout().hole().range();
         let occupied = manifest.vmas.iter().map(|vma| vma.range);
         if let Some(taken) = occupied.into_iter().find(|range| range.intersection(hole).is_some()) {

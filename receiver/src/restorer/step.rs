@@ -35,6 +35,8 @@ pub enum Step {
     Descriptor(u32),
     /// A lock on the file of a descriptor.
     Lock(u32),
+    /// A segment of System V shared memory, by its id.
+    Segment(u32),
     /// Pages that must not be touched.
     Guard(PageRange),
     /// A command of membarrier(2), or a file below `/proc/self`.
@@ -76,6 +78,7 @@ impl fmt::Display for Step {
             Self::SetLimit(resource) => write!(f, "setting resource limit {resource}"),
             Self::Descriptor(fd) => write!(f, "opening descriptor {fd}"),
             Self::Lock(fd) => write!(f, "locking the file of descriptor {fd}"),
+            Self::Segment(id) => write!(f, "making System V shared memory {id}"),
             Self::Guard(range) => write!(f, "guarding {range}"),
             Self::SetProcessValue => write!(f, "setting values that /proc tells of the process"),
             Self::Bind(fd) => write!(f, "binding the socket of descriptor {fd}"),

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use memory::{Addr, PageRange};
 use nix::libc;
-use receiver::guardian::Identity;
+use receiver::guardian::{Identity, Namespaces};
 use receiver::restorer::{BlankChild, ChildError, Hole, Step};
 
 use super::{Case, Outcome, privileged};
@@ -37,7 +37,7 @@ fn own_mappings() -> Vec<PageRange> {
 fn start() -> BlankChild {
     let hole = Hole::find(&own_mappings(), 4).expect("there is a gap");
     let identity = Identity { pid: PID, outside_too: false };
-    BlankChild::start(identity, hole, CONTROL, false, None).expect("a blank child")
+    BlankChild::start(identity, hole, CONTROL, Namespaces::default()).expect("a blank child")
 }
 
 fn a_blank_child_is_blank() -> Outcome {

@@ -286,6 +286,7 @@ fn memfd_keeps() -> Outcome {
         owner: (0, 0),
         seals: 0,
         ghost: None,
+        segment: Vec::new(),
         content,
         streamed: false,
     });

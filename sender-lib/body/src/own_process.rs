@@ -49,6 +49,8 @@ pub(crate) struct OwnProcess {
     parked: Parked,
     /// Numbers of bound sockets, whose addresses the destination needs.
     bound: Vec<u32>,
+    /// What the kernel says of System V segments.
+    segments: Vec<Vec<u8>>,
     /// Numbers of locked files, whose locks the destination needs.
     locked: Vec<u32>,
     /// Connections that stay here.
@@ -76,6 +78,7 @@ impl OwnProcess {
             contents: Vec::new(),
             parked: Parked::default(),
             bound: Vec::new(),
+            segments: Vec::new(),
             locked: Vec::new(),
             staying: Staying::default(),
         })
@@ -239,6 +242,7 @@ impl SourceProcess for OwnProcess {
         self.add_eager(&mut manifest);
         self.bound = bound_sockets(&manifest);
         self.staying.take(&manifest, &self.bound)?;
+        self.segments = manifest.objects.iter().map(|object| object.segment.clone()).collect();
         self.locked = manifest.locks.iter().map(|lock| lock.fd).collect();
         Ok(Arc::new(manifest))
     }
@@ -290,6 +294,7 @@ impl SourceProcess for OwnProcess {
     fn confirmed(&mut self) {
         self.staying.keep();
         self.close_bound();
+        self.segments.iter().for_each(|segment| capture::remove_segment(segment));
     }
 
     fn reconnect(&mut self, attempt: u32) -> Result<Channels, Failure> {

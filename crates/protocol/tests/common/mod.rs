@@ -38,6 +38,7 @@ pub(crate) fn manifest() -> Manifest {
             content: vec![(4096, b"bytes".to_vec())],
             streamed: true,
             ghost: Some(0),
+            segment: b"0 5 600 8192".to_vec(),
         }],
         vmas: vmas(),
         pipes: vec![PipeRecord {

@@ -92,6 +92,7 @@ impl Parser {
 /// The two-letter words of a `VmFlags` line (proc(5)).
 fn attributes(codes: &[u8]) -> Attributes {
     let mut found = Attributes::default();
+    found.flags.never_writable = true;
     for code in words(codes) {
         let flags = &mut found.flags;
         match code {
@@ -113,6 +114,7 @@ fn attributes(codes: &[u8]) -> Attributes {
             b"ss" => found.shadow_stack = true,
             b"sl" => found.sealed = true,
             b"dp" => flags.droppable = true,
+            b"mw" => flags.never_writable = false,
             _ => {}
         }
     }

@@ -1,0 +1,327 @@
+//! System V shared memory: segments with the ids that they had, in the program's own IPC namespace, and what is attached of
+//! them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use memory::{Addr, PAGE_SIZE, PageRange, RangeSet};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::libc;
+use nix::unistd::{Whence, lseek64};
+use protocol::{Manifest, ObjectRecord};
+
+use super::{BlankChild, Program, RestoreError, Slot, Step};
+use crate::peer;
+
+/// Bytes that are copied at a time.
+const STEP: usize = 1 << 20;
+/// The file by which the next segment of an IPC namespace gets a chosen id.
+const NEXT_ID: &[u8] = b"/proc/sys/kernel/shm_next_id";
+/// `SHM_RDONLY`
+const READ_ONLY: u64 = 0o10000;
+/// Flags in a segment's mode (`shmctl(2)`).
+const MARKED_FOR_REMOVAL: u32 = 0o1000;
+const LOCKED: u32 = 0o2000;
+
+/// What the kernel said of a segment at the source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Segment {
+    /// `shmid`
+    pub(super) id: u32,
+    key: i32,
+    size: u64,
+    mode: u32,
+    user: u32,
+    group: u32,
+}
+
+/// How a segment is attached somewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Attachment {
+    /// The segment's id.
+    pub(super) id: u32,
+    /// Where in the segment it begins.
+    pub(super) offset: u64,
+    /// Bytes that attaching the segment maps.
+    pub(super) len: u64,
+}
+
+/// A mapping of a segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// Where it shall be.
+    pub(super) range: PageRange,
+    /// What it shows.
+    pub(super) of: Attachment,
+    /// `PROT_*`
+    pub(super) protection: u32,
+    /// It cannot be made writable.
+    pub(super) read_only: bool,
+}
+
+impl Segment {
+    /// Reads the line of `/proc/sysvipc/shm` that came with an object, if it is a segment.
+    pub(super) fn of(record: &ObjectRecord) -> Result<Option<Self>, RestoreError> {
+        if record.segment.is_empty() {
+            return Ok(None);
+        }
+        let text = String::from_utf8_lossy(&record.segment);
+        let columns: Vec<&str> = text.split_ascii_whitespace().collect();
+        let column = |index: usize| columns.get(index).copied().unwrap_or_default();
+        let number = |index: usize| column(index).parse::<u32>().ok();
+        let read = || {
+            Some(Self {
+                key: column(0).parse().ok()?,
+                id: number(1)?,
+                mode: u32::from_str_radix(column(2), 8).ok()?,
+                size: column(3).parse().ok()?,
+                user: number(7)?,
+                group: number(8)?,
+            })
+        };
+        read().map(Some).ok_or_else(|| RestoreError::Segment { line: text.trim().to_owned() })
+    }
+
+    /// How it is attached from `offset` on.
+    pub(super) const fn attachment(&self, offset: u64) -> Attachment {
+        Attachment { id: self.id, offset, len: self.size.next_multiple_of(PAGE_SIZE) }
+    }
+
+    /// Makes it, attaches it for a moment and says where.
+    fn make(&self, child: &BlankChild) -> Result<Addr, RestoreError> {
+        const CREATE_NEW: u64 = 0o3000;
+        let mut program = child.program();
+        program.step(Step::Segment(self.id));
+        let opened = open_next_id(&mut program);
+        let id = self.id.to_string();
+        let (text, len) = (program.data(id.as_bytes()), id.len() as u64);
+        program.call_with(libc::SYS_write, [0, text.0, len], &[(0, opened)]);
+        program.call_with(libc::SYS_close, [0], &[(0, opened)]);
+        let flags = CREATE_NEW | u64::from(self.mode & 0o777);
+        let key = u64::from(self.key.cast_unsigned());
+        let made = program.call(libc::SYS_shmget, [key, self.size, flags]);
+        let attached = program.call_with(libc::SYS_shmat, [0; 3], &[(0, program.result(made))]);
+        let results = child.run(program, &[])?;
+        if results.of(made) != Ok(u64::from(self.id)) {
+            return Err(RestoreError::SegmentId(self.id));
+        }
+        Ok(Addr(of(&results, attached)))
+    }
+
+    /// Detaches it and gives it its owner.
+    fn settle(&self, child: &BlankChild, attached: Addr) -> Result<(), RestoreError> {
+        const IPC_SET: u64 = 1;
+        const SHM_LOCK: u64 = 11;
+        let mut program = child.program();
+        program.step(Step::Segment(self.id));
+        program.call(libc::SYS_shmdt, [attached.0]);
+        // struct shmid64_ds: key and user, group and creator, creator's group and mode.
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let mut words = [0; 14];
+        words[..3].copy_from_slice(&[pair(0, self.user), pair(self.group, 0), pair(0, self.mode & 0o777)]);
+        let status = program.words(&words);
+        let id = u64::from(self.id);
+        program.call(libc::SYS_shmctl, [id, IPC_SET, status.0]);
+        if self.mode & LOCKED != 0 {
+            if peer::is_restricted() {
+                tracing::warn!(id, "a segment is not locked in memory here: its sender may not do that");
+            } else {
+                program.attempt(libc::SYS_shmctl, [id, SHM_LOCK, 0]);
+            }
+        }
+        child.run(program, &[])?;
+        Ok(())
+    }
+}
+
+/// Whether the program has any.
+pub(super) fn has_any(manifest: &Manifest) -> bool {
+    manifest.objects.iter().any(|object| !object.segment.is_empty())
+}
+
+/// Proves that segments can be given their ids here.
+pub(super) fn prove(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
+    for object in &manifest.objects {
+        let Some(segment) = Segment::of(object)? else { continue };
+        let mut program = child.program();
+        program.step(Step::Segment(segment.id));
+        let opened = open_next_id(&mut program);
+        program.call_with(libc::SYS_close, [0], &[(0, opened)]);
+        child.run(program, &[])?;
+    }
+    Ok(())
+}
+
+/// Makes all of them with their content, which comes out of `objects` through the child's `memory`.
+pub(super) fn make(
+    child: &BlankChild,
+    manifest: &Manifest,
+    objects: &[OwnedFd],
+    memory: &File,
+) -> Result<(), RestoreError> {
+    for ((index, record), object) in (0..).zip(&manifest.objects).zip(objects) {
+        let Some(segment) = Segment::of(record)? else { continue };
+        let failed = |source| RestoreError::Object { index, source };
+        let size = segment.attachment(0).len;
+        let content = File::from(object.try_clone().map_err(failed)?);
+        let attached = segment.make(child)?;
+        move_content(&content, memory, attached, size).map_err(failed)?;
+        segment.settle(child, attached)?;
+    }
+    Ok(())
+}
+
+/// Marks those that were marked: they go with their last attachment.
+pub(super) fn mark(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
+    const IPC_RMID: u64 = 0;
+    for record in &manifest.objects {
+        let Some(segment) = Segment::of(record)?.filter(|it| it.mode & MARKED_FOR_REMOVAL != 0) else {
+            continue;
+        };
+        let mut program = child.program();
+        program.step(Step::Segment(segment.id));
+        program.call(libc::SYS_shmctl, [u64::from(segment.id), IPC_RMID]);
+        child.run(program, &[])?;
+    }
+    Ok(())
+}
+
+/// Attaches segments where they were. Mappings that were one attachment, of which parts are unmapped or have another
+/// protection, are one again: it is detached as one.
+pub(super) fn attach(child: &BlankChild, wanted: &[Wanted]) -> Result<(), RestoreError> {
+    let mut attachments: BTreeMap<(u32, u64), Vec<&Wanted>> = BTreeMap::new();
+    for part in wanted {
+        let (it, start) = (part.of, part.range.start().0);
+        if it.offset.checked_add(part.range.len()).is_none_or(|end| end > it.len) {
+            return Err(RestoreError::SegmentId(it.id));
+        }
+        attachments.entry((it.id, start.wrapping_sub(it.offset))).or_default().push(part);
+    }
+    for ((id, base), parts) in attachments {
+        let step = Step::Segment(id);
+        let len = parts.first().map_or(0, |part| part.of.len);
+        let read_only = parts.iter().all(|part| part.read_only);
+        let is_whole = matches!(parts.as_slice(), [only] if only.range.len() == len);
+        let mut program = child.program();
+        program.step(step);
+        let at = if is_whole { base } else { 0 };
+        let flags = if read_only { READ_ONLY } else { 0 };
+        let attached = program.call(libc::SYS_shmat, [u64::from(id), at, flags]);
+        let results = child.run(program, &[])?;
+        let mut program = child.program();
+        program.step(step);
+        if !is_whole {
+            let aside = of(&results, attached);
+            move_parts(&mut program, PageRange::new(Addr(aside), Addr(aside + len)), &parts);
+        }
+        for part in parts {
+            let protection = u64::from(part.protection);
+            program.call(libc::SYS_mprotect, [part.range.start().0, part.range.len(), protection]);
+        }
+        child.run(program, &[])?;
+    }
+    Ok(())
+}
+
+/// Moves the parts of what was attached `aside` to where they shall be, and lets go of the rest.
+fn move_parts(program: &mut Program, aside: Option<PageRange>, parts: &[&Wanted]) {
+    const MAYMOVE_FIXED: u64 = 3;
+    let mut rest: RangeSet = aside.into_iter().collect();
+    let aside = aside.map_or(0, |aside| aside.start().0);
+    for part in parts {
+        let (from, len) = (aside + part.of.offset, part.range.len());
+        program.call(libc::SYS_mremap, [from, len, len, MAYMOVE_FIXED, part.range.start().0]);
+        if let Some(gone) = PageRange::new(Addr(from), Addr(from + len)) {
+            rest.remove(gone);
+        }
+    }
+    for range in rest.runs() {
+        program.unmap(range);
+    }
+}
+
+fn open_next_id(program: &mut Program) -> Addr {
+    const AT_FDCWD: u64 = (-100_i64).cast_unsigned();
+    const WRITE_ONLY: u64 = 1;
+    let path = program.c_string(NEXT_ID);
+    let opened = program.call(libc::SYS_openat, [AT_FDCWD, path.0, WRITE_ONLY, 0]);
+    program.result(opened)
+}
+
+/// What a call that had to succeed returned.
+fn of(results: &super::Results, slot: Slot) -> u64 {
+    results.of(slot).unwrap_or(0)
+}
+
+/// Copies the data of `content` to `at` in the child and takes it out of `content`: both are memory.
+fn move_content(content: &File, memory: &File, at: Addr, size: u64) -> io::Result<()> {
+    let mut buffer = vec![0; STEP];
+    let mut next = 0;
+    while let Some((start, end)) = next_data(content, next)? {
+        let end = end.min(size);
+        next = start;
+        while next < end {
+            let len = usize::try_from(end - next).unwrap_or(STEP).min(STEP);
+            let piece = buffer.get_mut(..len).unwrap_or_default();
+            content.read_exact_at(piece, next)?;
+            memory.write_all_at(piece, at.0 + next)?;
+            let taken = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            fallocate(content.as_fd(), taken, next.cast_signed(), i64::try_from(len).unwrap_or(0))?;
+            next += piece.len() as u64;
+        }
+        if next >= size {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The next stretch of data from `from` on.
+fn next_data(file: &File, from: u64) -> io::Result<Option<(u64, u64)>> {
+    let start = match lseek64(file.as_fd(), from.cast_signed(), Whence::SeekData) {
+        Err(Errno::ENXIO) => return Ok(None),
+        start => start?,
+    };
+    let end = lseek64(file.as_fd(), start, Whence::SeekHole)?;
+    Ok(Some((start.cast_unsigned(), end.cast_unsigned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(segment: &str) -> ObjectRecord {
+        ObjectRecord {
+            name: Vec::new(),
+            size: 0,
+            mode: 0,
+            owner: (0, 0),
+            seals: 0,
+            content: Vec::new(),
+            streamed: true,
+            ghost: None,
+            segment: segment.as_bytes().to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_line_of_the_kernels_is_a_segment() {
+        let line = "  -1234567      32770  1600                  4097  2911  2911      2     0     5     7     8 1 0 1 0 0";
+        let segment = Segment::of(&record(line)).expect("a line").expect("not empty");
+        let expected = Segment { id: 32770, key: -1_234_567, size: 4097, mode: 0o1600, user: 0, group: 5 };
+        assert_eq!(segment, expected);
+        assert_eq!(segment.attachment(4096), Attachment { id: 32770, offset: 4096, len: 8192 });
+    }
+
+    #[test]
+    fn nonsense_is_refused_and_nothing_is_no_segment() {
+        assert!(matches!(Segment::of(&record("")), Ok(None)));
+        for line in [" ", "1 2 3", "a 1 600 4096 1 1 1 0 0", "1 -1 600 4096 1 1 1 0 0"] {
+            assert!(matches!(Segment::of(&record(line)), Err(RestoreError::Segment { .. })), "{line}");
+        }
+    }
+}
