@@ -18,6 +18,7 @@ mod descriptors;
 mod error;
 mod files;
 mod ghosts;
+mod huge;
 mod layout;
 mod locks;
 mod mappings;

@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.harness.results import Check
 from tests.harness.scale import times
 from tests.harness.waiting import Failure, expect, until
 from tests.suites.check import check
+from tests.suites.failures import Witness, try_and_stay
 
 _MOVES = 4
 _SLOW = 20 << 20  # bytes a second
@@ -75,6 +77,57 @@ def segments(mode: str, lab) -> None:
     subprocess.run(["ipcrm", "-m", unattached], check=True, timeout=20)
 
 
+_HUGE_PAGES = 11  # of 2 MiB, that tests/programs/huge.c has
+_POOL = Path("/proc/sys/vm/nr_hugepages")
+
+
+def _free_huge_pages() -> int:
+    free, claimed = (int(Path(f"/sys/kernel/mm/hugepages/hugepages-2048kB/{what}_hugepages").read_text())
+                     for what in ("free", "resv"))
+    return free - claimed
+
+
+@contextmanager
+def _huge_pages(count: int):
+    """So many more in the machine's pool; others that are free are taken away as far as they are."""
+    before, free = int(_POOL.read_text()), _free_huge_pages()
+    _POOL.write_text(str(before + count - free))
+    try:
+        if int(_POOL.read_text()) < before + count - free:
+            raise machine.Missing(f"memory for {count} huge pages")
+        yield
+    finally:
+        _POOL.write_text(str(before))
+
+
+def huge_pages(mode: str, lab) -> None:
+    """Source and destination are one machine here, so it needs twice as many."""
+    with _huge_pages(2 * _HUGE_PAGES):
+        receivers = [lab.receiver(arguments=("--mode", mode)) for _ in range(2)]
+        process = lab.program("huge", [compile_c("huge", lab.directory)])
+        process.wait_lines(1)
+        expect(check(process.pid)[0] == 0, check(process.pid)[1])
+        for step in range(2):
+            until(lambda: _free_huge_pages() >= _HUGE_PAGES, "those of the source to be free")
+            process = lab.move(process, receivers[step])
+            process.wait_complete()
+            until(lambda process=process, step=step: process.text().endswith(f"\n{step + 1}\n"), "it to look",
+                  alive=[process])
+        process.signal(signal.SIGTERM)
+        ended = process.wait_exited()
+        expect(ended.get("exit_code") == 7, f"it ended with {ended}: {process.text().splitlines()[-1:]}")
+
+
+def too_few_huge_pages(lab) -> None:
+    """Refused before anything stops, with both numbers."""
+    with _huge_pages(_HUGE_PAGES + 3):
+        receiver = lab.receiver()
+        process = lab.program("huge", [compile_c("huge", lab.directory)])
+        process.wait_lines(1)
+        process.aim(receiver.port)
+        try_and_stay(Witness(process), rf"needs {_HUGE_PAGES} huge TLB pages of 2 MiB, and there is room for 3 here")
+
+
 def _checks() -> list:
     checks = []
     for seed in range(times(1, 50)):
@@ -85,6 +138,9 @@ def _checks() -> list:
     return checks + [
         Check("System V shared memory that nobody else has moves with its ids, again and again",
               partial(segments, "postcopy")),
+        Check("huge TLB pages of every kind move", partial(huge_pages, "postcopy")),
+        Check("huge TLB pages move while other memory goes ahead", partial(huge_pages, "hybrid")),
+        Check("a program that needs more huge TLB pages than are free is refused with both numbers", too_few_huge_pages),
         Check("System V shared memory moves while other memory goes ahead", partial(segments, "hybrid")),
         Check("shared memory that was mapped in part shows the rest when it grows", partial(held, "shrunk", False)),
         Check("bytes behind the end of a memfd are there", partial(held, "behind_end", False)),

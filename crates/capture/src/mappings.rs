@@ -12,6 +12,8 @@ use crate::refusal::{MappingTrait, Refusal};
 use crate::segments;
 use crate::tables::{Files, Objects};
 
+/// Huge TLB pages of `MAP_ANONYMOUS`.
+const ANONYMOUS_HUGE: &[u8] = b"/anon_hugepage (deleted)";
 const HEAP_AND_STACK: &[u8] = b"[heap] [stack]";
 
 /// What stands behind a mapping, before it has an index.
@@ -86,7 +88,8 @@ fn describe(
 /// What a mapping is of, unless it cannot be moved.
 pub(crate) fn check(mapping: &Mapping, attributes: &Attributes) -> Result<Origin, Refusal> {
     let origin = origin(mapping)?;
-    match immovable(attributes) {
+    let is_of_file = origin == Origin::File && !mapping.is_deleted();
+    match immovable(attributes, is_of_file) {
         Some(what) => Err(Refusal::mapping(mapping.range.start(), what)),
         None => Ok(origin),
     }
@@ -125,8 +128,8 @@ fn origin(mapping: &Mapping) -> Result<Origin, Refusal> {
         return refuse(MappingTrait::AnonymousInode);
     }
     match mapping.sharing {
-        // A private mapping of /dev/zero is anonymous memory by another way.
-        Sharing::Private if name == b"/dev/zero" => Ok(Origin::Anonymous),
+        // A private mapping of /dev/zero is anonymous memory by another way, and huge TLB pages always have a file.
+        Sharing::Private if name == b"/dev/zero" || name.starts_with(ANONYMOUS_HUGE) => Ok(Origin::Anonymous),
         // What a private mapping shows of an object or a deleted file travels page by page.
         Sharing::Private => Ok(Origin::File),
         Sharing::Shared if name.starts_with(b"[anon_shmem:") => Ok(Origin::Object),
@@ -149,8 +152,12 @@ pub(crate) fn settle_deleted(
     objects: &Objects,
 ) -> Result<(), Refusal> {
     for mapping in mappings.iter().filter(|mapping| mapping.inode != 0 && mapping.is_deleted()) {
-        let Some(object) = object_behind(mapping, objects)? else { continue };
+        let object = object_behind(mapping, objects)?;
         for vma in vmas.iter_mut().filter(|vma| mapping.range.intersection(vma.range).is_some()) {
+            let Some(object) = object else {
+                check_huge(mapping, vma.flags.huge_kib)?;
+                continue;
+            };
             let offset = mapping.offset + (vma.range.start().0 - mapping.range.start().0);
             vma.backing = Backing::Object { object, offset };
         }
@@ -163,6 +170,14 @@ pub(crate) fn see(mapping: &Mapping, objects: &mut Objects) {
     if mapping.sharing == Sharing::Shared && mapping.is_deleted() {
         objects.of_mapping(mapping);
     }
+}
+
+/// Refuses a private mapping of huge TLB pages of a memfd that is not open: its pages would come one by one.
+pub(crate) fn check_huge(mapping: &Mapping, huge_kib: u32) -> Result<(), Refusal> {
+    if huge_kib != 0 && mapping.sharing == Sharing::Private && mapping.name != ANONYMOUS_HUGE {
+        return Err(Refusal::mapping(mapping.range.start(), MappingTrait::HugePages));
+    }
+    Ok(())
 }
 
 /// The object that a mapping of a deleted file shows, if the file is still open.
@@ -181,6 +196,7 @@ pub(crate) fn object_behind(mapping: &Mapping, objects: &Objects) -> Result<Opti
 /// Whether a deleted file is memory only, of which nothing is left but what is mapped.
 fn is_memory(name: &[u8]) -> bool {
     name.starts_with(b"/memfd:")
+        || name == ANONYMOUS_HUGE
         || name.starts_with(b"/SYSV")
         || name.starts_with(b"/dev/shm/")
         || name == b"/dev/zero (deleted)"
@@ -241,10 +257,10 @@ const fn is_same_origin(one: &Backing, other: &Backing) -> bool {
     )
 }
 
-const fn immovable(attributes: &Attributes) -> Option<MappingTrait> {
+const fn immovable(attributes: &Attributes, is_of_file: bool) -> Option<MappingTrait> {
     if attributes.device_memory {
         Some(MappingTrait::Device)
-    } else if attributes.huge_tlb {
+    } else if attributes.flags.huge_kib != 0 && is_of_file {
         Some(MappingTrait::HugePages)
     } else if attributes.registered || attributes.watched {
         Some(MappingTrait::Userfaultfd)

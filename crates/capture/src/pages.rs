@@ -40,7 +40,8 @@ impl Known<'_> {
                 (Backing::File { .. }, Sharing::Shared) => false,
                 (Backing::Object { object, .. }, _) => !self.objects.is_readable(*object),
             };
-            if is_lazy {
+            // A userfaultfd would take huge pages as a whole only.
+            if is_lazy && vma.flags.huge_kib == 0 {
                 ranges.insert(vma.range);
             }
         }
@@ -50,7 +51,7 @@ impl Known<'_> {
 
     /// Pages that must come before `Run`: what the kernel reads while a thread starts or ends and where `/proc` shows
     /// them, the leaving gate if its file travels, changed pages of private mappings of files that the destination has,
-    /// and what lies behind the last byte of an object in its last page.
+    /// huge TLB pages, and what lies behind the last byte of an object in its last page.
     pub(crate) fn eager(
         &self,
         pagemap: &mut Pagemap,
@@ -65,12 +66,20 @@ impl Known<'_> {
             for touched in wanted.runs_in(vma.range) {
                 ranges.insert(touched);
             }
+            let is_huge = vma.flags.huge_kib != 0;
             let is_there = match vma.backing {
+                Backing::Anonymous if is_huge => true,
                 Backing::Anonymous => continue,
                 Backing::File { file, .. } => !travels(self.verdicts, file),
                 Backing::Object { .. } => true,
             };
             if vma.sharing == Sharing::Shared {
+                // Which pages others have touched nobody tells.
+                let is_told =
+                    matches!(vma.backing, Backing::Object { object, .. } if self.objects.is_readable(object));
+                if is_huge && !is_told {
+                    ranges.insert(vma.range);
+                }
                 if let Some(last) = self.last_page(vma) {
                     ranges.insert(last);
                 }

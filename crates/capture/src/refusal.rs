@@ -135,7 +135,7 @@ pub(crate) enum ProcessTrait {
 pub(crate) enum MappingTrait {
     /// A device's memory.
     Device,
-    /// Huge TLB pages.
+    /// Huge TLB pages of a file, or of a memfd that is not open.
     HugePages,
     /// Registered with a userfaultfd of the program.
     Userfaultfd,
@@ -293,7 +293,7 @@ impl ProcessTrait {
 impl MappingTrait {
     texts! {
         Self::Device => 0 "is a device's memory: unmap it first",
-        Self::HugePages => 1 "has huge TLB pages: use transparent huge pages",
+        Self::HugePages => 1 "has huge TLB pages of a file: use MAP_ANONYMOUS or a memfd that stays open",
         Self::Userfaultfd => 2 "waits for pages, of an earlier move or of a userfaultfd of its own: wait until all are there",
         Self::SystemV => 3 "is System V shared memory that another process has attached too: detach it there first",
         Self::Aio => 4 "belongs to asynchronous I/O: destroy its context first",

@@ -86,7 +86,9 @@ pub fn mapping(mapping: &Mapping, attributes: &Attributes, descriptors: &Descrip
         return segments::line(&descriptors.segments, mapping, attachments as u64).map(|_| ());
     }
     if mapping.inode != 0 && mapping.is_deleted() {
-        mappings::object_behind(mapping, &descriptors.objects)?;
+        if mappings::object_behind(mapping, &descriptors.objects)?.is_none() {
+            mappings::check_huge(mapping, attributes.flags.huge_kib)?;
+        }
     }
     Ok(())
 }

@@ -71,6 +71,8 @@ pub struct VmaFlags {
     pub droppable: bool,
     /// No `mw`: it cannot be made writable.
     pub never_writable: bool,
+    /// `KernelPageSize`, KiB, of a mapping of huge TLB pages (`ht`); else 0.
+    pub huge_kib: u32,
 }
 
 /// Which part of the address space the kernel says that a mapping is.

@@ -10,7 +10,7 @@ use nix::libc;
 use protocol::{FileRecord, FileVerdict, Manifest};
 
 use super::segments::{self, Attachment, Segment, Wanted};
-use super::{BlankChild, Program, RestoreError, Step, files};
+use super::{BlankChild, Program, RestoreError, Step, files, huge};
 pub(super) use ahead::{change_around, forget, is_private_memory};
 
 /// Mappings that one program makes at most, so that it fits.
@@ -106,7 +106,7 @@ fn wanted(manifest: &Manifest, from_file: &dyn Fn(u32, PageRange) -> bool) -> Re
                     (Sharing::Shared, false) => return Err(different(&record.path, vma.range)),
                 }
             }
-            Backing::Object { object, offset } => match segment(manifest, object)? {
+            Backing::Object { object, offset } => match Segment::of(manifest, object)? {
                 Some(segment) => Source::Segment(segment.attachment(offset)),
                 None => Source::Object { index: object, offset },
             },
@@ -115,10 +115,6 @@ fn wanted(manifest: &Manifest, from_file: &dyn Fn(u32, PageRange) -> bool) -> Re
         mappings.insert(range, Mapping { range, protection, sharing, flags, source });
     }
     Ok(mappings)
-}
-
-fn segment(manifest: &Manifest, object: u32) -> Result<Option<Segment>, RestoreError> {
-    manifest.objects.get(object as usize).map_or(Ok(None), Segment::of)
 }
 
 fn different(path: &[u8], range: PageRange) -> RestoreError {
@@ -194,8 +190,13 @@ fn map(program: &mut Program, mapping: &Mapping, fd: &[(usize, memory::Addr)]) {
     const ANONYMOUS: u64 = 0x20;
     /// `MAP_DROPPABLE` (Linux 6.11), a third kind beside shared and private.
     const DROPPABLE: u64 = 8;
+    const HUGE: u64 = 0x4_0000;
+    const READ_WRITE: u32 = 3;
     let when = |condition: bool, flag: u64| if condition { flag } else { 0 };
     let (kind, offset) = match mapping.source {
+        Source::Anonymous if mapping.flags.huge_kib != 0 => {
+            (ANONYMOUS | HUGE | huge::size_bits(mapping.flags.huge_kib), 0)
+        }
         Source::Anonymous => (ANONYMOUS, 0),
         Source::File { offset, .. } | Source::Object { offset, .. } => (0, offset),
         Source::Segment(it) => (0, it.offset),
@@ -207,7 +208,8 @@ fn map(program: &mut Program, mapping: &Mapping, fd: &[(usize, memory::Addr)]) {
         | when(mapping.flags.grows_down, GROWS_DOWN)
         | kind
         | FIXED_NOREPLACE;
-    let protection = u64::from(mapping.protection.bits());
+    let until_filled = if mapping.flags.huge_kib == 0 { 0 } else { READ_WRITE };
+    let protection = u64::from(mapping.protection.bits() | until_filled);
     let range = mapping.range;
     let nothing = u64::MAX;
     let arguments = [range.start().0, range.len(), protection, flags, nothing, offset];

@@ -10,15 +10,18 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use protocol::{Manifest, ObjectRecord};
 
-use super::RestoreError;
 use super::contents::Contents;
 use super::ghosts::{self, Ghosts};
+use super::huge::{self, FillError};
+use super::{BlankChild, RestoreError};
 
 /// Every object of `manifest`, with its size and the content that came with it.
 ///
 /// Seals against all writing are set before anything maps the object, as at the source; all others only
 /// when the mappings stand ([`seal`]).
 pub(super) fn make(
+    child: &BlankChild,
+    memory: &File,
     manifest: &Manifest,
     ghosts: &Ghosts,
     contents: &mut Contents,
@@ -26,6 +29,10 @@ pub(super) fn make(
     let one = |(index, record): (u32, &ObjectRecord)| {
         let failed = |source| RestoreError::Object { index, source };
         let filled = contents.object(index);
+        let huge_kib = huge::of_object(manifest, index);
+        if huge_kib != 0 && record.segment.is_empty() {
+            return huge_object(child, memory, (index, record), filled, huge_kib);
+        }
         let Some(ghost) = record.ghost else { return object(record, filled).map_err(failed) };
         let file = match filled {
             Some(file) => file,
@@ -51,15 +58,48 @@ pub(super) fn seal(manifest: &Manifest, objects: &[OwnedFd]) -> Result<(), Resto
     Ok(())
 }
 
+/// An object of huge TLB pages, which take no write(2).
+fn huge_object(
+    child: &BlankChild,
+    memory: &File,
+    (index, record): (u32, &ObjectRecord),
+    filled: Option<File>,
+    huge_kib: u32,
+) -> Result<OwnedFd, RestoreError> {
+    let failed = |source| RestoreError::Object { index, source };
+    let pages = MFdFlags::MFD_HUGETLB.bits() | u32::try_from(huge::size_bits(huge_kib)).unwrap_or(0);
+    let object = new_memfd(record, MFdFlags::from_bits_retain(pages)).map_err(failed)?;
+    object.set_len(record.size).map_err(failed)?;
+    let content = match filled {
+        Some(content) => content,
+        None => new_memfd(record, MFdFlags::empty()).map_err(failed)?,
+    };
+    fill(&content, record).map_err(failed)?;
+    let object = OwnedFd::from(object);
+    huge::fill(child, memory, &object, &content, record.size).map_err(|error| match error {
+        FillError::Child(error) => error.into(),
+        FillError::Io(source) => failed(source),
+    })?;
+    settle(object.into(), record).map_err(failed)
+}
+
+fn new_memfd(record: &ObjectRecord, more: MFdFlags) -> io::Result<File> {
+    let name = CString::new(record.name.as_slice()).map_err(io::Error::other)?;
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING | more;
+    Ok(memfd_create(name.as_c_str(), flags)?.into())
+}
+
 fn object(record: &ObjectRecord, filled: Option<File>) -> io::Result<OwnedFd> {
     let memory = match filled {
         Some(memory) => memory,
-        None => {
-            let name = CString::new(record.name.as_slice()).map_err(io::Error::other)?;
-            memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?.into()
-        }
+        None => new_memfd(record, MFdFlags::empty())?,
     };
     fill(&memory, record)?;
+    settle(memory, record)
+}
+
+/// Gives an object its owner and mode, and the seals that come before its mappings.
+fn settle(memory: File, record: &ObjectRecord) -> io::Result<OwnedFd> {
     if record.mode != 0 {
         let (user, group) = record.owner;
         fchown(&memory, Some(user), Some(group))?;

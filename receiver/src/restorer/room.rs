@@ -10,7 +10,7 @@ use procfs::process::Process;
 use procfs::{Current, Meminfo};
 use protocol::Manifest;
 
-use super::RestoreError;
+use super::{RestoreError, huge};
 
 /// Processes that are made besides the program's threads.
 const OTHERS: u64 = 2;
@@ -22,6 +22,7 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), RestoreError> {
         Meminfo::current().ok().and_then(|memory| memory.mem_available.map(|free| free + memory.swap_free));
     let groups = groups(Controller::Memory).iter().filter_map(|group| memory_left(group)).min();
     refuse_beyond("bytes of memory", needed, machine.into_iter().chain(groups).min())?;
+    huge::check_room(manifest)?;
     let tasks = groups_left(Controller::Pids);
     refuse_beyond("threads and processes", manifest.threads.len() as u64 + OTHERS, tasks)
 }

@@ -3,22 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::fd::OwnedFd;
 
 use memory::{Addr, PAGE_SIZE, PageRange, RangeSet};
-use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc;
-use nix::unistd::{Whence, lseek64};
 use protocol::{Manifest, ObjectRecord};
 
+use super::huge::{self, move_content};
 use super::{BlankChild, Program, RestoreError, Slot, Step};
 use crate::peer;
 
-/// Bytes that are copied at a time.
-const STEP: usize = 1 << 20;
 /// The file by which the next segment of an IPC namespace gets a chosen id.
 const NEXT_ID: &[u8] = b"/proc/sys/kernel/shm_next_id";
 /// `SHM_RDONLY`
@@ -37,6 +31,8 @@ pub(super) struct Segment {
     mode: u32,
     user: u32,
     group: u32,
+    /// Of its pages, if they are huge TLB pages; else 0.
+    huge_kib: u32,
 }
 
 /// How a segment is attached somewhere.
@@ -64,8 +60,14 @@ pub(super) struct Wanted {
 }
 
 impl Segment {
+    /// Object `index`, if it is a segment.
+    pub(super) fn of(manifest: &Manifest, index: u32) -> Result<Option<Self>, RestoreError> {
+        let record = manifest.objects.get(index as usize);
+        record.map_or(Ok(None), |record| Self::read(record, huge::of_object(manifest, index)))
+    }
+
     /// Reads the line of `/proc/sysvipc/shm` that came with an object, if it is a segment.
-    pub(super) fn of(record: &ObjectRecord) -> Result<Option<Self>, RestoreError> {
+    fn read(record: &ObjectRecord, huge_kib: u32) -> Result<Option<Self>, RestoreError> {
         if record.segment.is_empty() {
             return Ok(None);
         }
@@ -81,19 +83,27 @@ impl Segment {
                 size: column(3).parse().ok()?,
                 user: number(7)?,
                 group: number(8)?,
+                huge_kib,
             })
         };
         read().map(Some).ok_or_else(|| RestoreError::Segment { line: text.trim().to_owned() })
     }
 
+    /// Bytes that attaching it maps.
+    const fn len(&self) -> u64 {
+        let page = if self.huge_kib == 0 { PAGE_SIZE } else { (self.huge_kib as u64) << 10 };
+        self.size.next_multiple_of(page)
+    }
+
     /// How it is attached from `offset` on.
     pub(super) const fn attachment(&self, offset: u64) -> Attachment {
-        Attachment { id: self.id, offset, len: self.size.next_multiple_of(PAGE_SIZE) }
+        Attachment { id: self.id, offset, len: self.len() }
     }
 
     /// Makes it, attaches it for a moment and says where.
     fn make(&self, child: &BlankChild) -> Result<Addr, RestoreError> {
         const CREATE_NEW: u64 = 0o3000;
+        const HUGE: u64 = 0o4000;
         let mut program = child.program();
         program.step(Step::Segment(self.id));
         let opened = open_next_id(&mut program);
@@ -101,7 +111,8 @@ impl Segment {
         let (text, len) = (program.data(id.as_bytes()), id.len() as u64);
         program.call_with(libc::SYS_write, [0, text.0, len], &[(0, opened)]);
         program.call_with(libc::SYS_close, [0], &[(0, opened)]);
-        let flags = CREATE_NEW | u64::from(self.mode & 0o777);
+        let pages = if self.huge_kib == 0 { 0 } else { HUGE | huge::size_bits(self.huge_kib) };
+        let flags = CREATE_NEW | u64::from(self.mode & 0o777) | pages;
         let key = u64::from(self.key.cast_unsigned());
         let made = program.call(libc::SYS_shmget, [key, self.size, flags]);
         let attached = program.call_with(libc::SYS_shmat, [0; 3], &[(0, program.result(made))]);
@@ -138,6 +149,10 @@ impl Segment {
     }
 }
 
+fn all(manifest: &Manifest) -> impl Iterator<Item = Result<Segment, RestoreError>> + '_ {
+    (0..).zip(&manifest.objects).filter_map(|(index, _)| Segment::of(manifest, index).transpose())
+}
+
 /// Whether the program has any.
 pub(super) fn has_any(manifest: &Manifest) -> bool {
     manifest.objects.iter().any(|object| !object.segment.is_empty())
@@ -145,8 +160,8 @@ pub(super) fn has_any(manifest: &Manifest) -> bool {
 
 /// Proves that segments can be given their ids here.
 pub(super) fn prove(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
-    for object in &manifest.objects {
-        let Some(segment) = Segment::of(object)? else { continue };
+    for segment in all(manifest) {
+        let segment = segment?;
         let mut program = child.program();
         program.step(Step::Segment(segment.id));
         let opened = open_next_id(&mut program);
@@ -163,10 +178,10 @@ pub(super) fn make(
     objects: &[OwnedFd],
     memory: &File,
 ) -> Result<(), RestoreError> {
-    for ((index, record), object) in (0..).zip(&manifest.objects).zip(objects) {
-        let Some(segment) = Segment::of(record)? else { continue };
+    for (index, object) in (0..).zip(objects) {
+        let Some(segment) = Segment::of(manifest, index)? else { continue };
         let failed = |source| RestoreError::Object { index, source };
-        let size = segment.attachment(0).len;
+        let size = segment.len();
         let content = File::from(object.try_clone().map_err(failed)?);
         let attached = segment.make(child)?;
         move_content(&content, memory, attached, size).map_err(failed)?;
@@ -178,10 +193,11 @@ pub(super) fn make(
 /// Marks those that were marked: they go with their last attachment.
 pub(super) fn mark(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
     const IPC_RMID: u64 = 0;
-    for record in &manifest.objects {
-        let Some(segment) = Segment::of(record)?.filter(|it| it.mode & MARKED_FOR_REMOVAL != 0) else {
+    for segment in all(manifest) {
+        let segment = segment?;
+        if segment.mode & MARKED_FOR_REMOVAL == 0 {
             continue;
-        };
+        }
         let mut program = child.program();
         program.step(Step::Segment(segment.id));
         program.call(libc::SYS_shmctl, [u64::from(segment.id), IPC_RMID]);
@@ -257,39 +273,6 @@ fn of(results: &super::Results, slot: Slot) -> u64 {
     results.of(slot).unwrap_or(0)
 }
 
-/// Copies the data of `content` to `at` in the child and takes it out of `content`: both are memory.
-fn move_content(content: &File, memory: &File, at: Addr, size: u64) -> io::Result<()> {
-    let mut buffer = vec![0; STEP];
-    let mut next = 0;
-    while let Some((start, end)) = next_data(content, next)? {
-        let end = end.min(size);
-        next = start;
-        while next < end {
-            let len = usize::try_from(end - next).unwrap_or(STEP).min(STEP);
-            let piece = buffer.get_mut(..len).unwrap_or_default();
-            content.read_exact_at(piece, next)?;
-            memory.write_all_at(piece, at.0 + next)?;
-            let taken = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            fallocate(content.as_fd(), taken, next.cast_signed(), i64::try_from(len).unwrap_or(0))?;
-            next += piece.len() as u64;
-        }
-        if next >= size {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// The next stretch of data from `from` on.
-fn next_data(file: &File, from: u64) -> io::Result<Option<(u64, u64)>> {
-    let start = match lseek64(file.as_fd(), from.cast_signed(), Whence::SeekData) {
-        Err(Errno::ENXIO) => return Ok(None),
-        start => start?,
-    };
-    let end = lseek64(file.as_fd(), start, Whence::SeekHole)?;
-    Ok(Some((start.cast_unsigned(), end.cast_unsigned())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,17 +294,18 @@ mod tests {
     #[test]
     fn a_line_of_the_kernels_is_a_segment() {
         let line = "  -1234567      32770  1600                  4097  2911  2911      2     0     5     7     8 1 0 1 0 0";
-        let segment = Segment::of(&record(line)).expect("a line").expect("not empty");
-        let expected = Segment { id: 32770, key: -1_234_567, size: 4097, mode: 0o1600, user: 0, group: 5 };
+        let segment = Segment::read(&record(line), 0).expect("a line").expect("not empty");
+        let expected =
+            Segment { id: 32770, key: -1_234_567, size: 4097, mode: 0o1600, user: 0, group: 5, huge_kib: 0 };
         assert_eq!(segment, expected);
         assert_eq!(segment.attachment(4096), Attachment { id: 32770, offset: 4096, len: 8192 });
     }
 
     #[test]
     fn nonsense_is_refused_and_nothing_is_no_segment() {
-        assert!(matches!(Segment::of(&record("")), Ok(None)));
+        assert!(matches!(Segment::read(&record(""), 0), Ok(None)));
         for line in [" ", "1 2 3", "a 1 600 4096 1 1 1 0 0", "1 -1 600 4096 1 1 1 0 0"] {
-            assert!(matches!(Segment::of(&record(line)), Err(RestoreError::Segment { .. })), "{line}");
+            assert!(matches!(Segment::read(&record(line), 0), Err(RestoreError::Segment { .. })), "{line}");
         }
     }
 }

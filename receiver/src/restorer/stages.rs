@@ -20,7 +20,8 @@ use super::mappings::{self, Mappings};
 use super::requirements::{self, Here};
 use super::threads::Threads;
 use super::{
-    BlankChild, Hole, RestoreError, Step, files, locks, objects, process, room, segments, threads, timers,
+    BlankChild, Hole, RestoreError, Step, files, huge, locks, objects, process, room, segments, threads,
+    timers,
 };
 use crate::guardian::{Guardian, Identity, Namespaces};
 use crate::peer;
@@ -213,7 +214,10 @@ impl Restorer<Reserved> {
         self.stage.contents.check(manifest)?;
         let wanted = mappings::last(manifest)?;
         let ghosts = Ghosts::make(manifest)?;
-        let objects = objects::make(manifest, &ghosts, &mut self.stage.contents)?;
+        let objects = {
+            let Reserved { contents, memory, .. } = &mut self.stage;
+            objects::make(&self.child, memory, manifest, &ghosts, contents)?
+        };
         segments::make(&self.child, manifest, &objects, &self.stage.memory)?;
         let (have, kept) = (&self.stage.mappings, &manifest.kept);
         let remade = mappings::change_around(&self.child, have, &wanted, &objects, kept)?;
@@ -327,6 +331,7 @@ impl Restorer<Registered> {
         let unbound = descriptors::finish(&self.child, &finish)?;
         finish.let_connections_go(&manifest);
         drop(finish);
+        huge::protect(&self.child, &manifest)?;
         let unlocked = locks::take_all(&self.child, &manifest)?;
         threads.let_go(&self.child, &manifest)?;
         contents.keep();

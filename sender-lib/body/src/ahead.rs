@@ -117,7 +117,10 @@ impl Drop for Ahead {
 }
 
 fn is_private_memory(vma: &Vma) -> bool {
-    vma.sharing == Sharing::Private && vma.backing == Backing::Anonymous && !vma.flags.droppable
+    vma.sharing == Sharing::Private
+        && vma.backing == Backing::Anonymous
+        && !vma.flags.droppable
+        && vma.flags.huge_kib == 0
 }
 
 /// Whether the mapping that begins with `range` is watched: all of it is or nothing.

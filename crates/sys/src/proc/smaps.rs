@@ -10,7 +10,7 @@ use memory::VmaFlags;
 
 use super::maps::{self, Mapping};
 use super::{ProcError, ProcFile};
-use crate::number::words;
+use crate::number::{decimal, words};
 use crate::path::KernelPath;
 
 const FILE: ProcFile = ProcFile::Smaps;
@@ -23,8 +23,6 @@ pub struct Attributes {
     pub flags: VmaFlags,
     /// `io`, `pf`: a device's memory.
     pub device_memory: bool,
-    /// `ht`: huge TLB pages.
-    pub huge_tlb: bool,
     /// `um`, `ui`: registered with a userfaultfd, for pages that are missing.
     pub registered: bool,
     /// `uw`: registered with a userfaultfd, for pages that are written.
@@ -65,18 +63,22 @@ struct Parser {
     attributes: Vec<Attributes>,
     /// Between the first and the last line of a mapping: what it is, unless it lies beyond user space.
     current: Option<Option<Mapping>>,
+    /// Its `KernelPageSize`, KiB.
+    page_kib: u64,
 }
 
 impl Parser {
     fn line(&mut self, line: &[u8]) -> Result<(), ProcError> {
         if self.current.is_none() {
             self.current = Some(maps::parse_line(line)?);
+        } else if let Some(size) = line.strip_prefix(b"KernelPageSize:") {
+            self.page_kib = words(size).next().and_then(decimal).unwrap_or(0);
         } else if let Some(codes) = line.strip_prefix(b"VmFlags:")
             && let Some(mapping) = self.current.take().flatten()
         {
             maps::append(&mut self.mappings, mapping);
             self.attributes.truncate(self.mappings.len() - 1);
-            self.attributes.push(attributes(codes));
+            self.attributes.push(attributes(codes, u32::try_from(self.page_kib).unwrap_or(0)));
         }
         Ok(())
     }
@@ -90,7 +92,7 @@ impl Parser {
 }
 
 /// The two-letter words of a `VmFlags` line (proc(5)).
-fn attributes(codes: &[u8]) -> Attributes {
+fn attributes(codes: &[u8], page_kib: u32) -> Attributes {
     let mut found = Attributes::default();
     found.flags.never_writable = true;
     for code in words(codes) {
@@ -108,7 +110,7 @@ fn attributes(codes: &[u8]) -> Attributes {
             b"sr" => flags.sequential = true,
             b"rr" => flags.random = true,
             b"io" | b"pf" => found.device_memory = true,
-            b"ht" => found.huge_tlb = true,
+            b"ht" => flags.huge_kib = page_kib,
             b"um" | b"ui" => found.registered = true,
             b"uw" => found.watched = true,
             b"ss" => found.shadow_stack = true,
@@ -128,11 +130,13 @@ mod tests {
     const REAL: &[u8] = b"\
 7ffc36b3c000-7ffc36b5d000 rw-p 00000000 00:00 0                          [stack]
 Size:                132 kB
+KernelPageSize:        4 kB
 THPeligible:           0
 VmFlags: rd wr mr mw me gd ac 
 7ffc36b5d000-7ffc36b5e000 rw-s 00000000 00:01 7       /tmp/VmFlags: io (deleted)
 Size:                  4 kB
-VmFlags: rd wr sh mr mw me ms dc dd lo zz \n\
+KernelPageSize:     2048 kB
+VmFlags: rd wr sh mr mw me ms dc dd lo zz ht \n\
 ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]
 VmFlags: ex \n";
 
@@ -148,7 +152,13 @@ VmFlags: ex \n";
         let (mappings, found) = parse(REAL).expect("what a kernel wrote");
         assert_eq!(mappings.len(), found.len());
         let stack = VmaFlags { grows_down: true, ..VmaFlags::default() };
-        let shared = VmaFlags { dont_fork: true, dont_dump: true, locked: true, ..VmaFlags::default() };
+        let shared = VmaFlags {
+            dont_fork: true,
+            dont_dump: true,
+            locked: true,
+            huge_kib: 2048,
+            ..VmaFlags::default()
+        };
         let plain = |flags| Attributes { flags, ..Attributes::default() };
         assert_eq!(found, [plain(stack), plain(shared)]);
     }

@@ -126,7 +126,10 @@ fn protect(child: &BlankChild, have: &mut Mappings, want: &Mappings) -> Result<(
 
 impl Mapping {
     fn is_private_memory(&self) -> bool {
-        self.sharing == Sharing::Private && self.source == Source::Anonymous && !self.flags.droppable
+        self.sharing == Sharing::Private
+            && self.source == Source::Anonymous
+            && !self.flags.droppable
+            && self.flags.huge_kib == 0
     }
 }
 
