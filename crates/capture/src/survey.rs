@@ -85,10 +85,11 @@ pub fn mapping(mapping: &Mapping, attributes: &Attributes, descriptors: &Descrip
         let attachments = descriptors.attached.iter().filter(|id| **id == mapping.inode).count();
         return segments::line(&descriptors.segments, mapping, attachments as u64).map(|_| ());
     }
-    if mapping.inode != 0 && mapping.is_deleted() {
-        if mappings::object_behind(mapping, &descriptors.objects)?.is_none() {
-            mappings::check_huge(mapping, attributes.flags.huge_kib)?;
-        }
+    if mapping.inode != 0
+        && mapping.is_deleted()
+        && mappings::object_behind(mapping, &descriptors.objects)?.is_none()
+    {
+        mappings::check_huge(mapping, attributes.flags.huge_kib)?;
     }
     Ok(())
 }
