@@ -136,7 +136,7 @@ def postgres_moves(lab) -> None:
     program, unmoved = runs["moved"], runs["unmoved"]
     until(lambda: program.text().count("sum = ") >= 3, "postgres to be at work", 60, alive=[program])
     moved = program
-    program.directory = lab.directory / "data-moved"  # its working directory
+    program.wrapper.directory = lab.directory / "data-moved"  # its working directory
     for there in ("right", "left", "right"):
         done = program.text().count("sum = ")
         moved = machines.move(moved, there)
