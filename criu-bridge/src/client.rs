@@ -30,8 +30,8 @@ struct Piece {
 
 /// A page server that is asked for pages.
 #[derive(Debug)]
-pub(crate) struct Client {
-    stream: TcpStream,
+pub struct Client<S = TcpStream> {
+    stream: S,
     form: Form,
     /// By process and address.
     pieces: BTreeMap<(u32, Addr), Piece>,
@@ -41,22 +41,29 @@ pub(crate) struct Client {
 
 impl Client {
     /// Connects to a server that speaks this form.
-    pub(crate) fn connect(address: &str, port: u16, form: Form) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    pub fn connect(address: &str, port: u16, form: Form) -> io::Result<Self> {
         let stream = TcpStream::connect((address, port))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE))?;
-        Ok(Self { stream, form, pieces: BTreeMap::new(), asked: None })
+        Ok(Self::over(stream, form))
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// Talks to a server that speaks this form over `stream`.
+    pub fn over(stream: S, form: Form) -> Self {
+        Self { stream, form, pieces: BTreeMap::new(), asked: None }
     }
 
     /// Reads pages of process `pid`, from the first one on, and returns how many; `around` is the run of its lazy pages
     /// that they are in.
-    pub(crate) fn get(
-        &mut self,
-        pid: u32,
-        at: PageRange,
-        around: PageRange,
-        buffer: &mut [u8],
-    ) -> io::Result<u64> {
+    ///
+    /// # Errors
+    /// The server is gone, or says something else than what it was asked.
+    pub fn get(&mut self, pid: u32, at: PageRange, around: PageRange, buffer: &mut [u8]) -> io::Result<u64> {
         if let Some(pages) = self.take(pid, at, buffer) {
             return Ok(pages);
         }
@@ -83,7 +90,10 @@ impl Client {
     }
 
     /// Says that everything has come: the source of the pages ends its tree.
-    pub(crate) fn close(mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The server is gone, or what was asked for last is something else.
+    pub fn close(mut self) -> io::Result<()> {
         self.receive()?;
         let record = Record { command: Command::Close, flags: 0, pages: 0, address: 0, owner: 0 };
         self.stream.write_all(&record.to_bytes(self.form))?;
@@ -91,7 +101,7 @@ impl Client {
     }
 
     /// Has the source of the pages take its tree back: CRIU does so at a word that it does not know.
-    pub(crate) fn give_back(mut self) {
+    pub fn give_back(mut self) {
         // Whoever is gone takes nothing back.
         let _ = self.stream.write_all(&[0xff; 32]);
         let _ = self.stream.read(&mut [0; 1]);

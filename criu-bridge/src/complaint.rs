@@ -15,12 +15,16 @@ const CURES: [(&str, &str); 6] = [
     ("external socket is used", "a Unix socket to somebody who does not move is cut with --ext-unix-sk only"),
 ];
 
-/// The first error that means something in CRIU's log, or else `said`, which is what it answered.
-pub(crate) fn of_log(log: &Path, said: Option<&str>) -> Option<String> {
+/// The first error that means something in CRIU's log, or else `said`, which is what it answered; fit for a terminal,
+/// although names that a program has chosen may be in it.
+#[must_use]
+pub fn of_log(log: &Path, said: Option<&str>) -> Option<String> {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let error = first_error(&text).or_else(|| said.and_then(first_error))?;
     let cure = CURES.iter().find(|(part, _)| error.contains(part)).map(|(_, cure)| format!(" ({cure})"));
+    let printable = |letter: char| if letter.is_control() { '?' } else { letter };
+    let error: String = error.chars().map(printable).collect();
     Some(format!("{error}{}", cure.unwrap_or_default()))
 }
 
@@ -46,6 +50,8 @@ mod tests {
                    (00.04) Error (criu/cr-restore.c:2320): Restoring FAILED.\n";
         assert_eq!(first_error(log), Some("Can't open file /gone: No such file"));
         assert_eq!(first_error("(00.01) all is well\n"), None);
+        let told = of_log(Path::new("/nonexistent"), Some("Error (criu/files.c:9): Can't open /\u{1b}[2J"));
+        assert_eq!(told.as_deref(), Some("Can't open /?[2J"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Frames are as in `crit`: one or two magic words, then messages behind their length. Lengths from a file are checked
 //! before anything is allocated.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -18,15 +19,15 @@ const PAGEMAP_MAGIC: u32 = 0x5608_4025;
 const MOST_BYTES: u64 = 4 << 30;
 
 /// `PE_PARENT`: the bytes are in the images before these.
-pub(crate) const IN_PARENT: u32 = 1;
+pub const IN_PARENT: u32 = 1;
 /// `PE_LAZY`: they may come after the restore.
-pub(crate) const LAZY: u32 = 2;
+pub const LAZY: u32 = 2;
 /// `PE_PRESENT`: they are in `pages-*.img`.
-pub(crate) const PRESENT: u32 = 4;
+pub const PRESENT: u32 = 4;
 
 /// Why images cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ImageError {
+pub enum ImageError {
     /// A file cannot be read.
     #[error("image '{}': {source}", path.display())]
     Unreadable {
@@ -71,34 +72,42 @@ struct PagemapEntry {
 
 /// A run of pages in a page map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// Which pages.
-    pub(crate) pages: PageRange,
+    pub pages: PageRange,
     /// [`IN_PARENT`], [`LAZY`], [`PRESENT`].
-    pub(crate) flags: u32,
+    pub flags: u32,
 }
 
 /// The page map of one process.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Pagemap {
+pub struct Pagemap {
     /// The number in the name of the file with the bytes.
-    pub(crate) pages_id: u32,
+    pub pages_id: u32,
     /// Ascending.
-    pub(crate) entries: Vec<Entry>,
+    pub entries: Vec<Entry>,
 }
 
-/// The processes of a tree, by their ids in the images.
-pub(crate) fn processes(directory: &Path) -> Result<Vec<u32>, ImageError> {
+/// The processes of a tree, by their ids in the images, each once.
+///
+/// # Errors
+/// The image cannot be read, or is malformed.
+pub fn processes(directory: &Path) -> Result<Vec<u32>, ImageError> {
     let path = directory.join("pstree.img");
     let messages = messages(&path, PSTREE_MAGIC)?;
     let entries = messages.iter().map(|bytes| PstreeEntry::decode(bytes.as_slice()));
-    entries
-        .map(|entry| entry.map(|entry| entry.pid).map_err(|_| ImageError::Malformed(path.clone())))
-        .collect()
+    let malformed = || ImageError::Malformed(path.clone());
+    let pids = entries.map(|entry| entry.map(|entry| entry.pid).map_err(|_| malformed()));
+    let pids: Vec<u32> = pids.collect::<Result<_, _>>()?;
+    let distinct: BTreeSet<u32> = pids.iter().copied().collect();
+    if distinct.len() == pids.len() { Ok(pids) } else { Err(malformed()) }
 }
 
 /// The page map of process `pid`; `None` if it has none, as a zombie.
-pub(crate) fn pagemap(directory: &Path, pid: u32) -> Result<Option<Pagemap>, ImageError> {
+///
+/// # Errors
+/// The image cannot be read, or is malformed: its runs must ascend, else one page would have bytes in two places.
+pub fn pagemap(directory: &Path, pid: u32) -> Result<Option<Pagemap>, ImageError> {
     let path = directory.join(format!("pagemap-{pid}.img"));
     let malformed = || ImageError::Malformed(path.clone());
     let messages = match messages(&path, PAGEMAP_MAGIC) {
@@ -117,21 +126,28 @@ pub(crate) fn pagemap(directory: &Path, pid: u32) -> Result<Option<Pagemap>, Ima
         Some(Entry { pages, flags: entry.flags.unwrap_or(old) })
     };
     let entries: Option<Vec<Entry>> = entries.iter().map(decode).collect();
-    Ok(Some(Pagemap { pages_id: head.pages_id, entries: entries.ok_or_else(malformed)? }))
+    let ascend =
+        |entries: &Vec<Entry>| entries.is_sorted_by(|one, next| one.pages.end() <= next.pages.start());
+    let entries = entries.filter(ascend).ok_or_else(malformed)?;
+    Ok(Some(Pagemap { pages_id: head.pages_id, entries }))
 }
 
 /// The name of the file with the bytes of a page map.
-pub(crate) fn pages_name(pages_id: u32) -> String {
+#[must_use]
+pub fn pages_name(pages_id: u32) -> String {
     format!("pages-{pages_id}.img")
 }
 
 /// Writes a page map, entry by entry.
 #[derive(Debug)]
-pub(crate) struct PagemapWriter(io::BufWriter<File>);
+pub struct PagemapWriter(io::BufWriter<File>);
 
 impl PagemapWriter {
     /// Begins `path`.
-    pub(crate) fn create(path: &Path, pages_id: u32) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn create(path: &Path, pages_id: u32) -> io::Result<Self> {
         let mut file = io::BufWriter::new(File::create(path)?);
         file.write_all(&COMMON_MAGIC.to_le_bytes())?;
         file.write_all(&PAGEMAP_MAGIC.to_le_bytes())?;
@@ -141,7 +157,10 @@ impl PagemapWriter {
     }
 
     /// One more run.
-    pub(crate) fn add(&mut self, entry: Entry) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn add(&mut self, entry: Entry) -> io::Result<()> {
         let nr_pages = entry.pages.pages();
         self.put(&PagemapEntry {
             vaddr: entry.pages.start().0,
@@ -153,7 +172,10 @@ impl PagemapWriter {
     }
 
     /// Everything is in the file.
-    pub(crate) fn finish(mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn finish(mut self) -> io::Result<()> {
         self.0.flush()
     }
 
@@ -212,6 +234,29 @@ mod tests {
         assert_eq!(pagemap(&directory, 8).expect("no such process"), None);
         std::fs::write(directory.join("pagemap-8.img"), [0x19, 0x43, 0x56, 0x54, 1, 2]).expect("room");
         assert!(matches!(pagemap(&directory, 8), Err(ImageError::Malformed(_))));
+        std::fs::remove_dir_all(&directory).expect("it is ours");
+    }
+
+    #[test]
+    fn a_page_or_a_process_that_is_there_twice_is_malformed() {
+        let directory = std::env::temp_dir().join(format!("criu-bridge-twice-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a temporary directory");
+        let pages = |start, count| PageRange::from_pages(Addr(start), count).expect("a small range");
+        let mut writer = PagemapWriter::create(&directory.join("pagemap-7.img"), 3).expect("room");
+        for pages in [pages(0x1000, 3), pages(0x2000, 1)] {
+            writer.add(Entry { pages, flags: PRESENT }).expect("room");
+        }
+        writer.finish().expect("room");
+        assert!(matches!(pagemap(&directory, 7), Err(ImageError::Malformed(_))));
+        let mut tree = PSTREE_MAGIC.to_le_bytes().to_vec();
+        for pid in [[8, 7], [8, 9], [8, 7]] {
+            tree.extend(2_u32.to_le_bytes());
+            tree.extend(pid);
+        }
+        std::fs::write(directory.join("pstree.img"), &tree).expect("room");
+        assert!(matches!(processes(&directory), Err(ImageError::Malformed(_))));
+        std::fs::write(directory.join("pstree.img"), &tree[..tree.len() - 6]).expect("room");
+        assert_eq!(processes(&directory).expect("well formed"), [7, 9]);
         std::fs::remove_dir_all(&directory).expect("it is ours");
     }
 

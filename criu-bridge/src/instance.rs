@@ -10,54 +10,54 @@ use serde::{Deserialize, Serialize};
 
 /// What there is of one process.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct Task {
+pub struct Task {
     /// Its id in the images.
-    pub(crate) pid: u32,
+    pub pid: u32,
     /// Its lazy pages; ascending.
-    pub(crate) lazy: Vec<PageRange>,
+    pub lazy: Vec<PageRange>,
 }
 
 /// An image without lazy pages.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct ImageFile {
+pub struct ImageFile {
     /// Its name in the directory of the images.
-    pub(crate) name: Vec<u8>,
+    pub name: Vec<u8>,
     /// Bytes.
-    pub(crate) len: u64,
+    pub len: u64,
 }
 
 /// The whole tree.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Instance {
+pub struct Instance {
     /// Its processes.
-    pub(crate) tasks: Vec<Task>,
+    pub tasks: Vec<Task>,
     /// Its images.
-    pub(crate) files: Vec<ImageFile>,
+    pub files: Vec<ImageFile>,
 }
 
 /// A run of source pages, and whose they are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Passage {
+pub struct Passage {
     /// In the sequence.
-    pub(crate) source: PageRange,
+    pub source: PageRange,
     /// Index of the process or the file.
-    pub(crate) index: usize,
+    pub index: usize,
     /// The process's address, or the offset in the file, of the first of them.
-    pub(crate) start: u64,
+    pub start: u64,
 }
 
 /// Where everything is in the sequence.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Sequence {
+pub struct Sequence {
     /// Pages of processes, ascending.
-    pub(crate) tasks: Vec<Passage>,
+    pub tasks: Vec<Passage>,
     /// Bytes of files, ascending, behind the others.
-    pub(crate) files: Vec<Passage>,
+    pub files: Vec<Passage>,
 }
 
 impl Instance {
     /// The sequence; `None` if it is longer than there are addresses.
-    pub(crate) fn sequence(&self) -> Option<Sequence> {
+    pub fn sequence(&self) -> Option<Sequence> {
         let mut next = Addr(PAGE_SIZE);
         let mut passage = |index, start, pages| {
             let source = PageRange::from_pages(next, pages)?;
@@ -79,7 +79,7 @@ impl Instance {
     }
 
     /// The manifest that says it; `None` if it is too large for one.
-    pub(crate) fn manifest(&self) -> Option<Manifest> {
+    pub fn manifest(&self) -> Option<Manifest> {
         let sequence = self.sequence()?;
         let sources = |passages: &[Passage]| passages.iter().map(|passage| passage.source).collect();
         let (eager, lazy) = (sources(&sequence.files), sources(&sequence.tasks));
@@ -88,19 +88,19 @@ impl Instance {
     }
 
     /// The other way round; `None` for what no source of this kind says.
-    pub(crate) fn of(manifest: &Manifest) -> Option<Self> {
+    pub fn of(manifest: &Manifest) -> Option<Self> {
         protocol::decode(&manifest.instance).ok()
     }
 }
 
 /// The address space of the process with this index; the first one, which is no process, holds the files.
-pub(crate) fn space_of(index: usize) -> Option<SpaceId> {
+pub fn space_of(index: usize) -> Option<SpaceId> {
     u32::try_from(index).ok()?.checked_add(1).map(SpaceId)
 }
 
 impl Sequence {
     /// Where the pages of all processes belong.
-    pub(crate) fn places(&self) -> Vec<Place> {
+    pub fn places(&self) -> Vec<Place> {
         let place = |passage: &Passage| {
             let at = passage.source.moved_to(Addr(passage.start))?;
             Some(Place { space: space_of(passage.index)?, at, source: passage.source.start() })
@@ -109,14 +109,14 @@ impl Sequence {
     }
 
     /// A place without pages for each process: every one has an address space, also without lazy pages.
-    pub(crate) fn homes(processes: usize) -> impl Iterator<Item = Place> {
+    pub fn homes(processes: usize) -> impl Iterator<Item = Place> {
         let nothing = PageRange::new(Addr(0), Addr(0));
         let home = move |index| Some(Place { space: space_of(index)?, at: nothing?, source: Addr(0) });
         (0..processes).filter_map(home)
     }
 
     /// The passage of `passages` that begins at or before `page` and holds it, from there on.
-    pub(crate) fn find(passages: &[Passage], page: Addr) -> Option<Passage> {
+    pub fn find(passages: &[Passage], page: Addr) -> Option<Passage> {
         let behind = passages.partition_point(|passage| passage.source.start() <= page);
         let passage = passages.get(behind.checked_sub(1)?)?;
         let source = PageRange::new(page, passage.source.end()).filter(|rest| !rest.is_empty())?;

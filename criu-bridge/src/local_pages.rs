@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use memory::{PAGE_SIZE, PageRange};
 
@@ -23,14 +24,17 @@ struct Chunk {
 
 /// The lazy pages of a tree, in files.
 #[derive(Debug)]
-pub(crate) struct LocalPages {
+pub struct LocalPages {
     files: Vec<File>,
     /// For each process, ascending.
     chunks: Vec<Vec<Chunk>>,
 }
 
 /// What the images in `directory` say of the tree's lazy pages.
-pub(crate) fn instance(directory: &Path) -> Result<Instance, ImageError> {
+///
+/// # Errors
+/// An image cannot be read, or is malformed.
+pub fn instance(directory: &Path) -> Result<Instance, ImageError> {
     let mut tasks = Vec::new();
     for pid in images::processes(directory)? {
         let entries = pagemap(directory, pid)?.map(|pagemap| pagemap.entries).unwrap_or_default();
@@ -56,7 +60,10 @@ fn joined(ranges: impl Iterator<Item = PageRange>) -> Vec<PageRange> {
 
 impl LocalPages {
     /// Finds the bytes of every lazy page of `instance`.
-    pub(crate) fn open(directory: &Path, instance: &Instance) -> Result<Self, ImageError> {
+    ///
+    /// # Errors
+    /// An image cannot be read, or is malformed.
+    pub fn open(directory: &Path, instance: &Instance) -> Result<Self, ImageError> {
         let mut opened = Opened::default();
         let mut chunks = Vec::new();
         for task in &instance.tasks {
@@ -69,8 +76,10 @@ impl LocalPages {
         Ok(Self { files: opened.files, chunks })
     }
 
-    /// As [`crate::source::Origin::read_memory`].
-    pub(crate) fn read(&self, index: usize, at: PageRange, buffer: &mut [u8]) -> Option<u64> {
+    /// Reads the pages at `at` of the process with this index, from the first one on, and returns how many; `None` if
+    /// the first one is nowhere.
+    #[must_use]
+    pub fn read(&self, index: usize, at: PageRange, buffer: &mut [u8]) -> Option<u64> {
         let chunks = self.chunks.get(index)?;
         let behind = chunks.partition_point(|chunk| chunk.pages.start() <= at.start());
         let chunk = chunks.get(behind.checked_sub(1)?)?;
@@ -84,7 +93,7 @@ impl LocalPages {
 }
 
 /// The file with the bytes, and each entry with the offset of its own.
-type Known = (usize, Vec<(Entry, u64)>);
+type Known = (usize, Rc<[(Entry, u64)]>);
 
 /// Page maps and files that have been looked at.
 #[derive(Debug, Default)]
@@ -129,7 +138,7 @@ impl Opened {
             return Ok(known.clone());
         }
         let Some(map) = pagemap(directory, pid)? else {
-            return Ok((usize::MAX, Vec::new()));
+            return Ok((usize::MAX, Rc::default()));
         };
         let path = directory.join(pages_name(map.pages_id));
         let opened = File::open(&path).map_err(|source| ImageError::Unreadable { path, source })?;
@@ -141,7 +150,7 @@ impl Opened {
             }
             (entry, offset)
         };
-        let entries: Vec<(Entry, u64)> = map.entries.into_iter().map(with_offset).collect();
+        let entries: Rc<[(Entry, u64)]> = map.entries.into_iter().map(with_offset).collect();
         self.files.push(opened);
         let known = (self.files.len() - 1, entries);
         self.maps.insert(key, known.clone());

@@ -4,17 +4,18 @@
 //! one connection, as CRIU's does. Who can reach the port can write images: so it listens on loopback unless told
 //! otherwise.
 
+use std::fmt::Debug;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 use memory::PAGE_SIZE;
 
-use crate::images::{Entry, IN_PARENT, PRESENT, PagemapWriter, pages_name};
+use crate::images::{Entry, IN_PARENT, ImageError, PRESENT, PagemapWriter, pages_name};
 use crate::instance::Instance;
 use crate::local_pages::{self, LocalPages};
 use crate::wire::{Command, Form, Record};
@@ -31,7 +32,7 @@ const SILENCE: Duration = Duration::from_secs(3600);
 
 /// `criu-bridge page-server`
 #[derive(Args, Debug)]
-pub(crate) struct PageServer {
+pub struct PageServer {
     /// Directory of the images
     #[arg(long, short = 'D', default_value = ".", value_name = "DIR")]
     images_dir: PathBuf,
@@ -54,15 +55,13 @@ impl PageServer {
     ///
     /// # Errors
     /// Why not.
-    pub(crate) fn run(&self) -> anyhow::Result<u8> {
+    pub fn run(&self) -> anyhow::Result<u8> {
         let status = self.status_fd.map(sys::inherited::claim).transpose();
         let status = status.map_err(|errno| anyhow!("descriptor of --status-fd: {errno}"))?;
-        let mut answering: Box<dyn Answering> = if self.lazy_pages {
-            let instance = local_pages::instance(&self.images_dir)?;
-            let pages = LocalPages::open(&self.images_dir, &instance)?;
-            Box::new(Lending { instance, pages })
+        let service = if self.lazy_pages {
+            Service::lending(&self.images_dir)?
         } else {
-            Box::new(Taking { directory: self.images_dir.clone(), next: FIRST_PAGES_ID, open: None })
+            Service::taking(&self.images_dir)
         };
         let listening = || format!("listening on {}:{}", self.address, self.port);
         let listener = TcpListener::bind((self.address.as_str(), self.port)).with_context(listening)?;
@@ -72,13 +71,69 @@ impl PageServer {
         }
         let (stream, _) = listener.accept().with_context(listening)?;
         drop(listener);
-        serve(&stream, answering.as_mut()).context("serving pages")?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(SILENCE))?;
+        let input = BufReader::with_capacity(1 << 20, &stream);
+        service.serve(input, &stream).context("serving pages")?;
         Ok(0)
     }
 }
 
+/// One connection's service.
+#[derive(Debug)]
+pub struct Service(Box<dyn Answering>);
+
+impl Service {
+    /// Writes images of what comes into `directory`.
+    #[must_use]
+    pub fn taking(directory: &Path) -> Self {
+        Self(Box::new(Taking { directory: directory.to_owned(), next: FIRST_PAGES_ID, open: None }))
+    }
+
+    /// Gives out the lazy pages of the images in `directory`.
+    ///
+    /// # Errors
+    /// An image cannot be read, or is malformed.
+    pub fn lending(directory: &Path) -> Result<Self, ImageError> {
+        let instance = local_pages::instance(directory)?;
+        let pages = LocalPages::open(directory, &instance)?;
+        Ok(Self(Box::new(Lending { instance, pages })))
+    }
+
+    /// Answers until the closing word, or the end of the connection where that is a good one.
+    ///
+    /// # Errors
+    /// What was said has no place here, or an image cannot be read or written.
+    pub fn serve(self, mut input: impl Read, mut out: impl Write) -> io::Result<()> {
+        let Self(mut answering) = self;
+        let mut form = None;
+        loop {
+            let next = match form {
+                None => Record::read_first(&mut input)?,
+                Some(form) => Record::read(&mut input, form)?.map(|record| (record, form)),
+            };
+            let Some((record, known)) = next else {
+                return if answering.may_just_end() {
+                    Ok(())
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
+            };
+            form = Some(known);
+            if record.command == Command::Close {
+                answering.finish()?;
+                out.write_all(&0_i32.to_le_bytes())?;
+                // Who closes first has to remember the connection for a while.
+                let _ = input.read(&mut [0]);
+                return Ok(());
+            }
+            answering.answer(record, known, &mut input, &mut out)?;
+        }
+    }
+}
+
 /// What is done with a record.
-trait Answering {
+trait Answering: Debug {
     /// Does it; what is behind the record is still to be read from `pages`.
     fn answer(
         &mut self,
@@ -93,28 +148,6 @@ trait Answering {
 
     /// Whether a connection that ends without a word has ended well.
     fn may_just_end(&self) -> bool;
-}
-
-fn serve(stream: &TcpStream, answering: &mut dyn Answering) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(SILENCE))?;
-    let (mut input, mut out) = (BufReader::with_capacity(1 << 20, stream), stream);
-    let Some((first, form)) = Record::read_first(&mut input)? else {
-        return if answering.may_just_end() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
-    };
-    let mut next = Some(first);
-    while let Some(record) = next {
-        if record.command == Command::Close {
-            answering.finish()?;
-            out.write_all(&0_i32.to_le_bytes())?;
-            // Who closes first has to remember the connection for a while.
-            let _ = input.read(&mut [0]);
-            return Ok(());
-        }
-        answering.answer(record, form, &mut input, &mut out)?;
-        next = Record::read(&mut input, form)?;
-    }
-    if answering.may_just_end() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 /// Gives out pages of images.

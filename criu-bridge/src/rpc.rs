@@ -1,13 +1,14 @@
 //! CRIU's remote procedure calls: the part of its `rpc.proto` that this bridge speaks.
 //!
 //! Field numbers are CRIU's; fields that are never sent or looked at are left out, which protobuf permits.
+#![allow(missing_docs, reason = "the names are those of CRIU's rpc.proto, and its comments stand there")]
 
 use prost::{Enumeration, Message};
 
 /// `criu_req_type`
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Enumeration)]
 #[repr(i32)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// Nothing; CRIU's answer to what it does not understand.
     Empty = 0,
     /// Write a tree's images.
@@ -22,98 +23,98 @@ pub(crate) enum Kind {
 
 /// `inherit_fd`
 #[derive(Clone, PartialEq, Eq, Message)]
-pub(crate) struct InheritFd {
+pub struct InheritFd {
     #[prost(string, required, tag = "1")]
-    pub(crate) key: String,
+    pub key: String,
     #[prost(int32, required, tag = "2")]
-    pub(crate) fd: i32,
+    pub fd: i32,
 }
 
 /// `criu_opts`
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Options {
+pub struct Options {
     #[prost(int32, required, tag = "1")]
-    pub(crate) images_dir_fd: i32,
+    pub images_dir_fd: i32,
     #[prost(int32, optional, tag = "2")]
-    pub(crate) pid: Option<i32>,
+    pub pid: Option<i32>,
     #[prost(bool, optional, tag = "3")]
-    pub(crate) leave_running: Option<bool>,
+    pub leave_running: Option<bool>,
     #[prost(bool, optional, tag = "4")]
-    pub(crate) ext_unix_sk: Option<bool>,
+    pub ext_unix_sk: Option<bool>,
     #[prost(bool, optional, tag = "5")]
-    pub(crate) tcp_established: Option<bool>,
+    pub tcp_established: Option<bool>,
     #[prost(bool, optional, tag = "7")]
-    pub(crate) shell_job: Option<bool>,
+    pub shell_job: Option<bool>,
     #[prost(bool, optional, tag = "8")]
-    pub(crate) file_locks: Option<bool>,
+    pub file_locks: Option<bool>,
     #[prost(int32, optional, tag = "9")]
-    pub(crate) log_level: Option<i32>,
+    pub log_level: Option<i32>,
     #[prost(string, optional, tag = "10")]
-    pub(crate) log_file: Option<String>,
+    pub log_file: Option<String>,
     #[prost(bool, optional, tag = "12")]
-    pub(crate) notify_scripts: Option<bool>,
+    pub notify_scripts: Option<bool>,
     #[prost(int32, optional, tag = "17")]
-    pub(crate) work_dir_fd: Option<i32>,
+    pub work_dir_fd: Option<i32>,
     #[prost(bool, optional, tag = "18")]
-    pub(crate) link_remap: Option<bool>,
+    pub link_remap: Option<bool>,
     #[prost(bool, optional, tag = "26")]
-    pub(crate) rst_sibling: Option<bool>,
+    pub rst_sibling: Option<bool>,
     #[prost(message, repeated, tag = "27")]
-    pub(crate) inherit_fd: Vec<InheritFd>,
+    pub inherit_fd: Vec<InheritFd>,
     #[prost(uint32, optional, tag = "35")]
-    pub(crate) ghost_limit: Option<u32>,
+    pub ghost_limit: Option<u32>,
     #[prost(string, repeated, tag = "37")]
-    pub(crate) external: Vec<String>,
+    pub external: Vec<String>,
     #[prost(bool, optional, tag = "48")]
-    pub(crate) lazy_pages: Option<bool>,
+    pub lazy_pages: Option<bool>,
 }
 
 /// `criu_req`
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Request {
+pub struct Request {
     #[prost(enumeration = "Kind", required, tag = "1")]
-    pub(crate) kind: i32,
+    pub kind: i32,
     #[prost(message, optional, tag = "2")]
-    pub(crate) options: Option<Options>,
+    pub options: Option<Options>,
     #[prost(bool, optional, tag = "3")]
-    pub(crate) notify_success: Option<bool>,
+    pub notify_success: Option<bool>,
     #[prost(bool, optional, tag = "4")]
-    pub(crate) keep_open: Option<bool>,
+    pub keep_open: Option<bool>,
 }
 
 /// `criu_restore_resp`
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub(crate) struct Restored {
+pub struct Restored {
     #[prost(int32, required, tag = "1")]
-    pub(crate) pid: i32,
+    pub pid: i32,
 }
 
 /// `criu_version`
 #[derive(Clone, PartialEq, Eq, Message)]
-pub(crate) struct Version {
+pub struct Version {
     #[prost(int32, required, tag = "1")]
-    pub(crate) major: i32,
+    pub major: i32,
     #[prost(int32, required, tag = "2")]
-    pub(crate) minor: i32,
+    pub minor: i32,
     #[prost(int32, optional, tag = "4")]
-    pub(crate) sublevel: Option<i32>,
+    pub sublevel: Option<i32>,
 }
 
 /// `criu_resp`
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Response {
+pub struct Response {
     #[prost(enumeration = "Kind", required, tag = "1")]
-    pub(crate) kind: i32,
+    pub kind: i32,
     #[prost(bool, required, tag = "2")]
-    pub(crate) success: bool,
+    pub success: bool,
     #[prost(message, optional, tag = "4")]
-    pub(crate) restore: Option<Restored>,
+    pub restore: Option<Restored>,
     #[prost(int32, optional, tag = "7")]
-    pub(crate) errno: Option<i32>,
+    pub errno: Option<i32>,
     #[prost(string, optional, tag = "9")]
-    pub(crate) message: Option<String>,
+    pub message: Option<String>,
     #[prost(message, optional, tag = "10")]
-    pub(crate) version: Option<Version>,
+    pub version: Option<Version>,
 }
 
 #[cfg(test)]

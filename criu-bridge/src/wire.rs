@@ -9,7 +9,7 @@ use memory::{Addr, PageRange};
 
 /// Which form records have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Form {
+pub enum Form {
     /// Command and pages of four bytes, address, owner.
     Short,
     /// Command of four bytes, four of nothing, pages of eight bytes, address, owner.
@@ -26,7 +26,7 @@ const COMMAND_MASK: u32 = 0xffff;
 
 /// `PS_IOV_*`
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Command {
+pub enum Command {
     /// Pages of the old form follow.
     Add,
     /// These pages are in the images before.
@@ -70,27 +70,29 @@ impl Command {
 
 /// One record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Record {
+pub struct Record {
     /// What it is about.
-    pub(crate) command: Command,
+    pub command: Command,
     /// As in a page map.
-    pub(crate) flags: u32,
+    pub flags: u32,
     /// Which pages; whatever the sender says.
-    pub(crate) pages: u64,
+    pub pages: u64,
     /// Their address.
-    pub(crate) address: u64,
+    pub address: u64,
     /// Whose they are: a process id for [`Command::Get`], else an id and what it is the id of.
-    pub(crate) owner: u64,
+    pub owner: u64,
 }
 
 impl Record {
     /// The pages as a range; `None` for what no process has.
-    pub(crate) fn range(&self) -> Option<PageRange> {
+    #[must_use]
+    pub fn range(&self) -> Option<PageRange> {
         PageRange::from_pages(Addr(self.address), self.pages)
     }
 
     /// Its bytes.
-    pub(crate) fn to_bytes(self, form: Form) -> Vec<u8> {
+    #[must_use]
+    pub fn to_bytes(self, form: Form) -> Vec<u8> {
         let mut bytes = Vec::from((self.command.number() | self.flags << 16).to_le_bytes());
         match form {
             // More pages than that have no place in the shorter form; nobody here asks for so many.
@@ -119,7 +121,10 @@ impl Record {
     }
 
     /// The next one; `None` at the end of the stream.
-    pub(crate) fn read(stream: &mut impl Read, form: Form) -> io::Result<Option<Self>> {
+    ///
+    /// # Errors
+    /// The stream ends within it, or its command is not known.
+    pub fn read(stream: &mut impl Read, form: Form) -> io::Result<Option<Self>> {
         let mut bytes = [0; LONG_BYTES];
         let len = form.bytes();
         if !fill(stream, &mut bytes[..len])? {
@@ -129,7 +134,10 @@ impl Record {
     }
 
     /// The first one, and which form it and all others have; `None` at the end of the stream.
-    pub(crate) fn read_first(stream: &mut impl Read) -> io::Result<Option<(Self, Form)>> {
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read).
+    pub fn read_first(stream: &mut impl Read) -> io::Result<Option<(Self, Form)>> {
         let mut bytes = [0; LONG_BYTES];
         if !fill(stream, &mut bytes[..SHORT_BYTES])? {
             return Ok(None);
@@ -149,7 +157,8 @@ impl Record {
 
 impl Form {
     /// What CRIU of this version speaks.
-    pub(crate) fn of_version(version: (i32, i32)) -> Self {
+    #[must_use]
+    pub fn of_version(version: (i32, i32)) -> Self {
         if version < FIRST_LONG { Self::Short } else { Self::Long }
     }
 

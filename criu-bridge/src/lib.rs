@@ -1,0 +1,131 @@
+//! The bridge to CRIU: whole trees of processes, for what a preloaded library cannot take.
+//!
+//! CRIU freezes and rebuilds; it is started and asked, never linked.
+#![forbid(unsafe_code)]
+
+mod check;
+pub mod client;
+pub mod complaint;
+mod consent;
+mod criu;
+mod directory;
+mod handover;
+pub mod images;
+pub mod instance;
+mod lazy_pages;
+pub mod local_pages;
+mod offline;
+pub mod page_server;
+pub mod rpc;
+mod served;
+mod source;
+mod swrk;
+pub mod wire;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use criu::Criu;
+
+/// Exit status when something did not work; 2 is for a command line that makes no sense.
+const FAILED: u8 = 1;
+
+/// Moves trees of processes with CRIU
+#[derive(Parser, Debug)]
+#[command(name = "criu-bridge", version)]
+struct Line {
+    /// Use this criu instead of the one from make criu, or that on PATH
+    #[arg(long, value_name = "PATH", global = true)]
+    criu: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Say whether CRIU can be used here, and what to do about each problem
+    ///
+    /// Exits with 0 if it can, with 1 if it cannot.
+    Check {
+        /// Print one JSON object instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a tree of processes as CRIU's images
+    Dump(offline::Dump),
+    /// Build a tree of processes from CRIU's images
+    Restore(offline::Restore),
+    /// Serve the memory of a tree that criu restore --lazy-pages rebuilds
+    LazyPages(lazy_pages::LazyPages),
+    /// Take the pages of a dump from elsewhere, or give those of images to who restores them elsewhere
+    PageServer(page_server::PageServer),
+}
+
+/// Does what the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let line = Line::parse();
+    match run(&line) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn run(line: &Line) -> anyhow::Result<u8> {
+    match &line.command {
+        Command::Check { json } => Ok(check(line, *json)),
+        Command::Dump(dump) => dump.run(&line.criu()?),
+        Command::Restore(restore) => restore.run(&line.criu()?),
+        Command::PageServer(page_server) => page_server.run(),
+        Command::LazyPages(lazy_pages) => lazy_pages.run(line.criu().ok().as_ref()),
+    }
+}
+
+impl Line {
+    fn criu(&self) -> anyhow::Result<Criu> {
+        Criu::find(self.criu.as_deref(), &criu::prefix(), std::env::var_os("PATH").as_deref())
+            .context("there is no criu: make criu installs one that works here, or name one with --criu PATH")
+    }
+}
+
+fn check(line: &Line, json: bool) -> u8 {
+    let report = check::run(line.criu.as_deref());
+    // A reader that has seen enough changes nothing about the answer.
+    let _ = print(&report, json);
+    if report.usable { 0 } else { FAILED }
+}
+
+fn print(report: &check::Report, json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, report)?;
+        writeln!(out)
+    } else {
+        write!(out, "{report}")
+    }
+}
+
+/// A line for programs.
+pub(crate) fn say(text: &str) {
+    // Nobody may be listening.
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// A line for people.
+pub(crate) fn tell(text: std::fmt::Arguments<'_>) {
+    // Nobody may be listening; there is no better place to say so.
+    let _ = writeln!(io::stderr(), "criu-bridge: {text}");
+}
+
+/// What went wrong, for people.
+pub(crate) fn complain(text: &anyhow::Error) {
+    // Nobody may be listening; there is no better place to say so.
+    let _ = writeln!(io::stderr(), "criu-bridge: {text:#}");
+}
