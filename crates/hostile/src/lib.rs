@@ -6,6 +6,7 @@
 extern crate alloc;
 
 mod connection;
+mod criu;
 mod frames;
 mod plan;
 mod proc_files;
@@ -13,6 +14,7 @@ mod seals;
 mod settings;
 
 pub use connection::connection_bytes;
+pub use criu::{criu_answers, criu_images, criu_pages};
 pub use frames::{decode_manifest, decode_message, frame_header};
 pub use plan::plan_manifest;
 pub use proc_files::proc_files;
@@ -33,6 +35,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("proc_files", proc_files),
     ("seals", seals),
     ("settings", settings),
+    ("criu_images", criu_images),
+    ("criu_pages", criu_pages),
+    ("criu_answers", criu_answers),
 ];
 
 /// Any sequence of inputs, at the right and the wrong moment: neither engine panics.
