@@ -72,6 +72,16 @@ class Network:
         where = ["blackhole", f"{ADDRESS}/32"] if name is None else [f"{ADDRESS}/32", "dev", f"to-{name}", "src", WORLD]
         self.run("world", "ip", "route", "replace", *where)
 
+    def part(self) -> None:
+        """Drops what left and right send each other, without a word; only of those that are `apart`."""
+        self.reach(None)
+        self.run("world", "ip", "route", "replace", "blackhole", f"{OTHER_ADDRESS}/32")
+
+    def rejoin(self) -> None:
+        """Undoes `part`."""
+        self.reach("left")
+        self.run("world", "ip", "route", "replace", f"{OTHER_ADDRESS}/32", "dev", "to-right", "src", WORLD)
+
     @contextlib.contextmanager
     def entered(self, name: str):
         """This thread's new sockets belong to the namespace."""

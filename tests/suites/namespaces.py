@@ -15,7 +15,7 @@ from tests.harness import machine
 from tests.harness.network import ADDRESS, OTHER_ADDRESS, Network
 from tests.harness.results import Check
 from tests.harness.waiting import expect, until
-from tests.suites import foreign
+from tests.suites import foreign, workloads
 from tests.suites.failures import Inner
 from tests.suites.servers import memcached_moves, redis_moves
 
@@ -39,10 +39,10 @@ _SECOND = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc",
 class Machines:
     """Two network namespaces with a receiver in each that has a key."""
 
-    def __init__(self, lab):
+    def __init__(self, lab, *arguments: str):
         self.lab, self.network, key = lab, Network(lab, apart=True), lab.key()
         self.receivers = {name: lab.receiver(name, wrapper=self.network.inside(name),
-                                             arguments=("--bind", "0.0.0.0", "--key-file", key))
+                                             arguments=("--bind", "0.0.0.0", "--key-file", key, *arguments))
                           for name in ("left", "right")}
         self.receivers["left"].host, self.receivers["right"].host = ADDRESS, OTHER_ADDRESS
         self.settings = {"POSTHASTE_KEY_FILE": key}
@@ -105,6 +105,25 @@ def nginx_moves(lab) -> None:
         expect(_get(machines, there) == wanted, f"nginx serves something else at the {there}")
 
 
+def partition_is_noticed(lab) -> None:
+    """The machines lose each other without a word, and find each other again: both notice, and nothing is lost."""
+    machines = Machines(lab, "--bandwidth", "4M")
+    program = machines.start("counter", [str(machine.BIN / "target"), "counter", "--interval-ms", "1",
+                                         "--resident-mib", "64"], {})
+    program.wait_lines(3)
+    moved, there = machines.move(program, "right"), machines.receivers["right"]
+    machines.network.part()
+    until(lambda: there.find("paused"), "the receiver to notice", 45, alive=[there])
+    until(lambda: "is lost; connecting again" in program.errors(), "the source to notice", 45, alive=[program])
+    expect(not there.find("complete"), "everything had come already")
+    machines.network.rejoin()
+    until(lambda: there.find("recovered"), "the source to be there again", alive=[there, program])
+    workloads.wait_progress(moved, "counter", -1)
+    moved.wait_complete()
+    expect(program.wait() == 0, f"the source ended with {program.last_words()}")
+    workloads.finish(moved, "counter")
+
+
 def postgres_moves(lab) -> None:
     """Two runs of the same statements over two new clusters. It has System V shared memory, by which it knows whether
     another one is at work on its files.
@@ -152,6 +171,8 @@ def _checks() -> list:
               for program in foreign.PROGRAMS]
     checks += [Check(f"{name} moves between namespaces with a key", partial(server_moves, moves))
                for name, moves in (("redis-server", redis_moves), ("memcached", memcached_moves))]
+    checks.append(Check("two machines that lose each other without a word notice it, and go on when they are there again",
+                        partition_is_noticed))
     return checks + [Check("nginx moves between namespaces with a key", nginx_moves),
                      Check("PostgreSQL in single-user mode moves between namespaces with a key", postgres_moves)]
 

@@ -1,10 +1,12 @@
 //! The three connections of a migration, and which of them may have a frame.
 
 use std::io;
+use std::os::fd::AsRawFd;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use protocol::Channel;
+use sys::net;
 use transport::{Connection, ConnectionError, Expected};
 
 /// A connection and what is known of it.
@@ -76,9 +78,17 @@ impl Channels {
     pub(crate) fn register(&mut self, registry: &Registry) -> io::Result<()> {
         for channel in Channel::ALL {
             let stream = self.get_mut(channel).connection.stream_mut();
+            net::keep_alive(stream.as_raw_fd());
             registry.register(stream, token(channel), Interest::READABLE | Interest::WRITABLE)?;
         }
         Ok(())
+    }
+
+    /// For how many milliseconds nothing has come over any of them that stands; 0 if none does.
+    pub(crate) fn silent_for(&self) -> u32 {
+        let standing =
+            Channel::ALL.map(|channel| self.get(channel)).into_iter().filter(|line| !line.has_ended());
+        standing.map(|line| net::silent_for(line.connection.stream().as_raw_fd())).min().unwrap_or(0)
     }
 
     /// Hangs up on all three: the other side learns that they are of no use any more.

@@ -21,6 +21,11 @@ pub(crate) const CHANGE_WAIT_MS: u32 = 1;
 pub(crate) const SHORTAGE_WAIT_MS: u32 = 50;
 /// How long the last frames may take to leave, and the other side to hang up, once the engine is done.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(2);
+/// How long nothing may come over any connection, not even from the other machine's kernel, before the link counts as
+/// lost, in milliseconds.
+pub(crate) const SILENCE_MS: u32 = 12_000;
+/// How often this is looked at.
+pub(crate) const LISTEN_INTERVAL: Duration = Duration::from_secs(2);
 /// Descriptors whose readiness one wait reports.
 pub(crate) const READY_PER_WAIT: usize = 256;
 /// How often progress is told at most.

@@ -13,7 +13,9 @@ use protocol::{Channel, Kind, Manifest, Reason, Reserved};
 use transport::ConnectionError;
 
 use crate::channels::{Channels, token};
-use crate::config::{CHANGE_WAIT_MS, FAREWELL, PROGRESS_INTERVAL, READY_PER_WAIT};
+use crate::config::{
+    CHANGE_WAIT_MS, FAREWELL, LISTEN_INTERVAL, PROGRESS_INTERVAL, READY_PER_WAIT, SILENCE_MS,
+};
 use crate::spaces::{News, Spaces};
 use crate::{DestinationProcess, HandlerError, Measurement, Notification};
 
@@ -86,6 +88,8 @@ pub struct FaultHandler<'process, P> {
     watched: usize,
     pub(crate) notified: bool,
     next_progress: Instant,
+    /// When to look next whether the other machine is there.
+    listen_at: Instant,
     /// When the engine's clock began. The standard library reads it without a system call.
     epoch: std::time::Instant,
 }
@@ -120,6 +124,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             watched: 0,
             notified: true,
             next_progress: Instant::default(),
+            listen_at: Instant::default() + LISTEN_INTERVAL,
             epoch: std::time::Instant::now(),
         };
         handler.watch_process()?;
@@ -178,16 +183,17 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     }
 
     /// How long nothing can be done: no time at all while something is known to be ready.
-    fn patience(&self) -> Option<Duration> {
+    fn patience(&self) -> Duration {
         let frames = self.frame_order().any(|channel| self.channels.get(channel).may_have_frame());
         if frames || self.spaces.may_have_news() || self.notified || self.lost.is_some() {
-            return Some(Duration::ZERO);
+            return Duration::ZERO;
         }
-        self.engine.poll_timeout().map(|at| at.since(self.now()))
+        let until = self.engine.poll_timeout().map_or(self.listen_at, |at| at.min(self.listen_at));
+        until.since(self.now())
     }
 
-    fn wait(&mut self, patience: Option<Duration>) -> Result<(), HandlerError> {
-        match self.poll.poll(&mut self.events, patience) {
+    fn wait(&mut self, patience: Duration) -> Result<(), HandlerError> {
+        match self.poll.poll(&mut self.events, Some(patience)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             result => result.map_err(HandlerError::Wait)?,
         }
@@ -294,8 +300,22 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     }
 
     fn take_time(&mut self) {
+        if self.listen_at <= self.now() {
+            self.listen_at = self.now() + LISTEN_INTERVAL;
+            self.listen();
+        }
         if self.engine.poll_timeout().is_some_and(|at| at <= self.now()) {
             self.inputs.push_back(DestinationInput::Tick);
+        }
+    }
+
+    /// Gives the connections up if the other machine is gone. A link that is only slow lets something through, and a
+    /// process that only stands still has a kernel that answers.
+    fn listen(&mut self) {
+        if self.channels.silent_for() >= SILENCE_MS {
+            for channel in Channel::ALL {
+                self.connection_ended(channel, &ConnectionError::Closed);
+            }
         }
     }
 
@@ -384,7 +404,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             if control.is_over() || left.is_zero() {
                 return Ok(());
             }
-            self.wait(Some(left))?;
+            self.wait(left)?;
         }
     }
 }

@@ -6,8 +6,8 @@ use core::time::Duration;
 use engine::{Failure, Instant};
 use protocol::{Channel, Hello};
 use relay::Socket;
-use sys::Fd;
 use sys::poll::Interest;
+use sys::{Fd, net};
 use transport::sealing::{Initiator, Key};
 use transport::{
     Answer, Connection, ConnectionError, Expected, exchange_key, greet, poll_answer, poll_key_answer,
@@ -94,6 +94,7 @@ pub fn introduce(
     let deadline = now() + timeout;
     let mut guests = Vec::new();
     for (socket, hello) in sockets.into_iter().zip(hellos) {
+        net::keep_alive(socket.raw());
         let hello = Hello { sealed: key.is_some(), ..hello.clone() };
         let connection = Connection::new(Socket::new(socket), Expected::Answer);
         let mut guest = Guest { connection, hello, initiator: None };

@@ -14,5 +14,12 @@ pub(crate) const FRAMES_PER_TURN: usize = 16;
 /// How long the destination may leave a piece of content lying.
 pub(crate) const CONTENT_STANDSTILL: Duration = Duration::from_secs(10);
 
+/// How long nothing may come over any connection, not even from the other machine's kernel, before the link counts as
+/// lost, in milliseconds.
+pub(crate) const SILENCE_MS: u32 = 12_000;
+
+/// How often this is looked at.
+pub(crate) const LISTEN_INTERVAL: Duration = Duration::from_secs(2);
+
 /// How long the last frames may take to leave, once the migration is over.
 pub(crate) const LAST_FLUSH: Duration = Duration::from_secs(2);

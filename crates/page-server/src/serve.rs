@@ -9,10 +9,13 @@ use core::time::Duration;
 use engine::{Config, Failure, Instant, Plan, Source, SourceInput};
 use memory::PageRange;
 use protocol::{Channel, Manifest, Reserved};
+use sys::net::silent_for;
 use sys::poll::Interest;
 
 use crate::channels::{Channels, failure_of};
-use crate::config::{FRAMES_PER_TURN, LAST_FLUSH, SCAN_PAGES, SCAN_PAGES_LARGEST};
+use crate::config::{
+    FRAMES_PER_TURN, LAST_FLUSH, LISTEN_INTERVAL, SCAN_PAGES, SCAN_PAGES_LARGEST, SILENCE_MS,
+};
 use crate::input::{Heard, hear};
 use crate::measure::Measure;
 use crate::pages::BUFFER_BYTES;
@@ -95,6 +98,8 @@ pub(crate) struct Server<'process, P> {
     ready: bool,
     /// A connection has ended; the engine hears of it when the control connection has been read.
     lost: Option<Failure>,
+    /// When to look next whether the other machine is there.
+    listen_at: Instant,
     pub(crate) outcome: Option<Outcome>,
 }
 
@@ -120,6 +125,7 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             bytes_before: 0,
             ready: false,
             lost: None,
+            listen_at: now() + LISTEN_INTERVAL,
             outcome: None,
         }
     }
@@ -255,11 +261,33 @@ impl<'process, P: SourceProcess> Server<'process, P> {
     }
 
     fn tick(&mut self) -> bool {
-        let due = self.engine.poll_timeout().is_some_and(|at| at <= now());
+        let now = now();
+        if self.listen_at <= now {
+            self.listen_at = now + LISTEN_INTERVAL;
+            self.listen();
+        }
+        let due = self.engine.poll_timeout().is_some_and(|at| at <= now);
         if due {
             self.handle(SourceInput::Tick);
         }
         due
+    }
+
+    /// Gives the connections up if the other machine is gone. A link that is only slow lets something through, and a
+    /// process that only stands still has a kernel that answers.
+    fn listen(&mut self) {
+        let mut silence = None;
+        for channel in Channel::ALL {
+            if self.use_of(channel).read {
+                let silent = silent_for(self.channels.get(channel).stream().fd().raw());
+                silence = Some(silence.unwrap_or(u32::MAX).min(silent));
+            }
+        }
+        if silence >= Some(SILENCE_MS) {
+            for channel in Channel::ALL {
+                self.lose(channel, Failure::LinkLost(channel));
+            }
+        }
     }
 
     /// Writes what waits for a socket, and tells the engine which pages are on their way.
@@ -323,8 +351,7 @@ impl<'process, P: SourceProcess> Server<'process, P> {
 
     /// Waits for a socket or for the engine's deadline.
     fn wait(&mut self) {
-        const LONGEST: Duration = Duration::from_secs(60);
-        let until = self.engine.poll_timeout().unwrap_or_else(|| now() + LONGEST);
+        let until = self.engine.poll_timeout().map_or(self.listen_at, |at| at.min(self.listen_at));
         let mut interests = self.process.interests();
         for channel in Channel::ALL {
             let in_use = *self.use_of(channel);

@@ -6,6 +6,8 @@ const MEMORY_BYTES: usize = 16 << 20;
 const WINDOW_BYTES: (usize, usize) = (4 << 10, 1 << 20);
 /// Frames that are taken from the link in one turn.
 pub(crate) const FRAMES_PER_TURN: usize = 16;
+/// How long the other side may take nothing that is on its way before the link counts as lost, in milliseconds.
+pub(crate) const SILENCE_MS: u32 = 30_000;
 
 /// Bytes that each of `count` connections may have on its way to here.
 pub(crate) fn window(count: usize) -> usize {

@@ -15,6 +15,8 @@ enum Inward {
     Ending,
     /// The other side was told.
     Ended,
+    /// The other side broke the connection; once the socket has taken what was said before, it breaks too.
+    Breaking,
     /// The socket takes nothing more.
     Broken,
 }
@@ -146,7 +148,7 @@ impl End {
                 self.taken += bytes.len();
                 return true;
             }
-            Inward::Ending | Inward::Ended => return false,
+            Inward::Ending | Inward::Ended | Inward::Breaking => return false,
             Inward::Open if bytes.is_empty() => self.inward = Inward::Ending,
             Inward::Open => {
                 self.waiting.drain(..self.given);
@@ -208,6 +210,24 @@ impl End {
             net::break_on_close(&self.socket, false);
         }
         is_over
+    }
+
+    /// The other side broke the connection: so does this one behind what waits. What the socket still says goes nowhere,
+    /// so that one who only writes comes to read; up to a bound, because he may never do so.
+    pub(crate) fn break_behind_the_rest(&mut self, window: usize) {
+        self.inward = Inward::Breaking;
+        self.credit = window;
+        self.give();
+    }
+
+    /// Whether what the socket says goes nowhere.
+    pub(crate) fn is_breaking(&self) -> bool {
+        self.inward == Inward::Breaking
+    }
+
+    /// Whether there is nothing more to wait for before the connection breaks.
+    pub(crate) fn is_to_break(&self) -> bool {
+        self.is_breaking() && (self.waiting.is_empty() || self.credit == 0)
     }
 
     /// Breaks the connection, if it is the relay's already.

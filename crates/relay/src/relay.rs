@@ -8,7 +8,7 @@ use sys::{Fd, net};
 use transport::{Connection, ConnectionError, Expected};
 
 use crate::Socket;
-use crate::config::{FRAMES_PER_TURN, window};
+use crate::config::{FRAMES_PER_TURN, SILENCE_MS, window};
 use crate::end::{End, Taken};
 
 /// One side of a relay. Dropped early it breaks its connections, if it has begun to take from them.
@@ -34,7 +34,8 @@ impl Relay {
     pub fn new(mut link: Connection<Socket>, connections: Vec<(u32, Fd)>) -> Self {
         link.expect(Expected::Relayed);
         // A machine that is gone says nothing, and this side may have nothing to say.
-        net::keep_alive(link.stream().fd());
+        net::keep_alive(link.stream().fd().raw());
+        net::give_up_after(link.stream().fd(), SILENCE_MS);
         let mut ends = Vec::new();
         for (name, socket) in connections {
             ends.push(End::new(name, socket));
@@ -160,8 +161,8 @@ impl Relay {
             let Some(end) = self.ends.get_mut(index) else { continue };
             match kind {
                 Kind::RelayReset => {
-                    end.shatter();
-                    drop(self.ends.remove(index));
+                    end.break_behind_the_rest(self.window);
+                    self.settle(index)?;
                 }
                 Kind::RelayCredit => {
                     let bytes = frame.body.first_chunk().ok_or(ConnectionError::Unexpected(kind))?;
@@ -201,6 +202,7 @@ impl Relay {
         let header = Header { argument: end.name.into(), ..Header::plain(Kind::Relayed, 0) };
         match end.take(&mut self.buffer, self.window) {
             Taken::Nothing => Ok(()),
+            Taken::Bytes(_) | Taken::End if end.is_breaking() => Ok(()),
             Taken::Bytes(count) => self.link.send(header, self.buffer.get(..count).unwrap_or_default()),
             Taken::End => self.link.send(header, &[]),
             Taken::Broken => {
@@ -215,6 +217,9 @@ impl Relay {
     fn settle(&mut self, index: usize) -> Result<(), ConnectionError> {
         let Some(end) = self.ends.get_mut(index) else { return Ok(()) };
         if end.is_over() {
+            drop(self.ends.remove(index));
+        } else if end.is_to_break() {
+            end.shatter();
             drop(self.ends.remove(index));
         } else if end.is_broken() {
             // What was said before it broke can still be read: this is the first of it.

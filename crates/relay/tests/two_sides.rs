@@ -332,6 +332,19 @@ fn last_words_come_through_when_the_break_is_noticed_by_writing() {
 }
 
 #[test]
+fn what_waits_for_a_slow_reader_comes_ahead_of_the_break() {
+    const LEN: usize = 900_000;
+    let mut turns = turns();
+    turns.say(&pattern(LEN, 5));
+    let (mut program, sides) = turns.break_outside(b"");
+    let mut got = vec![0; LEN];
+    program.read_exact(&mut got).expect("all of it comes through");
+    assert!(got == pattern(LEN, 5));
+    assert_eq!(program.read(&mut got).expect_err("it broke").kind(), ErrorKind::ConnectionReset);
+    sides.into_iter().for_each(|side| side.join().expect("it does not panic"));
+}
+
+#[test]
 fn a_program_that_only_writes_hears_of_a_break_beyond_the_credit() {
     let mut turns = turns();
     turns.say(&pattern((1 << 20) + 250_000, 3));
@@ -366,7 +379,7 @@ fn the_link_notices_a_machine_that_is_gone() {
     let (one, _other) = pair();
     let link = one.try_clone().expect("a duplicate");
     let _near = relay(one, Vec::new());
-    for (level, option, value) in [(1, 9, 1_u32), (6, 4, 10), (6, 5, 5), (6, 6, 3)] {
+    for (level, option, value) in [(1, 9, 1_u32), (6, 4, 3), (6, 5, 3), (6, 6, 9), (6, 18, 30_000)] {
         let found = sys::socket::option(link.as_fd(), level, option).expect("an option");
         assert_eq!(found, value.to_ne_bytes());
     }

@@ -100,7 +100,7 @@ pub fn socket_option(socket: &Fd, option: usize) -> Result<i32, Errno> {
 /// Those of setsockopt(2).
 pub fn set_no_delay(socket: &Fd) -> Result<(), Errno> {
     const TCP_NODELAY: usize = 1;
-    set_tcp_option(socket, TCP_NODELAY, &1_u32.to_ne_bytes())
+    set_tcp_option(socket.raw(), TCP_NODELAY, &1_u32.to_ne_bytes())
 }
 
 /// Sends as fast as the other side takes it, for a connection within this machine: nothing is lost on the way, and
@@ -110,12 +110,12 @@ pub fn set_no_delay(socket: &Fd) -> Result<(), Errno> {
 /// Those of setsockopt(2).
 pub fn set_unpaced(socket: &Fd) -> Result<(), Errno> {
     const TCP_CONGESTION: usize = 13;
-    set_tcp_option(socket, TCP_CONGESTION, b"reno")
+    set_tcp_option(socket.raw(), TCP_CONGESTION, b"reno")
 }
 
-fn set_tcp_option(socket: &Fd, option: usize, value: &[u8]) -> Result<(), Errno> {
-    const IPPROTO_TCP: usize = 6;
-    let arguments = [socket.arg(), IPPROTO_TCP, option, value.as_ptr().expose_provenance(), value.len(), 0];
+fn set_tcp_option(socket: i32, option: usize, value: &[u8]) -> Result<(), Errno> {
+    let socket = socket.cast_unsigned() as usize;
+    let arguments = [socket, IPPROTO_TCP, option, value.as_ptr().expose_provenance(), value.len(), 0];
     // SAFETY: the value is valid for reads of its length.
     unsafe { syscall(nr::SETSOCKOPT, arguments) }.map(|_| ())
 }
@@ -159,11 +159,12 @@ pub fn end(socket: &Fd) {
     let _ = unsafe { syscall3(nr::SHUTDOWN, socket.arg(), SHUT_WR, 0) };
 }
 
-/// Notices within half a minute that the other machine is gone, though nothing is said.
-pub fn keep_alive(socket: &Fd) {
+/// Has the kernels ask each other every three seconds, while nothing is said, whether the other machine is there: so
+/// [`silent_for`] tells when it is not, and after half a minute the connection is broken.
+pub fn keep_alive(socket: i32) {
     const SO_KEEPALIVE: usize = 9;
     /// `TCP_KEEPIDLE` and `TCP_KEEPINTVL` in seconds, `TCP_KEEPCNT`
-    const PATIENCE: [(usize, u32); 3] = [(4, 10), (5, 5), (6, 3)];
+    const PATIENCE: [(usize, u32); 3] = [(4, 3), (5, 3), (6, 9)];
     set(socket, SO_KEEPALIVE, [1, 0], 4);
     for (option, value) in PATIENCE {
         // What is no TCP connection has nothing to keep alive.
@@ -171,11 +172,34 @@ pub fn keep_alive(socket: &Fd) {
     }
 }
 
+/// For how many milliseconds nothing has come over a TCP connection, not even a word of the other machine's kernel
+/// (`TCP_INFO`); 0 for anything else.
+#[must_use]
+pub fn silent_for(socket: i32) -> u32 {
+    const TCP_INFO: usize = 11;
+    // struct tcp_info up to tcpi_last_data_recv and tcpi_last_ack_recv.
+    let mut info = [0_u32; 15];
+    let mut len = size_of_val(&info);
+    let pointers = (info.as_mut_ptr().expose_provenance(), (&raw mut len).expose_provenance());
+    let arguments = [socket.cast_unsigned() as usize, IPPROTO_TCP, TCP_INFO, pointers.0, pointers.1, 0];
+    // SAFETY: the kernel writes at most `len` bytes of the structure, and four bytes of length.
+    let _ = unsafe { syscall(nr::GETSOCKOPT, arguments) };
+    let [.., last_data, last_acknowledged] = info;
+    last_data.min(last_acknowledged)
+}
+
+/// Breaks a connection on which the other machine has not taken anything for so many milliseconds (`TCP_USER_TIMEOUT`).
+pub fn give_up_after(socket: &Fd, milliseconds: u32) {
+    const TCP_USER_TIMEOUT: usize = 18;
+    let _ = set_tcp_option(socket.raw(), TCP_USER_TIMEOUT, &milliseconds.to_ne_bytes());
+}
+
+const IPPROTO_TCP: usize = 6;
 const SO_REUSEADDR: usize = 2;
 
 /// Whether others that want it too may have the socket's address (`SO_REUSEADDR`).
 pub fn share_address(socket: &Fd, shares: bool) {
-    set(socket, SO_REUSEADDR, [u32::from(shares), 0], 4);
+    set(socket.raw(), SO_REUSEADDR, [u32::from(shares), 0], 4);
 }
 
 /// Whether others may have the socket's address.
@@ -188,14 +212,14 @@ pub fn shares_address(socket: &Fd) -> bool {
 pub fn break_on_close(socket: &Fd, breaks: bool) {
     const SO_LINGER: usize = 13;
     // struct linger: on, then for how long.
-    set(socket, SO_LINGER, [u32::from(breaks), 0], 8);
+    set(socket.raw(), SO_LINGER, [u32::from(breaks), 0], 8);
 }
 
 /// Sets an option of `SOL_SOCKET` that every socket has, to the first `len` bytes of `value`, at most eight.
-fn set(socket: &Fd, option: usize, value: [u32; 2], len: usize) {
+fn set(socket: i32, option: usize, value: [u32; 2], len: usize) {
     const SOL_SOCKET: usize = 1;
     let arguments = [
-        socket.arg(),
+        socket.cast_unsigned() as usize,
         SOL_SOCKET,
         option,
         value.as_ptr().expose_provenance(),
