@@ -14,7 +14,7 @@ from tests.suites import workloads
 
 _MEMORY_BOUND = 64 << 20  # bytes more than before
 _GREETING_DEADLINE = 10.0  # seconds
-_PROTOCOL = 1
+_PROTOCOL = 2
 _HELLO, _RESERVE, _RUN, _PAGES = 1, 16, 20, 33
 
 
