@@ -2,9 +2,11 @@
 
 import contextlib
 import re
+import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 
 from tests.harness import machine
 from tests.harness.lab import Lab
@@ -131,10 +133,12 @@ def connections_are_relayed(lab: Lab) -> None:
     _relayed(lab, MOVES, finish)
 
 
-def a_relay_breaks(lab: Lab) -> None:
+def a_relay_breaks(number: int, lab: Lab) -> None:
     """Whatever ends in the middle of a relayed connection, both sides learn that it broke; neither waits for ever."""
     def kill(scene: Scene, server) -> None:
-        scene.server.kill()
+        expect(not scene.server.ended(), "the source has ended while it has connections to relay")
+        scene.server.process.send_signal(number)
+        expect(scene.server.wait(20) == (-number if number == signal.SIGKILL else 0), scene.server.last_words())
         until(scene.client.ended, "the client to notice", 20)
         expect("reset" in scene.client.errors(), f"the client: {scene.client.last_words()}")
         until(lambda: server.text().count("closed after") == CONNECTIONS, "the server to notice", 20)
@@ -145,4 +149,7 @@ def a_relay_breaks(lab: Lab) -> None:
 CHECKS = lambda: [Check(f"a server under load moves {MOVES} times with its connections", connections_move),
                   Check(f"a server under load moves {MOVES} times, to and fro between two addresses, and its connections"
                         " are relayed", connections_are_relayed),
-                  Check("a relay that is killed breaks its connections on both sides", a_relay_breaks)]
+                  Check("a relay that is killed breaks its connections on both sides",
+                        partial(a_relay_breaks, signal.SIGKILL)),
+                  Check("a relay that is asked to end (SIGTERM) breaks its connections on both sides and ends",
+                        partial(a_relay_breaks, signal.SIGTERM))]

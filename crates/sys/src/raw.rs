@@ -76,6 +76,7 @@ pub mod nr {
     pub const GET_ROBUST_LIST: usize = 274;
     pub const TEE: usize = 276;
     pub const TIMERFD_GETTIME: usize = 287;
+    pub const SIGNALFD4: usize = 289;
     pub const UNSHARE: usize = 272;
     pub const PIPE2: usize = 293;
     pub const RT_TGSIGQUEUEINFO: usize = 297;

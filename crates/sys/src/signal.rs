@@ -1,8 +1,8 @@
 //! Signal actions, pending signals and queued signals, by raw system calls: a libc hides the numbers 32 and
 //! 33 and changes the layout.
 
-use crate::Errno;
 use crate::raw::{nr, syscall};
+use crate::{Errno, Fd};
 
 /// Bytes of the kernel's signal set.
 const SET_BYTES: usize = 8;
@@ -125,6 +125,18 @@ pub fn queue_to_thread(pid: u32, tid: u32, signal: u32, payload: Payload) -> Del
 
 /// `siginfo_t` in words.
 pub type Info = [u64; 16];
+
+/// Becomes readable when a signal of `set` (bit n-1 for signal n) waits for the calling thread or for its process.
+///
+/// # Errors
+/// Those of signalfd4(2).
+pub fn descriptor(set: u64) -> Result<Fd, Errno> {
+    /// `SFD_CLOEXEC | SFD_NONBLOCK`
+    const FLAGS: usize = 0o2_004_000;
+    let arguments = [usize::MAX, (&raw const set).expose_provenance(), SET_BYTES, FLAGS, 0, 0];
+    // SAFETY: the kernel reads one signal set.
+    Fd::from_result(unsafe { syscall(nr::SIGNALFD4, arguments) }?)
+}
 
 /// Takes the next signal of `set` (bit n-1 for signal n) that waits for the calling thread or, if none does, for
 /// its process; does not wait for one.

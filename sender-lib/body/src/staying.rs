@@ -5,14 +5,17 @@ use alloc::vec::Vec;
 use engine::Failure;
 use protocol::{Connection as Record, DescriptionKind, Manifest, text};
 use relay::{Relay, Socket};
-use sys::descriptor;
 use sys::poll::{Interest, poll};
+use sys::{descriptor, signal};
 use transport::Connection;
 
 use crate::config::LOWEST_DESCRIPTOR;
 use crate::connect::Route;
 use crate::ffi;
 use crate::log::log;
+
+/// `SIGTERM`, as a set.
+const TERMINATE: u64 = 1 << 14;
 
 /// See the module.
 #[derive(Default)]
@@ -84,10 +87,12 @@ impl Staying {
         }
     }
 
-    /// The program runs at the destination: its connections are never again this process's to end.
+    /// The program runs at the destination: its connections are never again this process's to end, and what ends
+    /// a process was not meant for it so far.
     pub(crate) fn keep(&mut self) {
         if let Some(relay) = &mut self.relay {
             relay.keep();
+            let _ = signal::take(TERMINATE);
         }
     }
 
@@ -119,12 +124,23 @@ impl Staying {
         self.relay.as_ref().is_some_and(|relay| !relay.is_empty())
     }
 
-    /// Lets go of all other descriptors of the program and stays until no connection is left.
+    /// Lets go of all other descriptors of the program and stays until no connection is left, or somebody wants this
+    /// process to end: then those that are left break.
     pub(crate) fn stay(&mut self) {
-        self.keep();
+        if let Some(relay) = &mut self.relay {
+            relay.keep();
+        }
         close(&mut self.others);
+        let asked = signal::descriptor(TERMINATE);
         while self.relay.as_ref().is_some_and(|relay| !relay.is_over()) {
-            if !self.work() && poll(&mut self.interests(), None).is_err() {
+            let timeout = if self.work() { Some(0) } else { None };
+            let mut interests = self.interests();
+            if let Ok(asked) = &asked {
+                interests.push(Interest::new(asked, false));
+            }
+            let waited = poll(&mut interests, timeout);
+            let is_asked = asked.is_ok() && interests.last().is_some_and(Interest::is_readable);
+            if waited.is_err() || is_asked {
                 return;
             }
         }
