@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.suites.failures import Witness, try_and_stay
 
 _ENTER = 'for group in $0; do echo $$ > "$group/cgroup.procs"; done; exec "$@"'
 _MIB = 1 << 20
+_USER = 47113  # nobody else's
 
 
 def _mount_of(controller: str) -> Path:
@@ -87,6 +89,25 @@ def too_little_memory(lab) -> None:
         receiver.kill()
 
 
+def too_few_of_its_user(lab) -> None:
+    """A receiver whose user may not have more processes says so before anything stops."""
+    machine.need_command("setpriv", "prlimit")
+    lab.directory.chmod(0o755)
+    binaries = lab.directory / "bin"
+    shutil.copytree(machine.BIN, binaries)
+    ids = ["setpriv", f"--reuid={_USER}", f"--regid={_USER}", "--clear-groups", "--"]
+    before = os.umask(0)
+    try:
+        receiver = lab.receiver(wrapper=["prlimit", "--nproc=6:6", *ids], binaries=binaries)
+        program = lab.program("counter", [*ids, "env", f"LD_PRELOAD={binaries / 'libsender.so'}", str(binaries / "target"),
+                                          "counter", "--interval-ms", "1"], {"LD_PRELOAD": ""})
+    finally:
+        os.umask(before)
+    program.wait_lines(2)
+    # Besides the receiver and its session there are the program and what moves it.
+    _stays(lab, receiver, program, "needs 3 threads and processes, and there is room for 2 here")
+
+
 def memory_runs_out(lab) -> None:
     """When the process's group runs out of memory behind the switch, the process waits, this is told, and it goes on when
     there is room."""
@@ -153,6 +174,7 @@ def _checks() -> list:
         Check("memory that runs out behind the switch is waited for, and told", memory_runs_out),
         Check("too few descriptors are refused by name", too_few_descriptors),
         Check("too few processes are refused, with both numbers", too_few_processes),
+        Check("too few processes of the receiver's user are refused, with both numbers", too_few_of_its_user),
         Check("a receiver that can start no process refuses and takes the next one", no_process_at_all),
     ]
 

@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use procfs::process::Process;
 use procfs::{Current, Meminfo};
 use protocol::Manifest;
@@ -23,12 +24,26 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), RestoreError> {
     let groups = groups(Controller::Memory).iter().filter_map(|group| memory_left(group)).min();
     refuse_beyond("bytes of memory", needed, machine.into_iter().chain(groups).min())?;
     huge::check_room(manifest)?;
-    let tasks = groups_left(Controller::Pids);
+    let tasks = groups_left(Controller::Pids).into_iter().chain(own_tasks_left()).min();
     refuse_beyond("threads and processes", manifest.threads.len() as u64 + OTHERS, tasks)
 }
 
 fn groups_left(controller: Controller) -> Option<u64> {
     groups(controller).iter().filter_map(|group| left(group, "pids.max", "pids.current")).min()
+}
+
+/// What this process's user has left of `RLIMIT_NPROC`, if it holds for it (setrlimit(2)).
+fn own_tasks_left() -> Option<u64> {
+    const EXEMPT: u64 = 1 << 24 | 1 << 21;
+    let (limit, _) = getrlimit(Resource::RLIMIT_NPROC).ok()?;
+    let own = Process::myself().ok()?.status().ok()?;
+    if own.ruid == 0 || own.capeff & EXEMPT != 0 || limit == RLIM_INFINITY {
+        return None;
+    }
+    let everybody = procfs::process::all_processes().ok()?.flatten();
+    let of_user =
+        everybody.filter_map(|process| process.status().ok()).filter(|status| status.ruid == own.ruid);
+    Some(limit.saturating_sub(of_user.map(|status| status.threads).sum()))
 }
 
 fn refuse_beyond(what: &'static str, needed: u64, room: Option<u64>) -> Result<(), RestoreError> {
