@@ -3,17 +3,20 @@
 //! The session makes DIR the root of a mount namespace of its own before it looks at a single name from the wire, and the
 //! process inherits that: so the kernel confines every name, symbolic links included, and the process sees the same files
 //! as its receiver. One way out is left, because the session needs the machine's own `/proc`: its links into other
-//! processes. Names that lead through one are refused.
+//! processes. Names that lead through one are refused, when they are opened; what is made is made in a directory that was
+//! opened so ([`Place`]).
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::thread;
 
 use anyhow::{Context, ensure};
+use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{chdir, geteuid, pivot_root};
@@ -86,6 +89,75 @@ pub fn open(path: &CString, flags: usize) -> Result<Fd, Errno> {
     if CONFINED.get().is_some() { file::open_without_magic(path, flags) } else { file::open(path, flags) }
 }
 
+/// Opens a name from the wire, as the standard library has it.
+///
+/// # Errors
+/// As for [`open`].
+pub fn file(path: &Path, flags: i32) -> io::Result<File> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let opened = open(&path, flags.cast_unsigned() as usize)?;
+    Ok(OwnedFd::from(opened).into())
+}
+
+/// Whether anything is there under a name from the wire.
+pub fn is_there(path: &Path) -> bool {
+    file(path, libc::O_PATH).is_ok()
+}
+
+/// A name from the wire whose directory is held open: where it leads cannot be changed any more.
+#[derive(Debug)]
+pub struct Place {
+    directory: File,
+    name: OsString,
+}
+
+impl Place {
+    /// Opens the directory of `path`, which must be there.
+    ///
+    /// # Errors
+    /// As for [`open`]; `EINVAL` for a path that names nothing.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_owned();
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(Self { directory: file(parent, libc::O_PATH | libc::O_DIRECTORY)?, name })
+    }
+
+    /// Opens the directory of `path`, which leads on from `directory`.
+    ///
+    /// # Errors
+    /// As for [`Self::of`].
+    pub fn below(directory: File, path: &Path) -> io::Result<Self> {
+        let name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_owned();
+        let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+            return Ok(Self { directory, name });
+        };
+        let parent = CString::new(parent.as_os_str().as_bytes())?;
+        let flags = file::PATH_ONLY | file::DIRECTORY;
+        let opened = file::open_below(directory.as_fd(), &parent, flags, CONFINED.get().is_some())?;
+        Ok(Self { directory: OwnedFd::from(opened).into(), name })
+    }
+
+    /// Another name in the same directory.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn beside(&self, name: OsString) -> io::Result<Self> {
+        Ok(Self { directory: self.directory.try_clone()?, name })
+    }
+
+    /// The last part of the path.
+    #[must_use]
+    pub fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// A path to it for this process, good for calls that do not follow a link in its place.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_raw_fd())).join(&self.name)
+    }
+}
+
 /// Whether a name from the wire, of something that is there or is to be made, stays inside.
 ///
 /// # Errors
@@ -104,4 +176,28 @@ pub fn permit(path: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_place_stays_where_it_was_whatever_becomes_of_its_name() {
+        let base = std::env::temp_dir().join(format!("posthaste-place-{}", std::process::id()));
+        fs::create_dir_all(base.join("inside")).expect("a directory");
+        fs::create_dir_all(base.join("elsewhere")).expect("a directory");
+        let place = Place::of(&base.join("inside/file")).expect("it is there");
+        fs::rename(base.join("inside"), base.join("moved")).expect("ours");
+        symlink(base.join("elsewhere"), base.join("inside")).expect("ours");
+        File::create_new(place.path()).expect("room");
+        assert!(base.join("moved/file").exists() && !base.join("elsewhere/file").exists());
+        let below =
+            Place::below(File::open(&base).expect("ours"), Path::new("moved/file")).expect("it is there");
+        fs::remove_file(below.path()).expect("ours");
+        assert!(!base.join("moved/file").exists());
+        fs::remove_dir_all(&base).expect("ours");
+    }
 }

@@ -1,8 +1,8 @@
 //! The guardian: the first process of a migrated program's PID namespace.
 //!
 //! It starts the blank child, reaps every process of the namespace, tells the session how the child ended,
-//! and kills all of them when the session is gone before the migration is complete. It holds a duplicate of
-//! every userfaultfd, so that no missing page turns into zeros between the session's death and that kill.
+//! and kills all of them when the session is gone before the migration is complete, and deletes the files that were made
+//! for a process that does not come. It holds a duplicate of every userfaultfd, so that no missing page turns into zeros between the session's death and that kill.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -130,6 +130,22 @@ impl Guardian {
     /// [`GuardianError::Talk`]
     pub fn hold(&self, uffd: BorrowedFd<'_>) -> Result<(), GuardianError> {
         self.order(Order::Hold, &[uffd.as_raw_fd()])
+    }
+
+    /// Has a file or directory deleted, under whatever name it has then, if the session dies before [`Self::keep`].
+    ///
+    /// # Errors
+    /// [`GuardianError::Talk`]
+    pub fn entrust(&self, made: BorrowedFd<'_>) -> Result<(), GuardianError> {
+        self.order(Order::Made, &[made.as_raw_fd()])
+    }
+
+    /// Says that the process comes: what was made for it stays.
+    ///
+    /// # Errors
+    /// [`GuardianError::Talk`]
+    pub fn keep(&self) -> Result<(), GuardianError> {
+        self.order(Order::Keep, &[])
     }
 
     /// Says that nothing is missing any more: from here on the program survives the session, and the guardian

@@ -14,9 +14,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
-use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setfsgid, setfsuid, setgroups};
+use nix::unistd::{Gid, Uid, geteuid, getgroups, setfsgid, setfsuid, setgroups};
 use procfs::process::{FDTarget, Process};
 use protocol::{Credentials, ProcValue, Scheduling};
+use sys::{Errno, capability};
 
 pub use holder::{Held, Holder};
 pub use standing::Standing;
@@ -113,9 +114,18 @@ pub fn brought(wanted: &Credentials) -> Credentials {
     brought
 }
 
-/// Says once whom this session serves.
-pub fn serve(peer: Peer) {
+/// Says once whom this session serves. For anybody but a trusted one it gives up, with all that it starts, what it
+/// could otherwise do with sockets and clocks and the sender could not: privileged ports and options, connections in
+/// other people's names, timers that wake the machine.
+///
+/// # Errors
+/// Those of capset(2).
+pub fn serve(peer: Peer) -> Result<(), Errno> {
+    /// `CAP_NET_BIND_SERVICE` to `CAP_NET_RAW`, `CAP_WAKE_ALARM` and `CAP_BLOCK_SUSPEND`
+    const OF_ROOT_ONLY: u64 = 0b1111 << 10 | 0b11 << 35;
+    let is_trusted = matches!(peer, Peer::Trusted);
     let _ = PEER.set(peer);
+    if is_trusted { Ok(()) } else { capability::give_up(OF_ROOT_ONLY) }
 }
 
 /// Whether the sender may bring a process with these rights; one that was not named may.
@@ -174,20 +184,24 @@ pub fn rights() -> Option<&'static Credentials> {
 
 /// Does something with files as the sender might do it.
 pub fn with_its_rights<T>(work: impl FnOnce() -> T) -> T {
+    /// `CAP_SYS_PTRACE`
+    const TRACE: u64 = 1 << 19;
     let Some(sender) = rights() else { return work() };
     let before = getgroups().unwrap_or_default();
     let groups: Vec<Gid> = sender.groups.iter().copied().map(Gid::from_raw).collect();
     let changed = setgroups(&groups).is_ok();
-    if changed {
-        setfsgid(Gid::from_raw(sender.group));
-        setfsuid(Uid::from_raw(sender.user));
-    }
+    // It would open what `/proc` tells of other people's processes.
+    let effective = capability::suspend(TRACE);
+    let own = changed.then(|| (setfsgid(Gid::from_raw(sender.group)), setfsuid(Uid::from_raw(sender.user))));
     let result = work();
-    if changed {
-        setfsuid(geteuid());
-        setfsgid(getegid());
+    if let Some((group, user)) = own {
+        setfsuid(user);
+        setfsgid(group);
         // As root it cannot fail; if it did, there would be fewer rights, not more.
         let _ = setgroups(&before);
+    }
+    if let Ok(effective) = effective {
+        let _ = capability::resume(effective);
     }
     result
 }

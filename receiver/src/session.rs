@@ -41,7 +41,7 @@ pub fn run(inherited: Inherited) -> anyhow::Result<ExitCode> {
     let Inherited { migration: _, purpose, control, fault, push, line, sealing, events, policy } = inherited;
     // Who has the key may bring anything.
     let peer = if sealing.is_some() { Peer::Trusted } else { Peer::of(&control) };
-    peer::serve(peer);
+    peer::serve(peer).map_err(std::io::Error::from).context("giving up what its sender may not do")?;
     let connections = connections([control, fault, push], sealing)?;
     let (on_loss, patience_s) = match purpose {
         Purpose::Tell(fate) => return answer::tell(fate, connections),

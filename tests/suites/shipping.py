@@ -1,7 +1,9 @@
 """Files that the destination lacks, and content that is too large for a manifest."""
 
+import contextlib
 import os
 import shutil
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -100,6 +102,27 @@ def shipped(lab) -> None:
     expect(os.listdir(there.parent) == ["file"], f"beside it there are {os.listdir(there.parent)}")
 
 
+def killed_meanwhile(lab) -> None:
+    """The session is killed while a file comes: nothing of what it made is left, and the program goes on."""
+    place = _place(lab)
+    path = place / "deep" / "file"
+    path.parent.mkdir()
+    path.write_bytes(os.urandom(32 << 20))
+    receiver = _elsewhere(lab, place, "--files", "ship")
+    there = Path(f"/proc/{receiver.pid}/root") / str(place)[1:]
+    program = _holder(lab, path)
+    witness, link = Witness(program), lab.link(receiver, bytes_per_second=8 << 20)
+    program.aim(link.port)
+    program.trigger()
+    until(lambda: list(there.glob("deep/file.posthaste-*")), "the file to come", alive=[receiver])
+    for session in machine.children(receiver.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(session, signal.SIGKILL)
+    until(program.left, "the line that says why", 20, alive=[program])
+    witness.expect_unharmed()
+    until(lambda: not os.listdir(there), "nothing to be left of it")
+
+
 def _system_python() -> str:
     """One that everybody may run."""
     found = shutil.which("python3", path="/usr/bin:/bin")
@@ -153,11 +176,7 @@ def never_overwritten(lab) -> None:
     program = _holder(lab, place / "file")
     program.aim(receiver.port)
     for _ in range(3):
-        before = len(program.left())
-        program.trigger()
-        until(lambda before=before: len(program.left()) > before, "the refusal", alive=[program])
-        expect("place/file" in program.left()[-1] and "another file has this name" in program.left()[-1],
-               program.left()[-1])
+        try_and_stay(Witness(program), "place/file.*another file has this name")
     theirs = Path(f"/proc/{receiver.pid}/root") / str(place / "file")[1:]
     expect(theirs.read_text() == "precious\n", "it was overwritten")
     numbers = _lines(place / "file")
@@ -219,6 +238,7 @@ def _checks() -> list:
         Check("a file that is there and differs is refused by name and never overwritten", never_overwritten),
         Check("a full disk at the destination is told before anything stops", no_room),
         Check("what was made for a process that does not come is gone again", called_off),
+        Check("what was made by a session that is killed is gone again", killed_meanwhile),
         Check("a memfd and a deleted file of 200 MiB move with their content", partial(large, 200 << 20)),
     ]
 

@@ -128,9 +128,9 @@ def _home(lab) -> Path:
     return binaries
 
 
-def _start(lab, binaries: Path, workload: str, name: str = "", stdin=None):
+def _start(lab, binaries: Path, workload: str, name: str = "", **options):
     command = [*_AS_NOBODY, "env", f"LD_PRELOAD={binaries / 'libsender.so'}", str(binaries / "target"), workload]
-    program = lab.program(name or workload, command, {"LD_PRELOAD": ""}, stdin=stdin)
+    program = lab.program(name or workload, command, {"LD_PRELOAD": ""}, **options)
     program.wait_lines(3)
     return program
 
@@ -186,11 +186,17 @@ def to_root(lab) -> None:
         finish(moved, "counter")
     secret.write_text("of root")
     secret.chmod(0o600)
+    fifo = lab.directory / "fifo"
+    os.mkfifo(fifo, 0o600)
     with _open_files(), open(secret, "rb") as theirs:
         port = int(_forwarder(lab, receiver).wait_lines(1)[0])
-        program = _start(lab, binaries, "counter", "holder", theirs)
+        program = _start(lab, binaries, "counter", "holder", stdin=theirs)
         program.aim(port)
         try_and_stay(Witness(program), "secret.*permission denied")
+        with open(fifo, "r+b", 0) as pipe:
+            program = _start(lab, binaries, "counter", "listener", pass_fds=[pipe.fileno()])
+        program.aim(port)
+        try_and_stay(Witness(program), "fifo.*permission denied")
 
 
 def serves_at_its_names(lab) -> None:
@@ -300,6 +306,21 @@ def nothing_by_lying(lab) -> None:
         finish(moved, "counter")
 
 
+def no_rights_of_sockets(what: str, words: str, lab) -> None:
+    """A socket with what only root may have is not made with the rights of root's receiver."""
+    if what == "port" and int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) < 1024:
+        raise machine.Missing("net.ipv4.ip_unprivileged_port_start = 1024")
+    lab.directory.chmod(0o755)
+    with _open_files():
+        receiver = lab.receiver()
+        python = shutil.which("python3", path="/usr/bin:/bin")  # nobody has to reach it
+        machine.need_command(python or "/usr/bin/python3")
+        program = lab.program(what, [python, str(machine.PROGRAMS / "privileged.py"), what])
+        program.wait_lines(3)
+        program.aim(receiver.port)
+        try_and_stay(Witness(program), words)
+
+
 def ids_not_kept(lab) -> None:
     """Which ids are taken outside of its own namespace is not for an ordinary user to say."""
     machine.need_command("setpriv")
@@ -319,6 +340,12 @@ def _checks() -> list:
               Check("root's receiver leaves an ordinary user's process the priorities and limits that it has",
                     keeps_its_standing),
               Check("what a sender only says it has, it does not get from root's receiver", nothing_by_lying),
+              *(Check(f"root's receiver gives an ordinary user's socket no {name} of root's",
+                      partial(no_rights_of_sockets, what, words))
+                for what, name, words in (("port", "port", "address.*permission denied|permission denied.*address"),
+                                          ("mark", "mark", "option 36 of level 1"),
+                                          ("priority", "priority", "option 12 of level 1"),
+                                          ("transparent", "addresses", "option 19 of level 0"))),
               Check("--pid keep refuses an ordinary user's process", ids_not_kept),
               Check("an ordinary user without /dev/userfaultfd is told the three ways to permit it", not_permitted)]
     for workload in ("counter", "threads", "mappings", "forker"):

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use sys::net::{self, Transfer};
-use sys::poll::Interest;
+use sys::poll::{Interest, takes_bytes};
 use sys::{Errno, Fd};
 
 /// How far the direction from the link into the socket is.
@@ -99,7 +99,8 @@ impl End {
 
     /// What to wait for; `may_read` if the link takes anything.
     pub(crate) fn interest(&self, may_read: bool) -> Interest {
-        match (may_read && self.reads && self.credit > 0, self.given < self.waiting.len()) {
+        let writes = self.given < self.waiting.len() || self.is_breaking();
+        match (may_read && self.reads && self.credit > 0, writes) {
             // A broken one is looked at even when nothing is left to read.
             (true, write) => Interest::new(&self.socket, write || self.is_broken()),
             (false, true) => Interest::writable(&self.socket),
@@ -217,6 +218,8 @@ impl End {
     pub(crate) fn break_behind_the_rest(&mut self, window: usize) {
         self.inward = Inward::Breaking;
         self.credit = window;
+        // A break would destroy what the kernel has not sent: with nothing of that kind left it takes more.
+        net::take_only_what_is_sent(&self.socket);
         self.give();
     }
 
@@ -227,7 +230,7 @@ impl End {
 
     /// Whether there is nothing more to wait for before the connection breaks.
     pub(crate) fn is_to_break(&self) -> bool {
-        self.is_breaking() && (self.waiting.is_empty() || self.credit == 0)
+        self.is_breaking() && (self.credit == 0 || self.waiting.is_empty() && takes_bytes(&self.socket))
     }
 
     /// Breaks the connection, if it is the relay's already.

@@ -36,16 +36,36 @@ pub fn open(path: &CStr, flags: usize) -> Result<Fd, Errno> {
 /// Those of open(2); `ELOOP` where the path leads through such a link.
 #[cfg(feature = "std")]
 pub fn open_without_magic(path: &CStr, flags: usize) -> Result<Fd, Errno> {
+    open_how(AT_FDCWD, path, flags, true)
+}
+
+/// Opens `path`, which leads on from `directory`; as [`open_without_magic`] does, or as [`open`].
+///
+/// # Errors
+/// Those of open(2).
+#[cfg(feature = "std")]
+pub fn open_below(
+    directory: std::os::fd::BorrowedFd<'_>,
+    path: &CStr,
+    flags: usize,
+    without_magic: bool,
+) -> Result<Fd, Errno> {
+    let directory = std::os::fd::AsRawFd::as_raw_fd(&directory).cast_unsigned() as usize;
+    open_how(directory, path, flags, without_magic)
+}
+
+#[cfg(feature = "std")]
+fn open_how(directory: usize, path: &CStr, flags: usize, without_magic: bool) -> Result<Fd, Errno> {
     const OPENAT2: usize = 437;
     const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
     const O_NOFOLLOW: usize = 0o400_000;
     // Flags that mean nothing together with O_PATH are an error here.
     let kept = if flags & PATH_ONLY == 0 { usize::MAX } else { PATH_ONLY | DIRECTORY | O_NOFOLLOW };
     // struct open_how: flags, mode, resolve.
-    let how = [(flags & kept | O_CLOEXEC) as u64, 0, RESOLVE_NO_MAGICLINKS];
+    let how = [(flags & kept | O_CLOEXEC) as u64, 0, if without_magic { RESOLVE_NO_MAGICLINKS } else { 0 }];
     let (path, how) = (path.as_ptr().expose_provenance(), how.as_ptr().expose_provenance());
     // SAFETY: the path is a valid C string and the structure is complete; the kernel only reads both.
-    let raw = unsafe { syscall(OPENAT2, [AT_FDCWD, path, how, 24, 0, 0]) }?;
+    let raw = unsafe { syscall(OPENAT2, [directory, path, how, 24, 0, 0]) }?;
     Fd::from_result(raw)
 }
 

@@ -188,6 +188,12 @@ pub fn silent_for(socket: i32) -> u32 {
     last_data.min(last_acknowledged)
 }
 
+/// Has a socket be writable only when the kernel has nothing left to send (`TCP_NOTSENT_LOWAT`).
+pub fn take_only_what_is_sent(socket: &Fd) {
+    const TCP_NOTSENT_LOWAT: usize = 25;
+    let _ = set_tcp_option(socket.raw(), TCP_NOTSENT_LOWAT, &1_u32.to_ne_bytes());
+}
+
 /// Breaks a connection on which the other machine has not taken anything for so many milliseconds (`TCP_USER_TIMEOUT`).
 pub fn give_up_after(socket: &Fd, milliseconds: u32) {
     const TCP_USER_TIMEOUT: usize = 18;

@@ -1,7 +1,9 @@
 //! The guardian's own process: the first of its namespaces.
 
+use std::fs;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use memory::Addr;
 use nix::errno::Errno;
@@ -15,6 +17,7 @@ use sys::birth::{self, Birth, BirthError, Kind, Reaped};
 
 use super::message::{Order, Word};
 use super::receive;
+use crate::peer;
 use crate::restorer::trampoline;
 
 /// By which ids a process is known.
@@ -164,13 +167,14 @@ fn become_blank(blank: &Blank<'_>) -> ! {
 /// What the watch knows.
 struct Watch {
     held: Vec<OwnedFd>,
+    made: Vec<OwnedFd>,
     complete: bool,
     listening: bool,
 }
 
 /// Reaps and obeys until no process is left.
 fn watch(socket: &OwnedFd, deaths: &SignalFd, child: i32) {
-    let mut state = Watch { held: Vec::new(), complete: false, listening: true };
+    let mut state = Watch { held: Vec::new(), made: Vec::new(), complete: false, listening: true };
     while reap(socket, child) {
         let mut interests = vec![
             PollFd::new(deaths.as_fd(), PollFlags::POLLIN),
@@ -199,10 +203,14 @@ impl Watch {
             if !self.complete {
                 kill_everybody();
             }
+            let made = std::mem::take(&mut self.made);
+            peer::with_its_rights(|| made.iter().rev().for_each(delete));
             return;
         };
         match Order::from_byte(byte) {
             Some(Order::Hold) => self.held.extend(fd),
+            Some(Order::Made) => self.made.extend(fd),
+            Some(Order::Keep) => self.made.clear(),
             Some(Order::Complete) => {
                 self.complete = true;
                 self.held.clear();
@@ -210,6 +218,17 @@ impl Watch {
             Some(Order::Kill) => kill_everybody(),
             None => {}
         }
+    }
+}
+
+/// Deletes a file, or an empty directory, under the name that it has.
+fn delete(made: &OwnedFd) {
+    let link = format!("/proc/self/fd/{}", made.as_raw_fd());
+    let (Ok(path), Ok(wanted)) = (fs::read_link(&link), fs::metadata(&link)) else { return };
+    let is_it = |found: fs::Metadata| (found.dev(), found.ino()) == (wanted.dev(), wanted.ino());
+    if fs::symlink_metadata(&path).is_ok_and(is_it) {
+        // Somebody else may have put something there.
+        let _ = if wanted.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
     }
 }
 

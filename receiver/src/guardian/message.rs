@@ -5,6 +5,10 @@
 pub(super) enum Order {
     /// Keep the descriptor that comes along.
     Hold,
+    /// The file or directory that comes along was made for the process: delete it if that does not come.
+    Made,
+    /// The process comes: what was made for it stays.
+    Keep,
     /// The migration is complete.
     Complete,
     /// Kill everything.
@@ -16,6 +20,8 @@ impl Order {
     pub(super) const fn byte(self) -> u8 {
         match self {
             Self::Hold => b'H',
+            Self::Made => b'M',
+            Self::Keep => b'P',
             Self::Complete => b'C',
             Self::Kill => b'K',
         }
@@ -25,6 +31,8 @@ impl Order {
     pub(super) const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             b'H' => Some(Self::Hold),
+            b'M' => Some(Self::Made),
+            b'P' => Some(Self::Keep),
             b'C' => Some(Self::Complete),
             b'K' => Some(Self::Kill),
             _ => None,
@@ -92,7 +100,7 @@ mod tests {
             assert_eq!(Word::decode(&word.encode()), Some(word));
         }
         assert_eq!(Word::decode(b"R"), None);
-        for order in [Order::Hold, Order::Complete, Order::Kill] {
+        for order in [Order::Hold, Order::Made, Order::Keep, Order::Complete, Order::Kill] {
             assert_eq!(Order::from_byte(order.byte()), Some(order));
         }
     }

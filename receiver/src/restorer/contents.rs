@@ -10,15 +10,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr};
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::fstatvfs;
 use protocol::{
     ContentKind, ContentRecord, DescriptionKind, FileRecord, FileVerdict, Header, Kind, Manifest,
 };
@@ -26,7 +28,8 @@ use protocol::{
 use super::RestoreError;
 use super::error::shown;
 use super::ghosts::{self, Ghosts};
-use crate::{confinement, peer};
+use crate::confinement::{self, Place};
+use crate::peer;
 
 /// Bytes that are compared at a time.
 const STEP: usize = 256 << 10;
@@ -42,8 +45,8 @@ pub(super) struct Contents {
     files: BTreeSet<u64>,
     /// Everything has come that the source announced.
     complete: bool,
-    made: Vec<PathBuf>,
-    directories: Vec<PathBuf>,
+    made: Vec<Place>,
+    directories: Vec<Place>,
 }
 
 #[derive(Debug)]
@@ -58,7 +61,7 @@ struct Arriving {
 #[derive(Debug)]
 enum Sink {
     Object(File),
-    New { file: File, temporary: PathBuf },
+    New { file: File, place: Place },
     Present(File),
 }
 
@@ -95,8 +98,13 @@ impl Contents {
         Ok(contents)
     }
 
-    /// Takes a frame.
-    pub(super) fn take(&mut self, header: Header, body: &[u8]) -> Result<(), RestoreError> {
+    /// Takes a frame. `entrust` hears of each file and directory that is made under a name.
+    pub(super) fn take(
+        &mut self,
+        header: Header,
+        body: &[u8],
+        entrust: &mut dyn FnMut(BorrowedFd<'_>),
+    ) -> Result<(), RestoreError> {
         let nonsense =
             || RestoreError::Content { what: "content that nobody has asked for or that does not fit" };
         if header.kind == Kind::ContentBytes {
@@ -117,40 +125,49 @@ impl Contents {
             return Err(nonsense());
         }
         let path = record.file.path.clone();
-        confinement::permit(&path).map_err(|source| refusal(&path, source))?;
-        let begun = peer::with_its_rights(|| self.begin(kind, index, record));
+        let begun = peer::with_its_rights(|| self.begin(kind, index, record, entrust));
         begun.map_err(|source| refusal(&path, source))
     }
 
-    fn begin(&mut self, kind: ContentKind, index: u64, record: ContentRecord) -> io::Result<()> {
+    fn begin(
+        &mut self,
+        kind: ContentKind,
+        index: u64,
+        record: ContentRecord,
+        entrust: &mut dyn FnMut(BorrowedFd<'_>),
+    ) -> io::Result<()> {
         let sink = match kind {
             ContentKind::Memory => Sink::Object(memory(&record)?),
             ContentKind::Deleted => Sink::Object(Ghosts::nameless(&record.file)?),
-            ContentKind::File => self.file(&record)?,
+            ContentKind::File => self.file(&record, entrust)?,
         };
         self.arriving = Some(Arriving { index, record, at: 0, sink });
         Ok(())
     }
 
-    fn file(&mut self, record: &ContentRecord) -> io::Result<Sink> {
+    fn file(&mut self, record: &ContentRecord, entrust: &mut dyn FnMut(BorrowedFd<'_>)) -> io::Result<Sink> {
         let path = Path::new(OsStr::from_bytes(&record.file.path));
         match open_present(path) {
             Ok(file) => return Ok(Sink::Present(file)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let missing: Vec<_> = path.ancestors().skip(1).take_while(|parent| !parent.exists()).collect();
-        for parent in missing.into_iter().rev() {
-            DirBuilder::new().mode(0o700).create(parent)?;
-            self.directories.push(parent.to_owned());
-            let directory = ghosts::open_directory(parent)?;
+        let missing = path.ancestors().skip(1).take_while(|parent| !confinement::is_there(parent));
+        for parent in missing.collect::<Vec<_>>().into_iter().rev() {
+            let place = Place::of(parent)?;
+            DirBuilder::new().mode(0o700).create(place.path())?;
+            let directory = ghosts::open_directory(&place.path())?;
+            entrust(directory.as_fd());
+            self.directories.push(place);
             // As with the file itself. The program has to get there, as it got there at the source.
             let _ = fchown(&directory, Some(record.file.user), Some(record.file.group));
             directory.set_permissions(Permissions::from_mode(0o755))?;
         }
-        let (file, temporary) = temporary(path)?;
-        self.made.push(temporary.clone());
-        Ok(Sink::New { file, temporary })
+        let place = Place::of(path)?;
+        let (file, temporary) = temporary(&place)?;
+        entrust(file.as_fd());
+        self.made.push(temporary);
+        Ok(Sink::New { file, place })
     }
 
     /// Ends what has come last.
@@ -174,16 +191,16 @@ impl Contents {
                 }
                 self.files.insert(index);
             }
-            Sink::New { file, temporary } => {
+            Sink::New { file, place } => {
                 file.set_len(record.size)?;
                 // Only root may give files away; to whoever else sends, it belongs.
                 let _ = fchown(&file, Some(record.file.user), Some(record.file.group));
                 file.set_permissions(Permissions::from_mode(record.file.mode & 0o7777))?;
                 ghosts::set_times(&file, &record.file)?;
-                let path = PathBuf::from(OsStr::from_bytes(&record.file.path));
-                renameat2(AT_FDCWD, &temporary, AT_FDCWD, &path, RenameFlags::RENAME_NOREPLACE)?;
-                self.made.retain(|made| *made != temporary);
-                self.made.push(path);
+                let temporary = self.made.last().ok_or(ErrorKind::NotFound)?.path();
+                renameat2(AT_FDCWD, &temporary, AT_FDCWD, &place.path(), RenameFlags::RENAME_NOREPLACE)?;
+                self.made.pop();
+                self.made.push(place);
                 self.files.insert(index);
             }
         }
@@ -222,14 +239,15 @@ impl Contents {
 impl Drop for Contents {
     fn drop(&mut self) {
         peer::with_its_rights(|| {
-            for path in &self.made {
-                if let Err(error) = fs::remove_file(path) {
-                    tracing::warn!(path = %path.display(), %error, "a file made for a process that does not come is left behind");
+            for place in &self.made {
+                if let Err(error) = fs::remove_file(place.path()) {
+                    let name = place.name().display();
+                    tracing::warn!(%name, %error, "a file made for a process that does not come is left behind");
                 }
             }
-            for path in self.directories.iter().rev() {
+            for place in self.directories.iter().rev() {
                 // Somebody else may have put something there.
-                let _ = fs::remove_dir(path);
+                let _ = fs::remove_dir(place.path());
             }
         });
     }
@@ -259,17 +277,17 @@ fn memory(record: &ContentRecord) -> io::Result<File> {
 }
 
 fn open_present(path: &Path) -> io::Result<File> {
-    let file =
-        OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY).open(path)?;
+    let file = confinement::file(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY)?;
     let is_file = file.metadata()?.is_file();
     if is_file { Ok(file) } else { Err(io::Error::other("it is not a file here")) }
 }
 
-fn temporary(path: &Path) -> io::Result<(File, PathBuf)> {
-    let mut name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_owned();
+/// A new file beside `place`.
+fn temporary(place: &Place) -> io::Result<(File, Place)> {
+    let mut name = place.name().to_owned();
     name.push(format!(".posthaste-{}", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let temporary = place.beside(name)?;
+    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(temporary.path())?;
     Ok((file, temporary))
 }
 
@@ -281,10 +299,11 @@ fn prove(record: &FileRecord) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let directory = path.ancestors().skip(1).find(|parent| parent.exists()).ok_or(ErrorKind::NotFound)?;
-    let (_, temporary) = temporary(&directory.join("file"))?;
-    fs::remove_file(temporary)?;
-    let space = statvfs(directory)?;
+    let directory =
+        path.ancestors().skip(1).find(|parent| confinement::is_there(parent)).ok_or(ErrorKind::NotFound)?;
+    let (file, temporary) = temporary(&Place::of(&directory.join("file"))?)?;
+    fs::remove_file(temporary.path())?;
+    let space = fstatvfs(&file)?;
     let free = space.blocks_available().saturating_mul(space.fragment_size());
     if free < record.size {
         return Err(io::Error::other(format!("it has {} bytes, and there is room for {free}", record.size)));

@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown, lchown, symlink};
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use nix::libc;
 use protocol::{GhostRecord, Manifest};
 
 use super::RestoreError;
+use crate::confinement::{self, Place};
 use crate::peer;
 
 /// Where nothing can be made.
@@ -24,15 +24,23 @@ const ATTEMPTS: u32 = 100;
 /// to be made for them.
 #[derive(Debug)]
 pub(super) struct Ghosts {
-    paths: Vec<PathBuf>,
+    made: Vec<Made>,
     /// Directories made on the way, outermost first.
-    parents: Vec<PathBuf>,
+    parents: Vec<Place>,
+}
+
+/// A ghost under its name.
+#[derive(Debug)]
+struct Made {
+    /// Where others find it.
+    path: PathBuf,
+    place: Place,
 }
 
 impl Ghosts {
     /// Makes every ghost of `manifest`, with owner and permissions.
     pub(super) fn make(manifest: &Manifest) -> Result<Self, RestoreError> {
-        let mut ghosts = Self { paths: Vec::new(), parents: Vec::new() };
+        let mut ghosts = Self { made: Vec::new(), parents: Vec::new() };
         for record in &manifest.ghosts {
             let path = OsStr::from_bytes(&record.path);
             peer::with_its_rights(|| ghosts.one(record)).map_err(|source| RestoreError::Ghost {
@@ -45,25 +53,37 @@ impl Ghosts {
 
     /// A file without a name, as `record` had it.
     pub(super) fn nameless(record: &GhostRecord) -> io::Result<File> {
-        let mut ghosts = Self { paths: Vec::new(), parents: Vec::new() };
+        let mut ghosts = Self { made: Vec::new(), parents: Vec::new() };
         ghosts.one(record)?;
-        let path = ghosts.paths.first().ok_or(ErrorKind::NotFound)?;
-        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path)
+        let made = ghosts.made.first().ok_or(ErrorKind::NotFound)?;
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(made.place.path())
     }
 
     /// Where ghost `index` is.
     pub(super) fn path(&self, index: u32) -> Result<&Path, RestoreError> {
-        let found = self.paths.get(index as usize).map(PathBuf::as_path);
-        found.ok_or(RestoreError::Dangling { what: "deleted file", index })
+        self.made(index).map(|made| made.path.as_path())
     }
 
     /// Ghost `index`, a file, for reading and writing.
     pub(super) fn open(&self, index: u32) -> Result<File, RestoreError> {
-        let path = self.path(index)?;
+        let made = self.made(index)?;
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
-        let opened = peer::with_its_rights(|| options.open(path));
-        opened.map_err(|source| RestoreError::Ghost { path: path.display().to_string(), source })
+        let opened = peer::with_its_rights(|| options.open(made.place.path()));
+        opened.map_err(|source| RestoreError::Ghost { path: made.path.display().to_string(), source })
+    }
+
+    /// Ghost `index`, whatever it is, for nothing but being what it is (`O_PATH`).
+    pub(super) fn open_itself(&self, index: u32) -> Result<File, RestoreError> {
+        let made = self.made(index)?;
+        let flags = libc::O_PATH | libc::O_NOFOLLOW;
+        let opened = File::options().read(true).custom_flags(flags).open(made.place.path());
+        opened.map_err(|source| RestoreError::Ghost { path: made.path.display().to_string(), source })
+    }
+
+    fn made(&self, index: u32) -> Result<&Made, RestoreError> {
+        let found = self.made.get(index as usize);
+        found.ok_or(RestoreError::Dangling { what: "deleted file", index })
     }
 
     /// Where it was, or where everybody may put files: what had no name there need not have one in that place.
@@ -71,20 +91,21 @@ impl Ghosts {
         let wanted = Path::new(OsStr::from_bytes(&record.path));
         let name = wanted.file_name().unwrap_or(OsStr::new("deleted"));
         let is_kept = !record.path.starts_with(PROC) && self.make_parents(wanted).is_ok();
-        let path =
+        let made =
             match wanted.parent().filter(|_| is_kept).map(|parent| under_free_name(record, parent, name)) {
-                Some(Ok(path)) => path,
+                Some(Ok(made)) => made,
                 _ => under_free_name(record, &std::env::temp_dir(), name)?,
             };
-        self.paths.push(path);
+        self.made.push(made);
         Ok(())
     }
 
     fn make_parents(&mut self, path: &Path) -> io::Result<()> {
-        let missing: Vec<_> = path.ancestors().skip(1).take_while(|parent| !parent.exists()).collect();
-        for parent in missing.into_iter().rev() {
-            DirBuilder::new().mode(0o700).create(parent)?;
-            self.parents.push(parent.to_owned());
+        let missing = path.ancestors().skip(1).take_while(|parent| !confinement::is_there(parent));
+        for parent in missing.collect::<Vec<_>>().into_iter().rev() {
+            let place = Place::of(parent)?;
+            DirBuilder::new().mode(0o700).create(place.path())?;
+            self.parents.push(place);
         }
         Ok(())
     }
@@ -92,10 +113,11 @@ impl Ghosts {
 
 impl Drop for Ghosts {
     fn drop(&mut self) {
-        for path in self.paths.iter().chain(self.parents.iter().rev()) {
-            let removed = peer::with_its_rights(|| remove(path));
+        for place in self.made.iter().map(|made| &made.place).chain(self.parents.iter().rev()) {
+            let removed = peer::with_its_rights(|| remove(&place.path()));
             if let Err(error) = removed {
-                tracing::warn!(path = %path.display(), %error, "a name made for a deleted file is left behind");
+                let name = place.name().display();
+                tracing::warn!(%name, %error, "a name made for a deleted file is left behind");
             }
         }
     }
@@ -106,17 +128,17 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Makes a ghost in `directory`: as `name`, or as a name like it that nothing has.
-fn under_free_name(record: &GhostRecord, directory: &Path, name: &OsStr) -> io::Result<PathBuf> {
-    let mut path = directory.join(name);
+fn under_free_name(record: &GhostRecord, directory: &Path, name: &OsStr) -> io::Result<Made> {
+    let mut place = Place::of(&directory.join(name))?;
     for attempt in 0..ATTEMPTS {
-        match create(record, &path) {
+        match create(record, &place.path()) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let mut other = name.to_owned();
                 other.push(format!(".posthaste-{}-{attempt}", std::process::id()));
-                path = directory.join(other);
+                place = place.beside(other)?;
             }
             Err(error) => return Err(error),
-            Ok(()) => return Ok(path),
+            Ok(()) => return Ok(Made { path: directory.join(place.name()), place }),
         }
     }
     Err(ErrorKind::AlreadyExists.into())
@@ -165,12 +187,6 @@ fn time(since_1970_ns: i64) -> SystemTime {
     found.unwrap_or(epoch)
 }
 
-/// Opens a ghost that is neither file nor directory: a symbolic link itself.
-pub(super) fn open_link(path: &Path) -> io::Result<OwnedFd> {
-    let flags = libc::O_PATH | libc::O_NOFOLLOW;
-    File::options().read(true).custom_flags(flags).open(path).map(OwnedFd::from)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
@@ -199,7 +215,7 @@ mod tests {
         let ghosts = Ghosts::make(&manifest).expect("room");
         let file = ghosts.open(0).expect("made");
         set_times(&file, &manifest.ghosts[0]).expect("ours");
-        let link = File::from(open_link(ghosts.path(2).expect("made")).expect("made"));
+        let link = ghosts.open_itself(2).expect("made");
         assert_ne!(ghosts.path(0).expect("made"), ghosts.path(3).expect("made"));
         drop(ghosts);
         assert!(!base.exists());

@@ -190,7 +190,11 @@ impl Restorer<Reserved> {
     /// # Errors
     /// It is not what was agreed on, or there is no room for it.
     pub fn content(&mut self, header: Header, body: &[u8]) -> Result<(), RestoreError> {
-        self.stage.contents.take(header, body)
+        let guardian = self.child.guardian();
+        self.stage.contents.take(header, body, &mut |made| {
+            // Without it the files stay if this process is killed, and only then.
+            let _ = guardian.entrust(made);
+        })
     }
 
     /// Has the connections that stay at the source relayed by `companion`.
@@ -325,7 +329,7 @@ impl Restorer<Registered> {
     ///
     /// # Errors
     /// What did not work: no thread has run then, and the child is dead.
-    pub fn resume(self) -> Result<Running, RestoreError> {
+    pub fn resume(mut self) -> Result<Running, RestoreError> {
         let Image { manifest, threads, finish, memory, mut contents, companion, .. } = self.stage.0;
         drop(memory);
         let unbound = descriptors::finish(&self.child, &finish)?;
@@ -333,6 +337,7 @@ impl Restorer<Registered> {
         drop(finish);
         huge::protect(&self.child, &manifest)?;
         let unlocked = locks::take_all(&self.child, &manifest)?;
+        let _ = self.child.guardian().keep();
         threads.let_go(&self.child, &manifest)?;
         contents.keep();
         let pid = self.child.pid();

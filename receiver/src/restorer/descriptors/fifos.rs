@@ -5,17 +5,19 @@ use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::stat::Mode;
-use nix::unistd::{mkfifo, pipe2};
+use nix::unistd::{AccessFlags, faccessat, mkfifo, pipe2};
 use protocol::PipeRecord;
 use sys::descriptor::pipe::in_flight;
 
 use super::super::error::RestoreError;
 use super::super::files;
+use crate::confinement::{self, Place};
+use crate::peer;
 
 /// Proves that a FIFO with a name is here.
 pub(super) fn prove(record: &PipeRecord) -> Result<(), RestoreError> {
@@ -23,7 +25,13 @@ pub(super) fn prove(record: &PipeRecord) -> Result<(), RestoreError> {
         return Ok(());
     }
     let path = Path::new(std::ffi::OsStr::from_bytes(&record.path));
-    let found = fs::symlink_metadata(path);
+    let found = peer::with_its_rights(|| {
+        let held = confinement::file(path, libc::O_PATH | libc::O_NOFOLLOW)?;
+        let itself = format!("/proc/self/fd/{}", held.as_raw_fd());
+        let both = AccessFlags::R_OK | AccessFlags::W_OK;
+        faccessat(AT_FDCWD, itself.as_str(), both, AtFlags::AT_EACCESS)?;
+        held.metadata()
+    });
     let found = found.map_err(|error| {
         files::missing("the FIFO", &record.path, sys::Errno(error.raw_os_error().unwrap_or(0)))
     })?;
@@ -38,7 +46,7 @@ pub(super) fn prove(record: &PipeRecord) -> Result<(), RestoreError> {
 fn deleted(record: &PipeRecord) -> Option<&[u8]> {
     let path = record.path.strip_suffix(b" (deleted)")?;
     let there = Path::new(std::ffi::OsStr::from_bytes(&record.path));
-    (!there.exists()).then_some(path)
+    (!confinement::is_there(there)).then_some(path)
 }
 
 /// Reading and writing end, non-blocking, with capacity and content as recorded.
@@ -48,13 +56,7 @@ pub(super) fn make(record: &PipeRecord, same_kernel: bool) -> io::Result<(OwnedF
         fill(&writer, record)?;
         return Ok((reader, writer));
     }
-    let opened = if let Some(path) = deleted(record) {
-        let beside =
-            Beside::new(path, |place| mkfifo(place, Mode::from_bits_truncate(0o600)).map_err(Into::into))?;
-        open_both_ways(beside.path())?
-    } else {
-        open_both_ways(Path::new(std::ffi::OsStr::from_bytes(&record.path)))?
-    };
+    let opened = peer::with_its_rights(|| open_both_ways(record))?;
     // The source still has it open: what is in flight there is in flight here.
     let number = opened.as_raw_fd().cast_unsigned();
     if !(same_kernel && in_flight(number)? as usize == record.content.len() && !record.content.is_empty()) {
@@ -63,8 +65,16 @@ pub(super) fn make(record: &PipeRecord, same_kernel: bool) -> io::Result<(OwnedF
     Ok((opened.try_clone()?, opened))
 }
 
-fn open_both_ways(path: &Path) -> io::Result<OwnedFd> {
-    let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+fn open_both_ways(record: &PipeRecord) -> io::Result<OwnedFd> {
+    let opened = if let Some(path) = deleted(record) {
+        let beside =
+            Beside::new(path, |place| mkfifo(place, Mode::from_bits_truncate(0o600)).map_err(Into::into))?;
+        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+        OpenOptions::new().read(true).write(true).custom_flags(flags).open(beside.0.path())?
+    } else {
+        let path = Path::new(std::ffi::OsStr::from_bytes(&record.path));
+        confinement::file(path, libc::O_RDWR | libc::O_NONBLOCK)?
+    };
     if !opened.metadata()?.file_type().is_fifo() {
         return Err(io::Error::other("no FIFO any more"));
     }
@@ -78,35 +88,31 @@ fn fill(writer: &OwnedFd, record: &PipeRecord) -> io::Result<()> {
 }
 
 /// Something that exists for a moment, to be opened: at a path, or beside it if that is taken. Its name goes with it.
-struct Beside(PathBuf);
+struct Beside(Place);
 
 impl Beside {
     /// Lets `make` make it.
     fn new(path: &[u8], mut make: impl FnMut(&Path) -> io::Result<()>) -> io::Result<Self> {
         const ATTEMPTS: u32 = 100;
-        let path = Path::new(std::ffi::OsStr::from_bytes(path));
-        let mut place = path.to_owned();
+        let mut place = Place::of(Path::new(std::ffi::OsStr::from_bytes(path)))?;
+        let own_name = place.name().to_owned();
         for attempt in 0..ATTEMPTS {
-            match make(&place) {
+            match make(&place.path()) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    let mut name = path.as_os_str().to_owned();
+                    let mut name = own_name.clone();
                     name.push(format!(".{}.{attempt}", std::process::id()));
-                    place = name.into();
+                    place = place.beside(name)?;
                 }
                 other => return other.map(|()| Self(place)),
             }
         }
         Err(io::ErrorKind::AlreadyExists.into())
     }
-
-    /// Where it is.
-    fn path(&self) -> &Path {
-        &self.0
-    }
 }
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0).or_else(|_| std::fs::remove_dir(&self.0));
+        let path = self.0.path();
+        let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
     }
 }

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use sys::{Errno, socket};
 use super::super::{BlankChild, Program, RestoreError, Step};
 use super::anonymous;
 use super::sockets::{self, Sockets};
+use crate::confinement::Place;
 use crate::peer;
 
 /// How long the source, on this very machine, may take to let go of what it has.
@@ -254,10 +255,10 @@ fn attempt_bind(
     bind: &Bind,
 ) -> Result<Result<u64, Errno>, RestoreError> {
     let Bind { fd, index, record } = bind;
-    let path = sockets::path_of(&record.address).map(|path| Place::of(child, path));
-    let path = path.as_ref().map(|place| place.path.as_path());
-    if let Some(path) = path {
-        peer::with_its_rights(|| remove_stale(path));
+    let path = sockets::path_of(&record.address);
+    let place = path.and_then(|path| place_of(child, path).ok());
+    if let Some(place) = &place {
+        peer::with_its_rights(|| remove_stale(place));
     }
     let mut bound = call(child, libc::SYS_bind, *fd, &record.address)?;
     let is_elsewhere = bound.is_err_and(|errno| io::Error::from(errno).kind() == ErrorKind::AddrNotAvailable);
@@ -267,9 +268,9 @@ fn attempt_bind(
         sockets::set_free_bind(made.as_fd(), record, false);
     }
     if bound.is_ok()
-        && let Some(path) = path
+        && let Some(place) = &place
     {
-        set_name(path, record.name);
+        set_name(place, record.name);
     }
     let (Ok(_), Some(backlog)) = (bound, record.backlog) else { return Ok(bound) };
     // A program of its own: listening without an address would choose one.
@@ -280,12 +281,13 @@ fn attempt_bind(
 }
 
 /// Gives the name in the file system its mode and owner, or deletes it.
-fn set_name(path: &Path, name: Option<(u32, u32, u32)>) {
+fn set_name(place: &Place, name: Option<(u32, u32, u32)>) {
     const PERMISSIONS: u32 = 0o7777;
-    let done = peer::with_its_rights(|| match name {
-        Some((mode, user, group)) => chown(path, Some(user), Some(group))
-            .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode & PERMISSIONS))),
-        None => fs::remove_file(path),
+    let done = peer::with_its_rights(|| {
+        let Some((mode, user, group)) = name else { return fs::remove_file(place.path()) };
+        let held = Held::socket(place)?;
+        chown(held.path(), Some(user), Some(group))?;
+        fs::set_permissions(held.path(), fs::Permissions::from_mode(mode & PERMISSIONS))
     });
     if let Err(error) = done {
         tracing::warn!(%error, "the name of a socket is not as it was");
@@ -326,7 +328,7 @@ fn look_as(program: &mut Program, (user, group): (u32, u32), groups: &[u32]) {
 /// Sends the messages that waited whose senders are, or are not, in the process.
 fn deliver_all(child: &BlankChild, work: &Finish, from_inside: bool) {
     for letter in work.letters.iter().filter(|letter| letter.sender.is_some() == from_inside) {
-        if let Err(errno) = peer::with_its_rights(|| deliver(child, work, letter)) {
+        if let Err(errno) = deliver(child, work, letter) {
             tracing::warn!(%errno, "a datagram that waited is lost");
         }
     }
@@ -334,9 +336,15 @@ fn deliver_all(child: &BlankChild, work: &Finish, from_inside: bool) {
 
 /// Sends a message that waited, from the socket that had sent it or from a nameless one.
 fn deliver(child: &BlankChild, work: &Finish, letter: &Letter) -> Result<(), Errno> {
-    let place = sockets::path_of(&letter.to).map(|path| Place::of(child, path));
-    let to = match &place {
-        Some(place) => [&letter.to[..2], place.path.as_os_str().as_bytes(), b"\0"].concat(),
+    let held;
+    let to = match sockets::path_of(&letter.to) {
+        Some(path) => {
+            let io = |error: io::Error| Errno(error.raw_os_error().unwrap_or(0));
+            let found =
+                place_of(child, path).and_then(|place| peer::with_its_rights(|| Held::socket(&place)));
+            held = found.map_err(io)?;
+            [&letter.to[..2], held.path().as_os_str().as_bytes(), b"\0"].concat()
+        }
         None => letter.to.clone(),
     };
     let nameless;
@@ -346,42 +354,49 @@ fn deliver(child: &BlankChild, work: &Finish, letter: &Letter) -> Result<(), Err
         nameless = socket::make(letter.domain, DATAGRAM, 0)?;
         &nameless
     };
-    socket::send(sender.as_fd(), &letter.content, &to, &[])
+    peer::with_its_rights(|| socket::send(sender.as_fd(), &letter.content, &to, &[]))
 }
 
-/// A path of the child, whose working directory may be another, as it is reached from here.
-struct Place {
-    path: PathBuf,
-    /// What the path begins with.
-    _directory: Option<File>,
+/// Where a path of the child leads, whose working directory may be another.
+fn place_of(child: &BlankChild, path: &Path) -> io::Result<Place> {
+    if path.is_absolute() {
+        return peer::with_its_rights(|| Place::of(path));
+    }
+    let directory = File::options()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(format!("/proc/{}/cwd", child.pid()))?;
+    peer::with_its_rights(|| Place::below(directory, path))
 }
 
-impl Place {
-    fn of(child: &BlankChild, path: &Path) -> Self {
-        let directory = format!("/proc/{}/cwd", child.pid());
-        let open = || File::options().read(true).custom_flags(libc::O_PATH).open(&directory);
-        // By a descriptor: with the rights that are borrowed to look at the path one may not look at the child.
-        match path.is_relative().then(open) {
-            Some(Ok(directory)) => {
-                let seen = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-                Self { path: seen.join(path), _directory: Some(directory) }
-            }
-            Some(Err(_)) => Self { path: Path::new(&directory).join(path), _directory: None },
-            None => Self { path: path.to_owned(), _directory: None },
-        }
+/// A socket in the file system that is held on to: nobody can put anything else in its place.
+struct Held(File);
+
+impl Held {
+    /// The socket at `place`.
+    fn socket(place: &Place) -> io::Result<Self> {
+        let flags = libc::O_PATH | libc::O_NOFOLLOW;
+        let held = File::options().read(true).custom_flags(flags).open(place.path())?;
+        let is_socket = held.metadata()?.file_type().is_socket();
+        if is_socket { Ok(Self(held)) } else { Err(io::Error::other("it is no socket")) }
+    }
+
+    /// A path to it for this process.
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
 }
 
 /// Removes a socket that nobody listens at: the source's own, left behind when it let go of it.
-fn remove_stale(path: &Path) {
-    let is_socket =
-        fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket() && found.nlink() > 0);
+fn remove_stale(place: &Place) {
+    let Ok(held) = Held::socket(place) else { return };
+    let path = held.path();
     let is_refused = |error: io::Error| {
         // A datagram socket is of another type, and refuses only once it has been closed.
-        error.kind() == ErrorKind::ConnectionRefused || nobody_reads(path)
+        error.kind() == ErrorKind::ConnectionRefused || nobody_reads(&path)
     };
-    if is_socket && UnixStream::connect(path).is_err_and(is_refused) {
-        let _ = fs::remove_file(path);
+    if UnixStream::connect(&path).is_err_and(is_refused) {
+        let _ = fs::remove_file(place.path());
     }
 }
 

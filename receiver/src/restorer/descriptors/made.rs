@@ -20,11 +20,11 @@ use protocol::{Description, DescriptionKind, Manifest, PipeEnd, StreamKind};
 
 use super::super::error::RestoreError;
 use super::super::files;
-use super::super::ghosts::{self, Ghosts};
+use super::super::ghosts::Ghosts;
 use super::sockets::{self, Sockets};
 use super::{Origin, anonymous, fifos, interest};
-use crate::peer;
 use crate::relaying::Companion;
+use crate::{confinement, peer};
 
 /// Makes descriptions one after another. Both ends of every pipe and connection live here until all are passed.
 pub(super) struct Maker<'a> {
@@ -93,7 +93,12 @@ impl<'a> Maker<'a> {
             let made = match self.origin(index, index)? {
                 Origin::Passed(made) => made,
                 Origin::Inside { path, .. } => {
-                    let opened = File::open(Path::new(OsStr::from_bytes(&path)));
+                    let path = Path::new(OsStr::from_bytes(&path));
+                    if path.starts_with("/proc") {
+                        let what = "in flight, and of /proc";
+                        return Err(RestoreError::NotMoved { fd: index, what });
+                    }
+                    let opened = peer::with_its_rights(|| confinement::file(path, libc::O_RDONLY));
                     opened
                         .map_err(|source| RestoreError::Descriptor { fd: index, what: "in flight", source })?
                         .into()
@@ -178,12 +183,12 @@ impl<'a> Maker<'a> {
             }
             DescriptionKind::LostConnection { domain } => made("a lost connection", lost_connection(*domain)),
             DescriptionKind::Ghost { ghost } => {
-                let path = self.ghosts.path(*ghost)?;
-                if path.is_dir() {
-                    let path = path.as_os_str().as_bytes().to_vec();
+                let itself = self.ghosts.open_itself(*ghost)?;
+                if itself.metadata().is_ok_and(|found| found.is_dir()) {
+                    let path = self.ghosts.path(*ghost)?.as_os_str().as_bytes().to_vec();
                     return Ok(Origin::Inside { path, flags: description.flags, offset: 0 });
                 }
-                made("a deleted link", ghosts::open_link(path))
+                Ok(Origin::Passed(itself.into()))
             }
             DescriptionKind::Object { object } => self.object(fd, *object, description),
         }
