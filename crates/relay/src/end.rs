@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use sys::net::{self, Transfer};
-use sys::poll::{Interest, takes_bytes};
+use sys::poll::{Interest, poll};
 use sys::{Errno, Fd};
 
 /// How far the direction from the link into the socket is.
@@ -228,9 +228,19 @@ impl End {
         self.inward == Inward::Breaking
     }
 
+    /// Gives what waits to one that breaks, or has only to be given the rest, without a link.
+    pub(crate) fn give_last(&mut self) {
+        self.give();
+        let mut nowhere = [0; 4096];
+        if self.is_breaking() && self.take(&mut nowhere, usize::MAX) == Taken::Broken {
+            self.inward = Inward::Broken;
+        }
+    }
+
     /// Whether there is nothing more to wait for before the connection breaks.
     pub(crate) fn is_to_break(&self) -> bool {
-        self.is_breaking() && (self.credit == 0 || self.waiting.is_empty() && takes_bytes(&self.socket))
+        let has_sent_all = || matches!(poll(&mut [Interest::writable(&self.socket)], Some(0)), Ok(1));
+        self.is_breaking() && (self.credit == 0 || self.waiting.is_empty() && has_sent_all())
     }
 
     /// Breaks the connection, if it is the relay's already.

@@ -237,16 +237,16 @@ impl Relay {
     }
 
     /// Nothing more comes over the link, by whatever cause. Breaks every connection but those of which both sides have
-    /// said all: these only have to be given the rest of it.
+    /// said all, or one side has broken: these only have to be given the rest of it.
     fn lose_link(&mut self) {
         self.is_closed = true;
         self.buffer = Vec::new();
         self.ends.retain_mut(|end| {
-            let is_whole = end.has_heard_all();
-            if !is_whole {
+            let is_given_the_rest = end.has_heard_all() || end.is_breaking();
+            if !is_given_the_rest {
                 end.shatter();
             }
-            is_whole
+            is_given_the_rest
         });
     }
 
@@ -254,7 +254,11 @@ impl Relay {
     fn give_last(&mut self) {
         self.ends.retain_mut(|end| {
             if end.is_ready() {
-                end.give();
+                end.give_last();
+            }
+            if end.is_to_break() {
+                end.shatter();
+                return false;
             }
             !end.is_over() && !end.is_broken()
         });
