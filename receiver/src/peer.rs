@@ -93,12 +93,15 @@ impl Peer {
         match self {
             Self::Trusted => Ok(()),
             Self::Unknown => refuse(None),
-            Self::Process(own, ..) => {
+            Self::Process(own, _, holder) => {
                 let mut groups = wanted.groups.iter();
                 let entitled = (own.user, own.group) == (wanted.user, wanted.group)
+                    && (wanted.other_users, wanted.other_groups) == ([own.user; 3], [own.group; 3])
                     && groups.all(|group| own.groups.contains(group) || *group == OVERFLOW)
                     && wanted.capabilities == 0;
-                if entitled { Ok(()) } else { refuse(Some(own.user)) }
+                // A thread of it may have become somebody else.
+                let has_one = || holder.as_ref().is_some_and(|holder| holder.has_thread(wanted));
+                if entitled || has_one() { Ok(()) } else { refuse(Some(own.user)) }
             }
         }
     }
@@ -238,7 +241,9 @@ mod tests {
 
     fn who(user: u32, groups: &[u32], capabilities: u64) -> Credentials {
         let groups = groups.to_vec();
-        Credentials { user, group: user, groups, capabilities, ..Credentials::default() }
+        let (other_users, other_groups) = ([user; 3], [user; 3]);
+        let all = Credentials { other_users, other_groups, ..Credentials::default() };
+        Credentials { user, group: user, groups, capabilities, ..all }
     }
 
     #[test]
@@ -263,6 +268,8 @@ mod tests {
         assert!(peer.permit(&who(0, &[], 0)).is_err());
         assert!(peer.permit(&who(5, &[0], 0)).is_err());
         assert!(peer.permit(&who(5, &[], 1)).is_err());
+        assert!(peer.permit(&Credentials { other_users: [5, 0, 5], ..who(5, &[], 0) }).is_err());
+        assert!(peer.permit(&Credentials { other_groups: [5, 5, 0], ..who(5, &[], 0) }).is_err());
         assert!(Peer::Unknown.permit(&who(5, &[], 0)).is_err());
         assert!(Peer::Trusted.permit(&who(0, &[0], u64::MAX)).is_ok());
     }

@@ -19,8 +19,27 @@ def are_kept(lab) -> None:
     expect(any("nice 7" in line for line in before), "the program could not change anything")
 
 
+def are_who_they_were(lab) -> None:
+    """Three threads that are three users, one with ids that differ, are that after each of two moves."""
+    receiver = lab.receiver()
+    program = lab.program("different-ids", [compile_c("different_ids", lab.directory)])
+    until(lambda: "said 0\n" in program.text(), "the program to be ready", alive=[program])
+    first = lab.move(program, receiver)
+    first.wait_complete()
+    until(lambda: "said 1\n" in first.text(), "it to say who it is", alive=[receiver])
+    ended = lab.move(first, receiver).wait_exited()
+    expect(ended.get("exit_code") == 7, f"it ended with {ended}")
+    lines = (program.final_text() + first.text()).splitlines()
+    told = [sorted(line[2:] for line in lines if line.startswith(f"{moves} ")) for moves in range(3)]
+    expect(len(told[0]) == 18 and "dropped Groups:\t9 10 " in told[0], f"it was {told[0]}")
+    for after in told[1:]:
+        changed = [f"{old!r} is {new!r}" for old, new in zip(told[0], after) if old != new]
+        expect(not changed and len(after) == len(told[0]), "; ".join(changed) or f"it says {after}")
+
+
 def _checks() -> list:
-    return [Check("scheduling, processors, priorities, capabilities and flags are as they were", are_kept)]
+    return [Check("each thread is the user that it was, in parts too, after two moves", are_who_they_were),
+            Check("scheduling, processors, priorities, capabilities and flags are as they were", are_kept)]
 
 
 CHECKS = _checks

@@ -4,6 +4,7 @@ import os
 import random
 import re
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,24 @@ from tests.suites.failures import Inner, Witness, try_and_stay
 
 # Ids in a row that nobody here has.
 _ROW = 64
+_OWN_GROUP = "import os, sys; os.setpgid(0, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+# Of a process that is nobody's child any more, and ends when it has been joined.
+_GROUP_OF_ANOTHER = """
+import os, sys
+told, teller = os.pipe()
+joined, joiner = os.pipe()
+parent = os.fork()
+if parent == 0:
+    if os.fork() == 0:
+        os.close(joiner)
+        os.setpgid(0, 0)
+        os.write(teller, str(os.getpid()).encode())
+        os.read(joined, 1)
+    os._exit(0)
+os.waitpid(parent, 0)
+os.setpgid(0, int(os.read(told, 20)))
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 _START = 'echo "$0" > /proc/sys/kernel/ns_last_pid; "$@" & wait'
 
 
@@ -87,9 +106,37 @@ def guardian_and_session_killed(lab) -> None:
     expect("FAIL" not in moved.text(), moved.text()[-300:])
 
 
+def _session_and_group(pid: int) -> list:
+    """As it sees them itself."""
+    lines = (line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line)
+    innermost = {words[0]: int(words[-1]) for words in lines if words[0] in ("NSsid:", "NSpgid:")}
+    return [innermost["NSsid:"], innermost["NSpgid:"]]
+
+
+def session_kept(wrapper: tuple, lab) -> None:
+    """Session and process group of a process that leads both, one or neither are the same after two moves."""
+    machine.need_command(*wrapper[:1])
+    receiver = lab.receiver()
+    process = lab.program("counter", [*wrapper, str(machine.BIN / "target"), "counter", "--interval-ms", "2"])
+    process.wait_lines(2)
+    before = _session_and_group(process.pid)
+    if 0 in before:
+        raise machine.Missing("a session whose leader is in this PID namespace")
+    for _ in range(2):
+        process = lab.move(process, receiver)
+        process.wait_complete()
+        now = _session_and_group(process.pid)
+        expect(now == before, f"session and group were {before} and are {now}")
+
+
 def _checks() -> list:
     checks = [Check(f"{workload} keeps its ids with --pid keep, and moves on", partial(kept, workload))
               for workload in ("counter", "threads", "vectors")]
+    leading = {"leads neither its session nor its process group": ("env",), "leads its session": ("setsid",),
+               "leads its process group": (sys.executable, "-c", _OWN_GROUP),
+               "is in another's process group": (sys.executable, "-c", _GROUP_OF_ANOTHER)}
+    checks += [Check(f"a process that {what} has the same ids of both after two moves", partial(session_kept, wrapper))
+               for what, wrapper in leading.items()]
     return checks + [
         Check("an id that is taken is refused by name", taken),
         Check("with kept ids nobody outlives guardian and session", guardian_and_session_killed),

@@ -42,6 +42,7 @@ use sys::pagemap::Pagemap;
 pub use contents::{Content, send as send_contents};
 use descriptors::Table;
 use pages::Known;
+pub use process::credentials_beside;
 use refusal::{Doing, MappingTrait, Note, ProcessTrait, Refusal};
 pub use segments::remove as remove_segment;
 use tables::{Files, Ghosts, Objects};

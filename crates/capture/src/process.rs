@@ -103,13 +103,14 @@ pub(crate) fn record(
     let flag = |flag| process::flag(flag).map_err(Refusal::kernel(Doing::Flags));
     Ok(ProcessRecord {
         pid: thread::process_id(),
+        session_and_group: process::session_and_group(),
         executable: executable(files)?,
         mm: mm()?,
         auxv: auxv()?,
         resident_kib: status.resident_kib,
         working_directory,
         working_ghost,
-        credentials: credentials(&status)?,
+        credentials: credentials(&status),
         umask: status.umask,
         personality: process::personality().map_err(Refusal::kernel(Doing::Flags))?,
         limits: process::limits().map_err(Refusal::kernel(Doing::Limits))?,
@@ -246,17 +247,27 @@ fn working_directory(ghosts: &mut Ghosts) -> Result<(Vec<u8>, Option<u32>), Refu
     Ok((path, ghost))
 }
 
-/// Refuses a process that acts as several users or groups.
-pub(crate) fn check_ids(status: &Status) -> Result<(), ProcessTrait> {
-    let ([user, ..], [group, ..]) = (status.users, status.groups);
-    let are_equal = status.users == [user; 4] && status.groups == [group; 4];
-    if are_equal { Ok(()) } else { Err(ProcessTrait::MixedIds) }
+/// Who a thread with `status` is, if it is not who the thread with the status `own` is.
+#[must_use]
+pub fn credentials_beside(status: &Status, own: &Status) -> Option<Credentials> {
+    let found = credentials(status);
+    (found != credentials(own)).then_some(found)
 }
 
-fn credentials(status: &Status) -> Result<Credentials, Refusal> {
-    check_ids(status)?;
-    let ([user, ..], [group, ..]) = (status.users, status.groups);
-    let groups = status.supplementary.clone();
+fn credentials(status: &Status) -> Credentials {
+    let ([real_user, user, saved_user, file_user], [real_group, group, saved_group, file_group]) =
+        (status.users, status.groups);
     let [inheritable, permitted, capabilities, bounding, ambient] = status.capabilities;
-    Ok(Credentials { user, group, groups, capabilities, permitted, inheritable, bounding, ambient })
+    Credentials {
+        user,
+        group,
+        other_users: [real_user, saved_user, file_user],
+        other_groups: [real_group, saved_group, file_group],
+        groups: status.supplementary.clone(),
+        capabilities,
+        permitted,
+        inheritable,
+        bounding,
+        ambient,
+    }
 }

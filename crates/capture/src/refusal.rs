@@ -114,8 +114,6 @@ pub(crate) enum ProcessTrait {
     Init,
     /// It has asked for AMX tiles.
     Tiles,
-    /// Real, effective and saved ids differ.
-    MixedIds,
     /// Its root directory is not `/`.
     Chroot,
     /// Its working directory cannot be reached.
@@ -279,14 +277,13 @@ impl ProcessTrait {
         Self::DeadMainThread => 2 "the main thread has ended before its process: let the others end here",
         Self::Init => 3 "a thread has id 1, which cannot be given to a moved process: start the program below an init",
         Self::Tiles => 4 "the process may use AMX tiles: start it with AMX switched off in its libraries",
-        Self::MixedIds => 5 "real, effective and saved ids differ: start it as the user that it shall be",
-        Self::Chroot => 6 "the process has a root directory of its own: start it without",
-        Self::NoWorkingDirectory => 7 "the working directory cannot be reached: change to another one first",
-        Self::NoExecutable => 8 "the program's file is deleted: start the program anew",
-        Self::Vdso => 9 "the vDSO is not where the kernel put it: start the program anew",
-        Self::TooMuchContent => 10 "pipes, sockets and what is on its way in them hold more than 8 MiB: empty some first",
-        Self::TooScattered => 11 "its memory is in more pieces than can be listed: free some, or raise a low ulimit -v",
-        Self::Traced(_) | Self::Stopped(_) => 12 "",
+        Self::Chroot => 5 "the process has a root directory of its own: start it without",
+        Self::NoWorkingDirectory => 6 "the working directory cannot be reached: change to another one first",
+        Self::NoExecutable => 7 "the program's file is deleted: start the program anew",
+        Self::Vdso => 8 "the vDSO is not where the kernel put it: start the program anew",
+        Self::TooMuchContent => 9 "pipes, sockets and what is on its way in them hold more than 8 MiB: empty some first",
+        Self::TooScattered => 10 "its memory is in more pieces than can be listed: free some, or raise a low ulimit -v",
+        Self::Traced(_) | Self::Stopped(_) => 11 "",
     }
 }
 

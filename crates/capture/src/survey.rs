@@ -59,9 +59,8 @@ pub fn process(pid: u32, status: &Status, has_children: bool) -> Vec<Refusal> {
         Ok(process::check_executable(&name, &status)?)
     });
     let children = if has_children { Err(ProcessTrait::Children.into()) } else { Ok(()) };
-    let ids = process::check_ids(status).map_err(Refusal::from);
     let scatter = process::check_scatter(status, ROOM_BYTES).map_err(Refusal::from);
-    [children, root, directory, executable, ids, scatter].into_iter().filter_map(Result::err).collect()
+    [children, root, directory, executable, scatter].into_iter().filter_map(Result::err).collect()
 }
 
 /// Whether thread `tid`, as it numbers itself, can be moved.

@@ -20,6 +20,7 @@ pub(crate) fn listed(tids: &[u32]) -> Vec<ThreadRecord> {
         timer_slack_ns: 0,
         scheduling: sys::thread::scheduling(*tid),
         death_signal: 0,
+        credentials: None,
         pending: Vec::new(),
     };
     tids.iter().map(record).collect()

@@ -46,6 +46,7 @@ impl Manifest {
 fn nobody() -> ProcessRecord {
     ProcessRecord {
         pid: 0,
+        session_and_group: [0; 2],
         executable: 0,
         mm: MmFields::default(),
         auxv: Vec::new(),

@@ -107,6 +107,8 @@ pub struct VdsoRecord {
 pub struct ProcessRecord {
     /// Process id in its own PID namespace.
     pub pid: u32,
+    /// `getsid(2)` and `getpgid(2)`; 0 for one whose leader is outside of that namespace.
+    pub session_and_group: [u32; 2],
     /// Index into `files`: `/proc/self/exe`.
     pub executable: u32,
     /// Fields of `struct prctl_mm_map`.
@@ -153,14 +155,17 @@ pub struct ProcessRecord {
     pub settings: Vec<u32>,
 }
 
-/// Who a process is to the kernel. Real, effective and saved ids are equal: a program where they differ is
-/// refused. The destination takes these on or refuses; it never lets the process have more than here.
+/// Who a thread is to the kernel. The destination takes these on or refuses; it never lets it have more than here.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Credentials {
-    /// User id.
+    /// Effective user id.
     pub user: u32,
-    /// Group id.
+    /// Effective group id.
     pub group: u32,
+    /// Real and saved user id, and that for file access.
+    pub other_users: [u32; 3],
+    /// Real and saved group id, and that for file access.
+    pub other_groups: [u32; 3],
     /// Supplementary groups.
     pub groups: Vec<u32>,
     /// `CapEff`, bit n for capability n.
@@ -279,6 +284,8 @@ pub struct ThreadRecord {
     pub scheduling: Vec<u8>,
     /// `PR_GET_PDEATHSIG`; 0 for none.
     pub death_signal: u32,
+    /// Who it is, if it is not who the process is.
+    pub credentials: Option<Credentials>,
     /// Signals that wait for this thread alone, in their order.
     pub pending: Vec<SignalInfo>,
 }

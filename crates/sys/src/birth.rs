@@ -111,6 +111,15 @@ struct CloneArgs {
 
 const _: () = assert!(size_of::<CloneArgs>() == 80, "CLONE_ARGS_SIZE_VER1");
 
+/// As [`birth`], but the new process is the caller's sibling, and its end is signalled to their parent as the caller's will
+/// be.
+///
+/// # Errors
+/// Those of [`birth`].
+pub fn birth_beside(kind: Kind) -> Result<Birth, BirthError> {
+    make(kind, true)
+}
+
 /// Makes a child process. The child's end is signalled to the caller by SIGCHLD; a sibling's to their parent, as the
 /// caller's own will be.
 ///
@@ -118,6 +127,10 @@ const _: () = assert!(size_of::<CloneArgs>() == 80, "CLONE_ARGS_SIZE_VER1");
 /// See [`BirthError`]; `EPERM` without `CAP_SYS_ADMIN` or `CAP_CHECKPOINT_RESTORE`, `EEXIST` when the id is
 /// taken.
 pub fn birth(kind: Kind) -> Result<Birth, BirthError> {
+    make(kind, false)
+}
+
+fn make(kind: Kind, beside: bool) -> Result<Birth, BirthError> {
     const CLONE_FILES: u64 = 0x400;
     const CLONE_PIDFD: u64 = 0x1000;
     const CLONE_PARENT: u64 = 0x8000;
@@ -146,10 +159,11 @@ pub fn birth(kind: Kind) -> Result<Birth, BirthError> {
             arguments.set_tid = (&raw const ids).expose_provenance() as u64;
             arguments.set_tid_size = if matches!(kind, Kind::WithIdInBoth(_)) { 2 } else { 1 };
         }
-        Kind::Sibling => {
-            arguments.flags |= CLONE_FILES | CLONE_PARENT;
-            arguments.exit_signal = 0;
-        }
+        Kind::Sibling => arguments.flags |= CLONE_FILES,
+    }
+    if beside || kind == Kind::Sibling {
+        arguments.flags |= CLONE_PARENT;
+        arguments.exit_signal = 0;
     }
     let address = (&raw const arguments).expose_provenance();
     // SAFETY: the structure and what it points to live until the call returns; without CLONE_VM the child

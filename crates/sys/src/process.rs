@@ -48,6 +48,16 @@ fn limit(resource: usize) -> Result<ResourceLimit, Errno> {
     Ok(ResourceLimit { soft, hard })
 }
 
+/// The session and the process group that the process is in; 0 for one whose leader is outside of its PID namespace.
+#[must_use]
+pub fn session_and_group() -> [u32; 2] {
+    [nr::GETSID, nr::GETPGID].map(|number| {
+        // SAFETY: plain numbers; nothing changes.
+        let id = unsafe { syscall3(number, 0, 0, 0) };
+        id.ok().and_then(|id| u32::try_from(id).ok()).unwrap_or(0)
+    })
+}
+
 /// personality(2).
 ///
 /// # Errors

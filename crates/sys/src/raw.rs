@@ -52,6 +52,8 @@ pub mod nr {
     pub const FLOCK: usize = 73;
     pub const READLINK: usize = 89;
     pub const GETEUID: usize = 107;
+    pub const GETPGID: usize = 121;
+    pub const GETSID: usize = 124;
     pub const CAPGET: usize = 125;
     pub const CAPSET: usize = 126;
     pub const RT_SIGPENDING: usize = 127;

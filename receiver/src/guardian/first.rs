@@ -12,7 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, setsid};
+use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, setpgid, setsid};
+use protocol::ProcessRecord;
 use sys::birth::{self, Birth, BirthError, Kind, Reaped};
 
 use super::message::{Order, Word};
@@ -25,6 +26,10 @@ use crate::restorer::trampoline;
 pub struct Identity {
     /// Its id in its own PID namespace.
     pub pid: u32,
+    /// The session that it is in there.
+    pub session: u32,
+    /// And the process group.
+    pub group: u32,
     /// It has the same in the receiver's PID namespace, and so have its threads.
     pub outside_too: bool,
 }
@@ -62,6 +67,26 @@ pub struct Blank<'a> {
 }
 
 impl Identity {
+    /// That of `process`. One whose session or group has its leader outside of its namespace becomes its own leader.
+    #[must_use]
+    pub fn of(process: &ProcessRecord, outside_too: bool) -> Self {
+        let pid = process.pid;
+        let [session, group] = match process.session_and_group {
+            [0, _] | [_, 0] => [pid; 2],
+            ids => ids,
+        };
+        Self { pid, session, group, outside_too }
+    }
+
+    /// Has the calling process, which is in the session already unless it is to lead it, join session and group.
+    fn join(self) -> bool {
+        if self.session == self.pid {
+            return setsid().is_ok();
+        }
+        let group = if self.group == self.pid { 0 } else { self.group.cast_signed() };
+        self.group == self.session || setpgid(Pid::from_raw(0), Pid::from_raw(group)).is_ok()
+    }
+
     const fn kind(self) -> Kind {
         if self.outside_too { Kind::WithIdInBoth(self.pid) } else { Kind::WithId(self.pid) }
     }
@@ -116,17 +141,64 @@ fn serve(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids) -> Result<(), Word> {
     children.thread_block().map_err(no_child)?;
     let deaths =
         SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(no_child)?;
-    let child = match birth::birth(blank.identity.kind()) {
-        Ok(Birth::Child) => become_blank(blank),
-        Ok(Birth::Parent(child)) => child,
-        Err(BirthError::Clone(errno) | BirthError::Count(errno)) => return Err(Word::NoChild(errno.0)),
-        Err(BirthError::Threads(_)) => return Err(Word::NoChild(Errno::EBUSY as i32)),
-    };
-    say(socket, Word::Ready, &[child.pidfd.as_raw_fd()]);
-    drop(child.pidfd);
+    let Identity { pid, session, .. } = blank.identity;
+    if session == pid || session == OWN {
+        start(socket, blank, false)?;
+    } else if let Birth::Child = birth::birth(Kind::WithId(session)).map_err(no_process)? {
+        lead(socket, blank);
+    }
     let _ = birth::close_all_but(&[socket.as_fd(), deaths.as_fd()]);
-    watch(socket, &deaths, child.pid);
+    watch(socket, &deaths, pid.cast_signed());
     Ok(())
+}
+
+/// The session that this process leads, as the first of its PID namespace.
+const OWN: u32 = 1;
+
+/// Lives as the leader of the session that the child is to be in, and ends when the child is there.
+fn lead(socket: &OwnedFd, blank: &Blank<'_>) -> ! {
+    let led = setsid().map_err(|errno| Word::NoChild(errno as i32)).and_then(|_| start(socket, blank, true));
+    if let Err(word) = led {
+        say(socket, word, &[]);
+    }
+    sys::thread::exit_process(0)
+}
+
+/// Starts the child, in the session that this process leads unless it is to lead its own, and presents it. For a process
+/// group that is neither there is a leader for a moment.
+fn start(socket: &OwnedFd, blank: &Blank<'_>, beside: bool) -> Result<(), Word> {
+    let Identity { pid, session, group, .. } = blank.identity;
+    let mut leader = None;
+    if session != pid && group != pid && group != session {
+        match birth::birth(Kind::WithId(group)).map_err(no_process)? {
+            Birth::Child => wait_for_the_end(),
+            Birth::Parent(child) => {
+                let of = Pid::from_raw(child.pid);
+                setpgid(of, of).map_err(|errno| Word::NoChild(errno as i32))?;
+                leader = Some(of);
+            }
+        }
+    }
+    let born = if beside { birth::birth_beside } else { birth::birth };
+    match born(blank.identity.kind()).map_err(no_process)? {
+        Birth::Child => become_blank(blank, leader),
+        Birth::Parent(child) => say(socket, Word::Ready, &[child.pidfd.as_raw_fd()]),
+    }
+    Ok(())
+}
+
+/// Lives until it is killed.
+fn wait_for_the_end() -> ! {
+    loop {
+        nix::unistd::pause();
+    }
+}
+
+fn no_process(error: BirthError) -> Word {
+    match error {
+        BirthError::Clone(errno) | BirthError::Count(errno) => Word::NoChild(errno.0),
+        BirthError::Threads(_) => Word::NoChild(Errno::EBUSY as i32),
+    }
 }
 
 /// Gives this process, in its new user namespace, the ids that it had before (user_namespaces(7)). Its supplementary
@@ -147,8 +219,14 @@ fn mount_proc() -> Result<(), Errno> {
 }
 
 /// The child's way from a copy of the session to a blank: nothing of it returns.
-fn become_blank(blank: &Blank<'_>) -> ! {
-    let _ = setsid();
+fn become_blank(blank: &Blank<'_>, leader: Option<Pid>) -> ! {
+    let joined = blank.identity.join();
+    if let Some(leader) = leader {
+        let _ = kill(leader, Signal::SIGKILL);
+    }
+    if !joined {
+        sys::thread::exit_process(124);
+    }
     let _ = birth::block_all_signals();
     let number = i32::try_from(blank.control_number).unwrap_or(i32::MAX);
     let Ok(control) = nix::fcntl::fcntl(blank.control, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(number)) else {

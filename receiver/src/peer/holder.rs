@@ -9,8 +9,10 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
 
-use sys::capability;
-use sys::status;
+use protocol::Credentials;
+use sys::proc::status::Status;
+use sys::status::Device;
+use sys::{capability, status};
 
 use super::with_its_rights;
 
@@ -47,11 +49,40 @@ impl Holder {
 
     /// Whether it has `file`, which is open here, and its user may know that.
     pub(super) fn has(&self, held: Held, file: &File) -> bool {
+        self.is_judged_twice(|| self.finds(held, file))
+    }
+
+    /// Whether something is so in the eyes of its user, and still is: who it was when it was found, it is when that is
+    /// believed.
+    fn is_judged_twice(&self, found: impl Fn() -> bool) -> bool {
         /// `CAP_SYS_PTRACE` would look into everybody.
         const SYS_PTRACE: u64 = 1 << 19;
-        let judged = || capability::with(self.permitted & !SYS_PTRACE, || self.finds(held, file));
-        // Twice: it is still who it was when what was found is believed.
+        let judged = || capability::with(self.permitted & !SYS_PTRACE, &found);
         (0..2).all(|_| with_its_rights(judged).unwrap_or(false))
+    }
+
+    /// Whether one of its threads is who `wanted` is: its user may look into the process, and so has that thread in hand.
+    pub(super) fn has_thread(&self, wanted: &Credentials) -> bool {
+        /// What groups are in a user namespace that does not know them.
+        const OVERFLOW: u32 = 65534;
+        let [user, group] = [wanted.user, wanted.group].map(|id| [id; 4]);
+        let all_ids =
+            |effective: u32, [real, saved, for_files]: [u32; 3]| [real, effective, saved, for_files];
+        let is_one = all_ids(wanted.user, wanted.other_users) == user
+            && all_ids(wanted.group, wanted.other_groups) == group
+            && wanted.capabilities == 0;
+        let is_it = |status: &Status| {
+            let mut groups = wanted.groups.iter();
+            (status.users, status.groups) == (user, group)
+                && groups.all(|group| status.supplementary.contains(group) || *group == OVERFLOW)
+        };
+        is_one && self.is_judged_twice(|| self.identity("exe").is_some() && self.threads().iter().any(is_it))
+    }
+
+    fn threads(&self) -> Vec<Status> {
+        let entries = std::fs::read_dir(self.path("task")).into_iter().flatten().flatten();
+        let texts = entries.filter_map(|entry| std::fs::read(entry.path().join("status")).ok());
+        texts.filter_map(|text| sys::proc::status::parse(&text).ok()).collect()
     }
 
     fn finds(&self, held: Held, file: &File) -> bool {
@@ -72,11 +103,15 @@ impl Holder {
 
     /// Whether a link of `/proc/PID` leads to `file`.
     fn leads_to(&self, link: &str, file: &File) -> bool {
-        let found = CString::new(self.path(link)).ok().and_then(|path| status::of_path(&path).ok());
-        let wanted = status::of_number(file.as_raw_fd().cast_unsigned());
-        found
-            .zip(wanted.ok())
-            .is_some_and(|(found, wanted)| (found.device, found.inode) == (wanted.device, wanted.inode))
+        let wanted = status::of_number(file.as_raw_fd().cast_unsigned()).ok();
+        self.identity(link)
+            .is_some_and(|found| wanted.is_some_and(|wanted| found == (wanted.device, wanted.inode)))
+    }
+
+    /// Device and inode of what a link of `/proc/PID` leads to.
+    fn identity(&self, link: &str) -> Option<(Device, u64)> {
+        let found = status::of_path(&CString::new(self.path(link)).ok()?).ok()?;
+        Some((found.device, found.inode))
     }
 
     /// Whether descriptor `number` is open with these flags and, as the same answer of the kernel's says, on `file`.

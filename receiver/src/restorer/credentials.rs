@@ -4,36 +4,27 @@ use memory::Addr;
 use nix::libc;
 use protocol::Credentials;
 
-use super::layout::{Layout, SHARED_DATA_BYTES};
+use super::layout::SHARED_DATA_BYTES;
 use super::{BlankChild, Program, RestoreError};
 
-/// Offsets in the data that threads share: `struct __user_cap_header_struct`, two `__user_cap_data_struct`, groups.
-const HEADER: u64 = 0;
-const SETS: u64 = 16;
-const GROUPS: u64 = 64;
-/// Groups that there is room for.
-const MAX_GROUPS: u64 = (SHARED_DATA_BYTES - GROUPS) / 4;
+/// Offsets in the data: `struct __user_cap_header_struct`, two `__user_cap_data_struct`, groups.
+const SETS: usize = 16;
+const GROUPS: usize = 64;
+/// Groups that there is room for, of the process and of a thread that has others.
+const MAX_GROUPS: usize = (SHARED_DATA_BYTES as usize - GROUPS) / 4;
+const MAX_OTHER_GROUPS: usize = 512;
 
 /// Ambient capabilities that a thread's operations have room for.
 const MOST_AMBIENT: u32 = 8;
 
-/// What a thread of the child has to do to become who the program is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What a thread of the child has to do to become who it was.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Change {
-    ids: Option<Ids>,
-    /// Capabilities have to be set: they are not what the ids bring.
+    to: Credentials,
+    /// Ids have to be taken on.
+    ids: bool,
+    /// Capabilities have to be set: they are not what the receiver has.
     capabilities: bool,
-    /// Effective, permitted and inheritable ones.
-    sets: [u64; 3],
-    /// Capabilities that programs keep which it starts.
-    ambient: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Ids {
-    user: u32,
-    group: u32,
-    groups: u64,
 }
 
 impl Change {
@@ -42,72 +33,112 @@ impl Change {
         const SET_GID: u64 = 1 << 6;
         const SET_UID: u64 = 1 << 7;
         let own_namespace = need_user_namespace(ours);
-        let other = (ours.user, ours.group) != (theirs.user, theirs.group)
-            || !are_same_groups(&ours.groups, &theirs.groups, own_namespace);
-        let ids = Ids { user: theirs.user, group: theirs.group, groups: theirs.groups.len() as u64 };
+        let all_ids = |who: &Credentials| (who.user, who.group, who.other_users, who.other_groups);
+        let other =
+            all_ids(ours) != all_ids(theirs) || !are_same_groups(&ours.groups, &theirs.groups, own_namespace);
         let needed = if other { SET_GID | SET_UID } else { 0 };
         let excessive = (theirs.capabilities | theirs.permitted | theirs.ambient) & !ours.capabilities != 0;
-        let too_many = ids.groups > MAX_GROUPS || theirs.ambient.count_ones() > MOST_AMBIENT;
-        if excessive || needed & !ours.capabilities != 0 || too_many {
-            let (user, group, capabilities) = (theirs.user, theirs.group, theirs.capabilities);
-            return Err(RestoreError::Credentials { user, group, capabilities });
+        let too_many = theirs.groups.len() > MAX_GROUPS || theirs.ambient.count_ones() > MOST_AMBIENT;
+        // Only to one of these a thread may go that has given up what it had.
+        let [real, saved, for_files] = theirs.other_users;
+        let is_strange = ![real, theirs.user, saved].contains(&for_files);
+        if excessive || needed & !ours.capabilities != 0 || too_many || is_strange {
+            return Err(refused(theirs));
         }
         let sets_are_ours = [theirs.capabilities, theirs.permitted, theirs.inheritable]
             == [ours.capabilities, ours.capabilities, ours.inheritable];
         // The first process of a user namespace has them all, and a program's PR_SET_KEEPCAPS would keep ours for it.
         let capabilities = own_namespace || other || !sets_are_ours;
-        let sets = [theirs.capabilities, theirs.permitted, theirs.inheritable];
-        Ok(Self { ids: other.then_some(ids), capabilities, sets, ambient: theirs.ambient })
+        Ok(Self { to: theirs.clone(), ids: other, capabilities })
     }
 
-    /// Puts what [`Self::apply`] refers to into the child.
-    pub(super) fn place_data(self, child: &BlankChild, theirs: &Credentials) -> Result<(), RestoreError> {
-        const VERSION_3: u32 = 0x2008_0522;
-        let [low, high] = [0, 32].map(|shift| self.sets.map(|set| half((set >> shift) & 0xffff_ffff)));
-        let at = child.layout().shared_data();
-        child.set_word(Addr(at.0 + HEADER), VERSION_3)?;
-        for (offset, word) in (0..).step_by(4).zip([low, high].as_flattened()) {
-            child.set_word(Addr(at.0 + SETS + offset), *word)?;
+    /// The same for a thread that is somebody else than its process.
+    pub(super) fn of_thread(
+        ours: &Credentials,
+        process: &Credentials,
+        theirs: &Credentials,
+    ) -> Result<Self, RestoreError> {
+        if theirs.bounding != process.bounding || theirs.groups.len() > MAX_OTHER_GROUPS {
+            return Err(refused(theirs));
         }
-        for (offset, group) in (0..).step_by(4).zip(&theirs.groups) {
-            child.set_word(Addr(at.0 + GROUPS + offset), *group)?;
+        Self::between(ours, theirs)
+    }
+
+    /// What [`Self::apply`] refers to.
+    fn data(&self) -> Vec<u8> {
+        const VERSION_3: u32 = 0x2008_0522;
+        let sets = [self.to.capabilities, self.to.permitted, self.to.inheritable];
+        let [low, high] = [0, 32].map(|shift| sets.map(|set| half((set >> shift) & 0xffff_ffff)));
+        let mut bytes = VERSION_3.to_le_bytes().to_vec();
+        bytes.resize(SETS, 0);
+        bytes.extend([low, high].as_flattened().iter().flat_map(|word| word.to_le_bytes()));
+        bytes.resize(GROUPS, 0);
+        bytes.extend(self.to.groups.iter().flat_map(|group| group.to_le_bytes()));
+        bytes
+    }
+
+    /// Puts what [`Self::apply`] refers to where all threads can read it.
+    pub(super) fn place_data(&self, child: &BlankChild) -> Result<(), RestoreError> {
+        let at = child.layout().shared_data();
+        for (offset, word) in (0..).step_by(4).zip(self.data().chunks_exact(4)) {
+            let word = word.first_chunk().copied().map_or(0, u32::from_le_bytes);
+            child.set_word(Addr(at.0 + offset), word)?;
         }
         Ok(())
     }
 
-    /// Takes the credentials on, in the calling thread.
-    pub(super) fn apply(self, program: &mut Program, layout: Layout) {
-        const PR_GET_KEEPCAPS: u64 = 7;
-        const PR_SET_KEEPCAPS: u64 = 8;
+    /// Takes the credentials on, in the calling thread, which nobody else is.
+    pub(super) fn apply_alone(&self, program: &mut Program) {
+        let at = program.data(&self.data());
+        self.apply(program, at);
+    }
+
+    /// Takes the credentials on, in the calling thread, with the data that is at `at`.
+    pub(super) fn apply(&self, program: &mut Program, at: Addr) {
         const PR_CAP_AMBIENT: u64 = 47;
         const PR_CAP_AMBIENT_RAISE: u64 = 2;
-        let at = layout.shared_data();
-        if let Some(ids) = self.ids {
-            let [user, group] = [ids.user, ids.group].map(u64::from);
-            let keep = self.capabilities.then(|| {
-                let before = program.call(libc::SYS_prctl, [PR_GET_KEEPCAPS, 0, 0, 0, 0]);
-                program.call(libc::SYS_prctl, [PR_SET_KEEPCAPS, 1, 0, 0, 0]);
-                program.result(before)
-            });
-            program.call(libc::SYS_setgroups, [ids.groups, at.0 + GROUPS]);
-            program.call(libc::SYS_setresgid, [group; 3]);
-            program.call(libc::SYS_setresuid, [user; 3]);
-            if let Some(before) = keep {
-                program.call_with(libc::SYS_prctl, [PR_SET_KEEPCAPS, 0, 0, 0, 0], &[(1, before)]);
-            }
+        if self.ids {
+            self.take_ids(program, at);
         }
         if self.capabilities {
-            program.call(libc::SYS_capset, [at.0 + HEADER, at.0 + SETS]);
+            program.call(libc::SYS_capset, [at.0, at.0 + SETS as u64]);
         }
-        for number in (0..u64::BITS).filter(|number| self.ambient >> number & 1 == 1) {
+        for number in (0..u64::BITS).filter(|number| self.to.ambient >> number & 1 == 1) {
             program.call(libc::SYS_prctl, [PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number.into(), 0, 0]);
         }
     }
 
-    /// Whether ids are taken on.
-    pub(super) const fn is_of_ids(self) -> bool {
-        self.ids.is_some()
+    /// Groups as long as that is permitted, users last; what is permitted stays for the capabilities that come behind.
+    fn take_ids(&self, program: &mut Program, at: Addr) {
+        const PR_GET_KEEPCAPS: u64 = 7;
+        const PR_SET_KEEPCAPS: u64 = 8;
+        let Credentials { user, group, other_users, other_groups, groups, .. } = &self.to;
+        let before = program.call(libc::SYS_prctl, [PR_GET_KEEPCAPS, 0, 0, 0, 0]);
+        program.call(libc::SYS_prctl, [PR_SET_KEEPCAPS, 1, 0, 0, 0]);
+        let before = program.result(before);
+        program.call(libc::SYS_setgroups, [groups.len() as u64, at.0 + GROUPS as u64]);
+        let [real, saved, for_files] = other_groups.map(u64::from);
+        program.call(libc::SYS_setresgid, [real, u64::from(*group), saved]);
+        if for_files != u64::from(*group) {
+            program.call(libc::SYS_setfsgid, [for_files]);
+        }
+        let [real, saved, for_files] = other_users.map(u64::from);
+        program.call(libc::SYS_setresuid, [real, u64::from(*user), saved]);
+        if for_files != u64::from(*user) {
+            program.call(libc::SYS_setfsuid, [for_files]);
+        }
+        program.call_with(libc::SYS_prctl, [PR_SET_KEEPCAPS, 0, 0, 0, 0], &[(1, before)]);
     }
+
+    /// Whether ids are taken on.
+    pub(super) const fn is_of_ids(&self) -> bool {
+        self.ids
+    }
+}
+
+fn refused(theirs: &Credentials) -> RestoreError {
+    let (user, group, capabilities) = (theirs.user, theirs.group, theirs.capabilities);
+    RestoreError::Credentials { user, group, capabilities }
 }
 
 /// Gives up what a program may not have that this one starts; the threads that are made from here on inherit that.
@@ -145,11 +176,18 @@ pub(super) fn own() -> Result<Credentials, RestoreError> {
         std::fs::read_to_string("/proc/self/status").map_err(|source| RestoreError::Host { what, source })?;
     let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
     let numbers = |name| line(name).split_whitespace().filter_map(|word| word.parse().ok());
-    let effective = |name| numbers(name).nth(1).unwrap_or(u32::MAX);
+    let ids = |name| {
+        let mut all = numbers(name);
+        [(); 4].map(|()| all.next().unwrap_or(u32::MAX))
+    };
+    let ([real_user, user, saved_user, file_user], [real_group, group, saved_group, file_group]) =
+        (ids("Uid:"), ids("Gid:"));
     let set = |name| u64::from_str_radix(line(name).trim(), 16).unwrap_or(0);
     Ok(Credentials {
-        user: effective("Uid:"),
-        group: effective("Gid:"),
+        user,
+        group,
+        other_users: [real_user, saved_user, file_user],
+        other_groups: [real_group, saved_group, file_group],
         groups: numbers("Groups:").collect(),
         capabilities: set("CapEff:"),
         permitted: set("CapPrm:"),
@@ -164,7 +202,9 @@ mod tests {
     use super::*;
 
     fn who(user: u32, capabilities: u64) -> Credentials {
-        Credentials { user, group: user, capabilities, permitted: capabilities, ..Credentials::default() }
+        let (other_users, other_groups) = ([user; 3], [user; 3]);
+        let ids = Credentials { user, group: user, other_users, other_groups, ..Credentials::default() };
+        Credentials { capabilities, permitted: capabilities, ..ids }
     }
 
     #[test]
@@ -195,7 +235,18 @@ mod tests {
     #[test]
     fn what_a_user_namespace_brings_is_given_up() {
         let change = Change::between(&who(5, 0), &who(5, 0)).expect("the same user");
-        assert_eq!(change, Change { ids: None, capabilities: true, sets: [0; 3], ambient: 0 });
+        assert!(!change.ids && change.capabilities);
+    }
+
+    #[test]
+    fn ids_may_differ_but_for_a_stranger_among_those_for_files() {
+        let ours = who(0, 0x1ff);
+        let mixed = |other_users| Credentials { other_users, ..who(7, 0) };
+        assert!(Change::between(&ours, &mixed([7, 0, 7])).is_ok_and(|change| change.ids));
+        assert!(Change::between(&ours, &mixed([7, 0, 0])).is_ok());
+        assert!(Change::between(&ours, &mixed([7, 0, 9])).is_err());
+        let bound = Credentials { bounding: 1, ..who(7, 0) };
+        assert!(Change::of_thread(&ours, &who(0, 0), &bound).is_err());
     }
 
     #[test]

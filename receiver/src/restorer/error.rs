@@ -72,6 +72,9 @@ pub enum RestoreError {
     /// No thread, or the first one is not the process.
     #[error("the image's main thread is missing")]
     NoMainThread,
+    /// It has begun or joined another session or process group since it was looked at.
+    #[error("the process has changed its session or process group meanwhile: move it again")]
+    SessionChanged,
     /// The image has no mapping or more than the restorer takes.
     #[error("no gap of the address space is free on both sides for the restorer")]
     NoHole,

@@ -152,7 +152,7 @@ fn secure_bits(process: &ProcessRecord) -> u32 {
 }
 
 /// Refuses a program to which a user id of 0 means something of its own, where ids have to be taken on.
-pub(super) fn check_settings(process: &ProcessRecord, change: Change) -> Result<(), RestoreError> {
+pub(super) fn check_settings(process: &ProcessRecord, change: &Change) -> Result<(), RestoreError> {
     if secure_bits(process) == 0 || !change.is_of_ids() {
         return Ok(());
     }

@@ -46,10 +46,11 @@ impl Here {
 
     /// Refuses what this machine is not or cannot give.
     pub(super) fn check(&self, manifest: &Manifest) -> Result<(), RestoreError> {
-        peer::permit(&manifest.process.credentials)?;
+        let threads = manifest.threads.iter().filter_map(|thread| thread.credentials.as_ref());
+        threads.chain([&manifest.process.credentials]).try_for_each(peer::permit)?;
         check_registers(&manifest.host.xsave, &self.xsave)?;
         self.check_vdso(&manifest.host)?;
-        self.change(manifest)?;
+        self.changes(manifest)?;
         check_ids(manifest)
     }
 
@@ -58,11 +59,19 @@ impl Here {
         credentials::need_user_namespace(&self.credentials)
     }
 
-    /// How threads get the program's credentials.
-    pub(super) fn change(&self, manifest: &Manifest) -> Result<Change, RestoreError> {
-        let change = Change::between(&self.credentials, &peer::brought(&manifest.process.credentials))?;
-        process::check_settings(&manifest.process, change)?;
-        Ok(change)
+    /// How threads get the program's credentials, and each its own if it has others.
+    pub(super) fn changes(&self, manifest: &Manifest) -> Result<(Change, Vec<Option<Change>>), RestoreError> {
+        let process = peer::brought(&manifest.process.credentials);
+        let change = Change::between(&self.credentials, &process)?;
+        let own = |theirs: &Credentials| {
+            Change::of_thread(&self.credentials, &manifest.process.credentials, &peer::brought(theirs))
+        };
+        let threads = manifest.threads.iter().map(|thread| thread.credentials.as_ref().map(own).transpose());
+        let threads: Vec<Option<Change>> = threads.collect::<Result<_, _>>()?;
+        for change in threads.iter().flatten().chain([&change]) {
+            process::check_settings(&manifest.process, change)?;
+        }
+        Ok((change, threads))
     }
 
     fn check_vdso(&self, source: &HostFacts) -> Result<(), RestoreError> {

@@ -139,7 +139,7 @@ impl Restorer<Reserved> {
         let own_ipc = segments::has_any(manifest);
         let namespaces =
             Namespaces { user: here.needs_user_namespace(), ipc: own_ipc, clocks: shifted.as_deref() };
-        let identity = Identity { pid: manifest.process.pid, outside_too: policy.pid == policy::Pid::Keep };
+        let identity = Identity::of(&manifest.process, policy.pid == policy::Pid::Keep);
         let child = BlankChild::start(identity, hole, control_number, namespaces)?;
         clocks.report(child.pid());
         segments::prove(&child, manifest)?;
@@ -229,7 +229,7 @@ impl Restorer<Reserved> {
         mappings::forget(&self.child, &wanted, &self.stage.stale)?;
         mappings::guard(&self.child, &manifest.guards)?;
         objects::seal(manifest, &objects)?;
-        let threads = threads::place(&mut self.child, manifest, self.here.change(manifest)?)?;
+        let threads = threads::place(&mut self.child, manifest, self.here.changes(manifest)?)?;
         // Before `/proc` shows the program's arguments and environment: whoever reads them there, as ps(1) does, would
         // put a zero page where a page is still to come.
         for range in &manifest.lazy {
@@ -264,6 +264,10 @@ impl Restorer<Reserved> {
         files::check_names(manifest)?;
         if segments::has_any(manifest) && !self.stage.own_ipc {
             return Err(RestoreError::SegmentMeanwhile);
+        }
+        let identity = self.child.identity();
+        if Identity::of(&manifest.process, identity.outside_too) != identity {
+            return Err(RestoreError::SessionChanged);
         }
         let hole = self.child.layout().hole().range();
         let occupied = manifest.vmas.iter().map(|vma| vma.range);

@@ -35,22 +35,44 @@ struct Other {
 #[derive(Debug)]
 pub(super) struct Threads {
     others: Vec<Other>,
-    change: Change,
+    /// Who the main thread becomes: as all others, or by itself.
+    main: Become,
+}
+
+/// How a thread becomes who it was.
+#[derive(Clone, Debug)]
+enum Become {
+    /// As the process, whose data is where all threads can read it.
+    Shared(Change),
+    Alone(Change),
+}
+
+impl Become {
+    fn apply(&self, program: &mut Program, layout: Layout) {
+        match self {
+            Self::Shared(change) => change.apply(program, layout.shared_data()),
+            Self::Alone(change) => change.apply_alone(program),
+        }
+    }
 }
 
 /// Puts everything in its place that the threads of `manifest` need.
 pub(super) fn place(
     child: &mut BlankChild,
     manifest: &Manifest,
-    change: Change,
+    (shared, alone): (Change, Vec<Option<Change>>),
 ) -> Result<Threads, RestoreError> {
+    let becomes = |index: usize| match alone.get(index) {
+        Some(Some(change)) => Become::Alone(change.clone()),
+        _ => Become::Shared(shared.clone()),
+    };
     let Some((_, threads)) = manifest.threads.split_first() else { return Err(RestoreError::NoMainThread) };
     let count = u32::try_from(manifest.threads.len()).map_err(|_| RestoreError::NoHole)?;
     child.set_word(child.layout().leaving_count(), count)?;
-    change.place_data(child, &manifest.process.credentials)?;
-    let place = |(index, thread)| place_one(child, manifest, change, thread, index);
-    let others = (0..).zip(threads).map(place).collect::<Result<Vec<_>, _>>()?;
-    Ok(Threads { others, change })
+    shared.place_data(child)?;
+    let place = |(index, thread)| place_one(child, manifest, &becomes(index + 1), thread, index as u64);
+    let others = threads.iter().enumerate().map(place).collect::<Result<Vec<_>, _>>()?;
+    Ok(Threads { others, main: becomes(0) })
 }
 
 /// Lets the thread that runs the program become the main thread of `manifest`.
@@ -69,7 +91,7 @@ const MOST_PROCESSORS: usize = 8192;
 fn place_one(
     child: &mut BlankChild,
     manifest: &Manifest,
-    change: Change,
+    who: &Become,
     thread: &ThreadRecord,
     index: u64,
 ) -> Result<Other, RestoreError> {
@@ -86,7 +108,7 @@ fn place_one(
     program.step(Step::Thread(thread.tid));
     become_thread(&mut program, thread);
     schedule(&mut program, manifest, thread, By::Receiver);
-    change.apply(&mut program, layout);
+    who.apply(&mut program, layout);
     want_death_signal(&mut program, thread);
     program.set_and_wake(born);
     program.wait_for(layout.make_ready());
@@ -262,7 +284,7 @@ impl Threads {
         program.step(Step::Thread(main.tid));
         // Only here: sockets had to be bound with the rights that the program had when it bound them.
         schedule(program, manifest, main, By::Receiver);
-        self.change.apply(program, layout);
+        self.main.apply(program, layout);
         schedule(program, manifest, main, By::Program);
         want_death_signal(program, main);
         process::set_dumpable(program, &manifest.process);

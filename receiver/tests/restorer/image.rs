@@ -130,6 +130,7 @@ impl Image {
                 timer_slack_ns: 50_000,
                 scheduling: Vec::new(),
                 death_signal: 0,
+                credentials: None,
                 pending: vec![],
             });
         }
@@ -299,6 +300,7 @@ fn process() -> ProcessRecord {
     let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).expect("groups");
     ProcessRecord {
         pid: PID,
+        session_and_group: [PID; 2],
         executable: 0,
         mm: MmFields {
             start_code: CODE,
@@ -320,6 +322,8 @@ fn process() -> ProcessRecord {
         credentials: Credentials {
             user: 0,
             group: 0,
+            other_users: [0; 3],
+            other_groups: [0; 3],
             groups: groups.split_whitespace().map(|group| group.parse().expect("a number")).collect(),
             capabilities: mask("CapEff:"),
             permitted: mask("CapPrm:"),

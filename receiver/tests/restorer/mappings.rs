@@ -247,6 +247,7 @@ fn credentials_are_taken_on() -> Outcome {
     report.attach(&mut image, 3);
     let credentials = &mut image.manifest.process.credentials;
     (credentials.user, credentials.group) = (NOBODY, NOBODY);
+    (credentials.other_users, credentials.other_groups) = ([NOBODY; 3], [NOBODY; 3]);
     (credentials.groups, credentials.capabilities) = (vec![7, 8], CHOWN);
     (credentials.permitted, credentials.inheritable, credentials.bounding) = (CHOWN | 2, 0, CHOWN);
     let (mut running, uffd) = run(&image);

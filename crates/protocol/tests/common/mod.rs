@@ -72,6 +72,7 @@ pub(crate) fn manifest() -> Manifest {
 fn process() -> ProcessRecord {
     ProcessRecord {
         pid: 4242,
+        session_and_group: [4200, 4242],
         executable: 0,
         mm: MmFields {
             start_code: 1,
@@ -87,6 +88,8 @@ fn process() -> ProcessRecord {
         credentials: Credentials {
             user: 1000,
             group: 100,
+            other_users: [1000, 0, 1000],
+            other_groups: [100, 100, 7],
             groups: vec![4, 24],
             capabilities: 1 << 40,
             permitted: 3 << 40,
@@ -139,6 +142,7 @@ fn thread() -> ThreadRecord {
         timer_slack_ns: 50_000,
         scheduling: vec![48, 0],
         death_signal: 15,
+        credentials: Some(Credentials::default()),
         pending: vec![],
     }
 }

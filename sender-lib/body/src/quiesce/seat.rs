@@ -168,6 +168,7 @@ impl Seat {
             timer_slack_ns: self.timer_slack_ns.load(SeqCst),
             scheduling: thread::scheduling(self.tid()),
             death_signal: self.death_signal.load(SeqCst),
+            credentials: None,
             pending: Vec::new(),
         })
     }
