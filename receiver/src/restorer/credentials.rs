@@ -11,7 +11,7 @@ use super::{BlankChild, Program, RestoreError};
 const SETS: usize = 16;
 const GROUPS: usize = 64;
 /// Groups that there is room for, of the process and of a thread that has others.
-const MAX_GROUPS: usize = (SHARED_DATA_BYTES as usize - GROUPS) / 4;
+const MAX_GROUPS: u64 = (SHARED_DATA_BYTES - GROUPS as u64) / 4;
 const MAX_OTHER_GROUPS: usize = 512;
 
 /// Ambient capabilities that a thread's operations have room for.
@@ -38,7 +38,7 @@ impl Change {
             all_ids(ours) != all_ids(theirs) || !are_same_groups(&ours.groups, &theirs.groups, own_namespace);
         let needed = if other { SET_GID | SET_UID } else { 0 };
         let excessive = (theirs.capabilities | theirs.permitted | theirs.ambient) & !ours.capabilities != 0;
-        let too_many = theirs.groups.len() > MAX_GROUPS || theirs.ambient.count_ones() > MOST_AMBIENT;
+        let too_many = theirs.groups.len() as u64 > MAX_GROUPS || theirs.ambient.count_ones() > MOST_AMBIENT;
         // Only to one of these a thread may go that has given up what it had.
         let [real, saved, for_files] = theirs.other_users;
         let is_strange = ![real, theirs.user, saved].contains(&for_files);

@@ -206,6 +206,6 @@ mod tests {
             layout.thread(2).map(|at| at.0 - layout.thread(1).unwrap_or_default().0),
             Some(THREAD_BYTES)
         );
-        assert!(layout.thread(2 + PAGE_SIZE / THREAD_BYTES).is_none());
+        assert!(layout.thread(3).is_none());
     }
 }
