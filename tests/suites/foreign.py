@@ -70,6 +70,7 @@ def _script(name: str) -> str:
     return str(_PROGRAMS / name)
 
 
+_ATTEMPTS = 5
 _REAL_TIME = signal.SIGRTMIN + 6
 PYTHON = sys.executable
 
@@ -129,7 +130,7 @@ def moves_in_mid_work(foreign: Foreign, lab, receiver=None, start=None) -> None:
     until(lambda: program.ended() or machine.cpu_seconds(program.pid) >= foreign.cpu_seconds,
           f"{foreign.name} to be at work")
     expect(not program.ended(), f"it ended before it could be moved: {program.last_words()}")
-    moved = lab.move(program, receiver)
+    moved = _move(program, receiver, lab)
     ended = moved.wait_exited(120)
     moved.wait_complete()
     if unmoved:
@@ -137,6 +138,20 @@ def moves_in_mid_work(foreign: Foreign, lab, receiver=None, start=None) -> None:
     status, expected = _unmoved[foreign.name]
     expect(ended.get("exit_code") == status, f"it ended with {ended}, unmoved with {status}")
     _compare(program.out.read_bytes(), expected)
+
+
+def _move(program, receiver, lab):
+    """What makes files and deletes them all the time may have one open that is gone when it is looked for."""
+    threads = len(machine.threads(program.pid))
+    for _ in range(_ATTEMPTS):
+        try:
+            return lab.move(program, receiver)
+        except Failure as failure:
+            if " is not here: provide it" not in str(failure):
+                raise
+        # While the attempt cleans up behind its last word, a signal would be ignored.
+        until(lambda: len(machine.threads(program.pid)) <= threads, "the attempt to be over", alive=[program])
+    raise Failure(f"it was refused {_ATTEMPTS} times: {program.left()[-1]}")
 
 
 def _compare(found: bytes, expected: bytes) -> None:
