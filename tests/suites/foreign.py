@@ -91,7 +91,7 @@ PROGRAMS = [
     Foreign("gzip", ["gzip", "-9", "-n", "-c", "{input}"], make_input=partial(_text, megabytes=24)),
     Foreign("sort", ["sort", "--parallel=2", "-S", "256M", "{input}"], make_input=partial(_text, megabytes=48),
             settings={"LC_ALL": "C"}),
-    Foreign("openssl dgst", ["openssl", "dgst", "-sha512", "{input}"], make_input=partial(_sparse, megabytes=600)),
+    Foreign("openssl dgst", ["openssl", "dgst", "-sha512"], stdin="{input}", make_input=partial(_sparse, megabytes=600)),
     Foreign("java 17", ["java", "-Xmx128m", "-cp", "{classes}", "Work"], settings={"POSTHASTE_SIGNAL": "50"},
             trigger=50, cpu_seconds=1.0, prepare=_java),
     Foreign("java 17, the serial collector", ["java", "-XX:+UseSerialGC", "-Xmx96m", "-cp", "{classes}", "Work"],
@@ -130,7 +130,7 @@ def moves_in_mid_work(foreign: Foreign, lab, receiver=None, start=None) -> None:
     until(lambda: program.ended() or machine.cpu_seconds(program.pid) >= foreign.cpu_seconds,
           f"{foreign.name} to be at work")
     expect(not program.ended(), f"it ended before it could be moved: {program.last_words()}")
-    moved = _move(program, receiver, lab)
+    moved = move_between_its_files(program, receiver, lab)
     ended = moved.wait_exited(120)
     moved.wait_complete()
     if unmoved:
@@ -140,7 +140,7 @@ def moves_in_mid_work(foreign: Foreign, lab, receiver=None, start=None) -> None:
     _compare(program.out.read_bytes(), expected)
 
 
-def _move(program, receiver, lab):
+def move_between_its_files(program, receiver, lab):
     """What makes files and deletes them all the time may have one open that is gone when it is looked for."""
     threads = len(machine.threads(program.pid))
     for _ in range(_ATTEMPTS):
