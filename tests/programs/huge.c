@@ -5,15 +5,11 @@
  * System V shared memory of them
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
-#include <unistd.h>
+
+#include "moves.h"
 
 #define HUGE (2l << 20)
 #define SHM_HUGE 04000
@@ -21,15 +17,6 @@
 enum { PRIVATE, SHARED, OF_MEMFD, ON_MEMFD, SEGMENT, KINDS };
 static char *memory[KINDS];
 static int descriptor;
-static volatile sig_atomic_t ending;
-
-static void need(int holds, const char *what)
-{
-    if (holds)
-        return;
-    printf("huge: FAIL %s (%s)\n", what, strerror(errno));
-    exit(8);
-}
 
 static char *mapped(long size, int flags, int fd)
 {
@@ -102,35 +89,10 @@ static void check(void)
     need(memory[ON_MEMFD][HUGE] == memory[OF_MEMFD][HUGE], "what a private mapping shows of it");
 }
 
-static void end(int number)
-{
-    ending = number;
-}
-
-static void where(char *text, size_t size)
-{
-    ssize_t length = readlink("/proc/self/ns/pid", text, size - 1);
-    text[length > 0 ? length : 0] = '\0';
-}
-
 int main(void)
 {
-    char was[64], is[64];
-    int moves = 0;
     signal(SIGTERM, end);
     hold();
-    where(was, sizeof was);
-    while (!ending) {
-        where(is, sizeof is);
-        if (strcmp(was, is) != 0) {
-            check();
-            moves++;
-            memcpy(was, is, sizeof was);
-        }
-        printf("%d\n", moves);
-        fflush(stdout);
-        usleep(2000);
-    }
-    check();
+    check_moves(check);
     return 7;
 }

@@ -7,15 +7,11 @@
  * one segment that is not attached
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
-#include <unistd.h>
+
+#include "moves.h"
 
 #define PAGE 4096
 #define SIZE (64 * PAGE + 100)
@@ -26,15 +22,6 @@ static key_t key;
 static int named, marked, aside;
 static unsigned char *writable, *readable, *partial, *large;
 static struct shmid_ds named_was, marked_was;
-static volatile sig_atomic_t ending;
-
-static void need(int holds, const char *what)
-{
-    if (holds)
-        return;
-    printf("system_v: FAIL %s (%s)\n", what, strerror(errno));
-    exit(8);
-}
 
 static unsigned char at(int place)
 {
@@ -133,37 +120,12 @@ static void remove_all(void)
     need(shmget(key, 0, 0) < 0 && errno == ENOENT, "a removed one that has to go");
 }
 
-static void end(int number)
-{
-    ending = number;
-}
-
-static void where(char *text, size_t size)
-{
-    ssize_t length = readlink("/proc/self/ns/pid", text, size - 1);
-    text[length > 0 ? length : 0] = '\0';
-}
-
 int main(void)
 {
-    char was[64], is[64];
-    int moves = 0;
     signal(SIGTERM, end);
     hold();
     printf("%d\n%d\n", named, aside);
-    where(was, sizeof was);
-    while (!ending) {
-        where(is, sizeof is);
-        if (strcmp(was, is) != 0) {
-            check();
-            moves++;
-            memcpy(was, is, sizeof was);
-        }
-        printf("%d\n", moves);
-        fflush(stdout);
-        usleep(2000);
-    }
-    check();
+    check_moves(check);
     remove_all();
     return 7;
 }
