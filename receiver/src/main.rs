@@ -4,5 +4,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    sys::process::abort_on_panic();
     receiver::cli::main()
 }

@@ -46,6 +46,17 @@ def advice_goes_along(lab) -> None:
     expect(program.text().splitlines()[-1].startswith(f"{_ADVISED} advised"), "it has moved before it advised anything")
 
 
+def huge_pages_bring_no_neighbours(lab) -> None:
+    """A page that is written ahead is one page, wherever the program has advised huge ones."""
+    receiver = lab.receiver(arguments=("--mode", "hybrid"))
+    program = lab.program("huge", [sys.executable, str(machine.PROGRAMS / "huge_advice.py")])
+    program.wait_lines(1)
+    moved = lab.move(program, receiver)
+    until(lambda: "wrong" in moved.text(), "it to look at its memory", alive=[receiver, moved])
+    expect("0 pages are wrong" in moved.text().splitlines(), f"it says {moved.text()}")
+    expect("wrong" not in program.text(), "it has moved too late")
+
+
 def ring(workload: str, mode: str, lab) -> None:
     receivers = [lab.receiver(arguments=("--mode", mode)) for _ in range(RING)]
     process, number = start(lab, workload), -1
@@ -64,6 +75,8 @@ def _checks() -> list:
         for name in ("counter", "heap_churn", "mappings", "threads"):
             checks.append(Check(f"{name} survives {MOVES} moves by {mode}", partial(ring, name, mode)))
     checks.append(Check("what a program advises while its memory goes ahead goes with it", advice_goes_along))
+    checks.append(Check("a page that goes ahead brings no neighbours where huge pages are advised",
+                        huge_pages_bring_no_neighbours))
     for mode in MODES:
         for program in PROGRAMS:
             if program.name in _FOREIGN:

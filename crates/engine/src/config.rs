@@ -10,6 +10,9 @@ pub struct Config {
     /// From the captured image, or the last eager page that left, to `Ready` at the source. Default 5 s. The destination
     /// is twice as patient, so that it is the source that decides.
     pub switchover_deadline: Duration,
+    /// Bytes a second at which the destination puts the content of memory objects in place, at the least: so much longer
+    /// may it take until `Ready`. Default 100 MiB.
+    pub content_rate: u64,
     /// Without a sign of life from the other side after `Run`, or without the answer to a page request: the link
     /// counts as lost then. Default 1 min.
     pub silence_deadline: Duration,
@@ -89,6 +92,7 @@ impl Default for Config {
         Self {
             setup_deadline: Duration::from_secs(30),
             switchover_deadline: Duration::from_secs(5),
+            content_rate: 100 << 20,
             silence_deadline: Duration::from_secs(60),
             recovery_deadline: Duration::from_secs(300),
             on_loss: OnLoss::default(),

@@ -196,6 +196,24 @@ impl Destination {
         }
     }
 
+    /// Whether the word to run has come: before it, the process has not run here.
+    #[must_use]
+    pub const fn may_have_run(&self) -> bool {
+        match self.phase {
+            Phase::Resuming { .. }
+            | Phase::Postcopy { .. }
+            | Phase::Paused { .. }
+            | Phase::Lost { .. }
+            | Phase::Completed => true,
+            Phase::Setup
+            | Phase::Reserving
+            | Phase::Reserved { .. }
+            | Phase::Listening(_)
+            | Phase::Ready(_)
+            | Phase::Aborted => false,
+        }
+    }
+
     /// What is known so far; complete with [`DestinationAction::Complete`].
     #[must_use]
     pub const fn report(&self) -> &Report {

@@ -25,6 +25,7 @@ mod send_queue;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use memory::PageRange;
 use protocol::{Channel, MAX_PAGES_PER_FRAME};
@@ -53,6 +54,8 @@ pub struct Source {
     pace: Pace,
     /// When the phase began, as far as a deadline counts from there.
     since: Instant,
+    /// What the destination is granted on top for the content of memory objects.
+    grace: Duration,
     /// When the other side last gave a sign of life.
     heard: Instant,
     /// Answers to page requests: handed out before all else.
@@ -119,6 +122,7 @@ impl Source {
             now,
             pace: Pace::default(),
             since: now,
+            grace: Duration::ZERO,
             heard: now,
             urgent: VecDeque::new(),
             actions: VecDeque::new(),
@@ -183,7 +187,7 @@ impl Source {
             Phase::Setup | Phase::Reserving => Some(self.since + self.config.setup_deadline),
             Phase::Precopy(_) => Some(self.when_paced(self.heard + self.config.silence_deadline)),
             Phase::Capturing | Phase::Switchover(_) | Phase::Committing(_) => {
-                Some(self.since + self.config.switchover_deadline)
+                Some(self.since + self.config.switchover_deadline + self.grace)
             }
             Phase::Postcopy(ref serving) => {
                 let silence = self.when_paced(self.heard + self.config.silence_deadline);

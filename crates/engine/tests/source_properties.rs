@@ -81,7 +81,7 @@ fn run(scene: &Scene) -> Vec<SourceAction> {
             match &action {
                 SourceAction::Capture { .. } => {
                     let (eager, lazy) = (eager.clone(), lazy.clone());
-                    inputs.push_back(SourceInput::Captured { eager, lazy, kept: Vec::new() });
+                    inputs.push_back(SourceInput::Captured { eager, lazy, kept: Vec::new(), content: 0 });
                 }
                 SourceAction::SendPages { channel, .. } => inputs.push_back(SourceInput::Sent(*channel)),
                 SourceAction::Scan(asked) => {

@@ -279,7 +279,10 @@ fn a_failure_before_run_leaves_the_process_at_the_source() {
                 }
                 SourceAction::Capture { .. } => {
                     let (eager, lazy) = (pair.image.eager.clone(), pair.image.lazy.clone());
-                    pair.source.handle(pair.now, SourceInput::Captured { eager, lazy, kept: Vec::new() });
+                    pair.source.handle(
+                        pair.now,
+                        SourceInput::Captured { eager, lazy, kept: Vec::new(), content: 0 },
+                    );
                     pair.source.handle(pair.now, SourceInput::Ready);
                 }
                 _ => {}

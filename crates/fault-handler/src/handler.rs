@@ -141,7 +141,9 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
         if let Err(error) = &result {
             let text = error.in_full();
             self.process.discard(&Failure::Local(text.clone()));
-            self.send(Channel::Control, |control| control.send_message(Kind::Failed, &Reason { text }));
+            // What has never run here goes on at the source, even if the source's word to run is on its way.
+            let kind = if self.engine.may_have_run() { Kind::Failed } else { Kind::Abort };
+            self.send(Channel::Control, |control| control.send_message(kind, &Reason { text }));
         }
         self.say_farewell()?;
         let outcome = result?;
@@ -391,7 +393,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     fn say_farewell(&mut self) -> Result<(), HandlerError> {
         let deadline = self.now() + FAREWELL;
         loop {
-            while self.channels.get(Channel::Control).may_have_frame() {
+            while self.channels.get(Channel::Control).may_have_frame() && self.now() < deadline {
                 match self.channels.get_mut(Channel::Control).receive() {
                     Ok(true) => self.accept(Channel::Control),
                     Ok(false) => {}

@@ -47,9 +47,18 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         }
     }
 
-    /// Has a fresh copy made if the log grows too long.
+    /// Has a fresh copy made if the log grows too long. Where there can be none, nobody stands by any more: the process
+    /// goes on all the same, and ends if this one does.
     pub(crate) fn keep_log_short(&mut self) -> Result<(), HandlerError> {
-        if self.spaces.log().is_nearly_full() { self.stand_by() } else { Ok(()) }
+        if !self.spaces.log().is_nearly_full() {
+            return Ok(());
+        }
+        self.stand_by()?;
+        if self.spaces.log().is_nearly_full() {
+            self.spaces.log().close();
+            self.process.stood_by();
+        }
+        Ok(())
     }
 
     /// Goes on where the other loop was when it died.

@@ -77,35 +77,37 @@ impl<P: SourceProcess> Server<'_, P> {
         self.measure.went_ahead(now());
         self.process.sent_ahead(sent);
         match self.stop() {
-            Ok(manifest) => {
+            Ok((manifest, content)) => {
                 self.measure.captured(now());
                 let (eager, lazy) = (manifest.eager.clone(), manifest.lazy.clone());
                 let kept = manifest.kept.clone();
                 self.manifest = Some(manifest);
-                self.answer = Some(SourceInput::Captured { eager, lazy, kept });
+                self.answer = Some(SourceInput::Captured { eager, lazy, kept, content });
             }
             Err(failure) => self.answer = Some(SourceInput::CaptureFailed(failure)),
         }
     }
 
-    fn stop(&mut self) -> Result<Arc<Manifest>, Failure> {
+    /// The manifest, and the bytes of content that went ahead of it.
+    fn stop(&mut self) -> Result<(Arc<Manifest>, u64), Failure> {
         self.process.prepare()?;
         self.measure.prepared(now());
         self.process.note("reserved at the destination; parking");
         self.process.park()?;
         self.measure.parked(now());
         let manifest = self.process.capture()?;
-        self.send_content()?;
-        Ok(manifest)
+        let content = self.send_content()?;
+        Ok((manifest, content))
     }
 
     /// Sends content ahead of the manifest that refers to it. Whatever the destination says meanwhile is a reason to
     /// stop: it is heard when the manifest has gone.
-    fn send_content(&mut self) -> Result<(), Failure> {
+    fn send_content(&mut self) -> Result<u64, Failure> {
         let control = self.channels.get_mut(Channel::Control);
-        let mut lost = None;
+        let (mut lost, mut bytes) = (None, 0);
         let sent = self.process.send_content(&mut self.buffer, &mut |header, body| {
             let mut sent = control.send(header, body);
+            bytes += body.len() as u64;
             let deadline = now() + CONTENT_STANDSTILL;
             while let Ok(()) = sent
                 && control.wants_write()
@@ -126,7 +128,7 @@ impl<P: SourceProcess> Server<'_, P> {
         if let Some(failure) = lost {
             self.lose_writing(Channel::Control, failure);
         }
-        sent
+        sent.map(|()| bytes)
     }
 
     fn send_run(&mut self, epoch: u64) {

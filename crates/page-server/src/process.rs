@@ -83,6 +83,11 @@ pub trait SourceProcess {
         Ok(())
     }
 
+    /// Why the stopped process cannot go after all: asked when the destination is ready, before anything is given up.
+    fn obstacle(&mut self) -> Option<Failure> {
+        None
+    }
+
     /// The point of no return: called right before `Run` leaves. From here on the process never runs here again,
     /// unless the destination gives its word that it never will: then [`Self::release`] follows.
     fn commit(&mut self);

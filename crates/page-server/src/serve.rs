@@ -256,7 +256,8 @@ impl<'process, P: SourceProcess> Server<'process, P> {
         if self.lost.is_some() || !core::mem::take(&mut self.ready) {
             return false;
         }
-        self.handle(SourceInput::Ready);
+        let obstacle = self.process.obstacle();
+        self.handle(obstacle.map_or(SourceInput::Ready, SourceInput::CaptureFailed));
         true
     }
 

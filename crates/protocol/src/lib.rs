@@ -60,7 +60,6 @@ mod frame;
 mod ghost;
 mod manifest;
 mod messages;
-#[cfg(any(test, feature = "sample"))]
 pub mod sample;
 mod scheduling;
 mod socket_options;

@@ -1,4 +1,4 @@
-//! A manifest of nothing in particular, for tests of the crates above (feature `sample`).
+//! A manifest of nothing in particular, for tests of the crates above.
 
 use alloc::vec::Vec;
 

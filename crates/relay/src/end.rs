@@ -91,6 +91,11 @@ impl End {
         self.has_begun = true;
     }
 
+    /// Whether the connection is the relay's.
+    pub(crate) const fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
     /// Lets more be taken from the socket. With the first of it the connection is the relay's.
     pub(crate) fn give_credit(&mut self, bytes: u32) {
         self.keep();

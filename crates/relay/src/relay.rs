@@ -74,6 +74,15 @@ impl Relay {
     /// not end, even if it never takes a byte from them.
     pub fn keep(&mut self) {
         self.ends.iter_mut().for_each(End::keep);
+        if self.is_closed {
+            self.lose_link();
+        }
+    }
+
+    /// Whether the link is gone: with it goes every connection that is the relay's.
+    #[must_use]
+    pub const fn has_lost_link(&self) -> bool {
+        self.is_closed
     }
 
     /// How many connections there are.
@@ -237,12 +246,13 @@ impl Relay {
     }
 
     /// Nothing more comes over the link, by whatever cause. Breaks every connection but those of which both sides have
-    /// said all, or one side has broken: these only have to be given the rest of it.
+    /// said all, or one side has broken: these only have to be given the rest of it. What is not the relay's yet stays
+    /// as it is, until [`Self::keep`].
     fn lose_link(&mut self) {
         self.is_closed = true;
         self.buffer = Vec::new();
         self.ends.retain_mut(|end| {
-            let is_given_the_rest = end.has_heard_all() || end.is_breaking();
+            let is_given_the_rest = !end.has_begun() || end.has_heard_all() || end.is_breaking();
             if !is_given_the_rest {
                 end.shatter();
             }

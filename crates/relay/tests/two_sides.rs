@@ -173,7 +173,11 @@ fn nothing_is_taken_and_nothing_breaks_before_the_other_side_has_room() {
     while near.turn() {}
     assert!(!near.has_begun());
     drop(other);
-    run(near);
+    while !near.has_lost_link() {
+        near.turn();
+    }
+    near.give_back();
+    drop(near);
     let mut got = [0; 10];
     kept.read_exact(&mut got).expect("the program goes on with its connection");
     assert_eq!(&got, b"still here");
@@ -187,6 +191,7 @@ fn more_than_there_is_room_for_ends_the_relay() {
     let (_outside, source) = pair();
     let mut near = relay(one, vec![source]);
     near.begin();
+    near.keep();
     // 32 KiB for connection 10: far more of them than any window.
     let header = [0, 0x80, 0, 0, 48, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0];
     let hostile =
@@ -370,6 +375,23 @@ fn a_connection_whose_program_runs_elsewhere_breaks_though_nothing_was_taken() {
     near.keep();
     drop(other);
     run(near);
+    let error = outside.read(&mut [0]).expect_err("it did not end in order");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_connection_whose_link_is_lost_while_its_program_begins_to_run_elsewhere_breaks() {
+    let (one, other) = pair();
+    let (mut outside, source) = pair();
+    let program = source.try_clone().expect("a duplicate");
+    let mut near = relay(one, vec![source]);
+    drop(other);
+    while !near.has_lost_link() {
+        near.turn();
+    }
+    near.keep();
+    run(near);
+    drop(program);
     let error = outside.read(&mut [0]).expect_err("it did not end in order");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }

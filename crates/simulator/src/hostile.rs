@@ -77,7 +77,12 @@ fn ranges(random: &mut impl Choices) -> Vec<PageRange> {
 
 /// What the source finds out for itself: as long as it likes, but never more data than a machine holds.
 fn captured(random: &mut impl Choices) -> SourceInput {
-    SourceInput::Captured { eager: small_ranges(random), lazy: ranges(random), kept: small_ranges(random) }
+    SourceInput::Captured {
+        eager: small_ranges(random),
+        lazy: ranges(random),
+        kept: small_ranges(random),
+        content: random.below(1 << 40),
+    }
 }
 
 fn plan(random: &mut impl Choices) -> Plan {

@@ -242,7 +242,7 @@ impl World {
         self.close_ahead(sent);
         let (eager, lazy) = (self.source.eager.clone(), self.source.lazy.clone());
         let kept = self.source.kept.clone();
-        self.answer_source(SourceInput::Captured { eager, lazy, kept });
+        self.answer_source(SourceInput::Captured { eager, lazy, kept, content: 0 });
     }
 
     /// What holds data in a range, or in the first part of it.

@@ -45,7 +45,7 @@ pub mod signal_name;
 #[cfg(feature = "std")]
 pub mod socket;
 pub mod status;
-#[cfg(feature = "test-child")]
+#[cfg(feature = "std")]
 pub mod test_child;
 pub mod thread;
 pub mod tracking;

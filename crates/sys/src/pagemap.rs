@@ -1,7 +1,8 @@
-//! Which pages of the calling process hold bytes of their own: `PAGEMAP_SCAN` (Linux 6.7), or the entries of
+//! Which pages of a process hold bytes of their own: `PAGEMAP_SCAN` (Linux 6.7), or the entries of
 //! `/proc/self/pagemap` on older kernels.
 
 use alloc::vec::Vec;
+use core::ffi::CStr;
 
 use memory::{Addr, PAGE_SHIFT, PageRange};
 
@@ -83,7 +84,7 @@ struct Region {
 
 const _: () = assert!(size_of::<Region>() == 24, "struct page_region is 24 bytes");
 
-/// The page tables of the calling process.
+/// The page tables of a process.
 #[derive(Debug)]
 pub struct Pagemap {
     fd: Fd,
@@ -104,12 +105,28 @@ impl Pagemap {
     /// # Errors
     /// Those of open(2).
     pub fn open() -> Result<Self, Errno> {
-        let fd = file::open(c"/proc/thread-self/pagemap", file::READ_ONLY)?;
-        let mut opened = Self { fd, regions: alloc::vec![Region::default(); REGIONS], guard: PAGE_IS_GUARD };
+        let mut opened = Self::at(c"/proc/thread-self/pagemap")?;
         if opened.scan_part(0, 0, Wanted::Guards, &mut Vec::new()).is_err() {
             opened.guard = 0;
         }
         Ok(opened)
+    }
+
+    /// Those of another process; none where the kernel would have to be asked page by page (before Linux 6.7).
+    ///
+    /// # Errors
+    /// Those of open(2).
+    #[cfg(feature = "std")]
+    pub fn of(pid: u32) -> Result<Option<Self>, Errno> {
+        let path = std::ffi::CString::new(std::format!("/proc/{pid}/pagemap")).map_err(|_| Errno::EINVAL)?;
+        let mut opened = Self::at(&path)?;
+        let answer = opened.scan_part(0, 0, Wanted::Known, &mut Vec::new());
+        Ok((answer != Err(Errno::ENOTTY)).then_some(opened))
+    }
+
+    fn at(path: &CStr) -> Result<Self, Errno> {
+        let fd = file::open(path, file::READ_ONLY)?;
+        Ok(Self { fd, regions: alloc::vec![Region::default(); REGIONS], guard: PAGE_IS_GUARD })
     }
 
     /// The descriptor behind it.

@@ -223,6 +223,16 @@ pub fn other_threads() -> Result<Vec<u32>, Errno> {
     Ok(threads)
 }
 
+/// From here on a panic ends the process, when it has been reported: nothing goes on, or is undone, behind a broken promise.
+#[cfg(feature = "std")]
+pub fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(std::boxed::Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! A child process that kernel tests drive command by command: it maps, touches, moves, drops and forks.
 //!
-//! For tests only (feature `test-child`). After the fork the child makes raw system calls and nothing else, so that
+//! For tests only. After the fork the child makes raw system calls and nothing else, so that
 //! locks which other test threads held do not matter. It dies with its [`TestChild`].
 
 use std::io::{self, Read, Write};

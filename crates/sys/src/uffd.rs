@@ -22,7 +22,6 @@ pub use self::error::UffdError;
 use self::error::errno_of;
 pub use self::event::UffdEvent;
 pub use self::log::{EventLog, Note, Record};
-#[cfg(feature = "test-child")]
 pub(crate) use self::open::open_in_this_process;
 pub use self::open::{FLAGS, Permission, USERFAULTFD_IOC_NEW, check_permission};
 use crate::Errno;

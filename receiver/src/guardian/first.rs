@@ -15,6 +15,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, setpgid, setsid};
 use protocol::ProcessRecord;
 use sys::birth::{self, Birth, BirthError, Kind, Reaped};
+use sys::uffd::Uffd;
 
 use super::message::{Order, Word};
 use super::receive;
@@ -154,6 +155,8 @@ fn serve(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids) -> Result<(), Word> {
 
 /// The session that this process leads, as the first of its PID namespace.
 const OWN: u32 = 1;
+/// Userfaultfds that are held before it is looked for those that can go.
+const HELD_AT_FIRST: usize = 64;
 
 /// Lives as the leader of the session that the child is to be in, and ends when the child is there.
 fn lead(socket: &OwnedFd, blank: &Blank<'_>) -> ! {
@@ -244,7 +247,9 @@ fn become_blank(blank: &Blank<'_>, leader: Option<Pid>) -> ! {
 
 /// What the watch knows.
 struct Watch {
-    held: Vec<OwnedFd>,
+    held: Vec<Uffd>,
+    /// When so many are held, those of memory that is gone are let go.
+    held_at_most: usize,
     made: Vec<OwnedFd>,
     complete: bool,
     listening: bool,
@@ -252,7 +257,13 @@ struct Watch {
 
 /// Reaps and obeys until no process is left.
 fn watch(socket: &OwnedFd, deaths: &SignalFd, child: i32) {
-    let mut state = Watch { held: Vec::new(), made: Vec::new(), complete: false, listening: true };
+    let mut state = Watch {
+        held: Vec::new(),
+        held_at_most: HELD_AT_FIRST,
+        made: Vec::new(),
+        complete: false,
+        listening: true,
+    };
     while reap(socket, child) {
         let mut interests = vec![
             PollFd::new(deaths.as_fd(), PollFlags::POLLIN),
@@ -286,7 +297,7 @@ impl Watch {
             return;
         };
         match Order::from_byte(byte) {
-            Some(Order::Hold) => self.held.extend(fd),
+            Some(Order::Hold) => self.hold(fd),
             Some(Order::Made) => self.made.extend(fd),
             Some(Order::Keep) => self.made.clear(),
             Some(Order::Complete) => {
@@ -295,6 +306,18 @@ impl Watch {
             }
             Some(Order::Kill) => kill_everybody(),
             None => {}
+        }
+    }
+}
+
+impl Watch {
+    /// Without a hold on it, memory whose pages are still to come would read as zeros if the session died.
+    fn hold(&mut self, fd: Option<OwnedFd>) {
+        let Some(fd) = fd else { return kill_everybody() };
+        self.held.push(Uffd::from(fd));
+        if self.held.len() >= self.held_at_most {
+            self.held.retain(|uffd| !uffd.is_gone());
+            self.held_at_most = HELD_AT_FIRST.max(2 * self.held.len());
         }
     }
 }

@@ -41,6 +41,7 @@ pub fn run(arguments: &[OsString]) -> anyhow::Result<()> {
     ends.sort_unstable_by_key(|(name, _)| *name);
     let mut relay = Relay::new(link, ends);
     relay.begin();
+    relay.keep();
     while !relay.is_over() {
         if !relay.turn() {
             poll(&mut relay.interests(), None).map_err(io::Error::from).context("waiting")?;

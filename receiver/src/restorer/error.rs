@@ -264,6 +264,9 @@ pub enum RestoreError {
     /// The process was made without an IPC namespace of its own.
     #[error("the program has attached System V shared memory meanwhile: try again")]
     SegmentMeanwhile,
+    /// Something has touched memory whose pages are still to come.
+    #[error("memory at {0} was touched before its pages could come: move again")]
+    NotMissing(PageRange),
     /// Pages that came ahead, for something else than private memory.
     #[error("pages {0} came ahead and have no place here")]
     NoPlaceAhead(PageRange),

@@ -36,15 +36,27 @@ pub(super) fn set(batch: &mut Batch<'_>, manifest: &Manifest, ghosts: &Ghosts) -
     Ok(())
 }
 
+const PR_SET_MM: u64 = 35;
+const PR_SET_MM_MAP: u64 = 14;
+const MM_MAP_BYTES: u64 = 104;
+
+/// Has `/proc` look for arguments and environment at `place` and find none: where the parent has its own, the program
+/// may have memory whose pages are still to come.
+pub(super) fn have_no_arguments(program: &mut Program, place: Addr) {
+    const NO_AUXV_NO_EXECUTABLE: u64 = 0xffff_ffff << 32;
+    // Code ends behind its start, and the heap starts behind the data, or the kernel refuses.
+    let (at, behind) = (place.0, place.0 + 1);
+    let fields =
+        program.words(&[at, behind, at, at, behind, behind, at, at, at, at, at, 0, NO_AUXV_NO_EXECUTABLE]);
+    program.call(libc::SYS_prctl, [PR_SET_MM, PR_SET_MM_MAP, fields.0, MM_MAP_BYTES, 0]);
+}
+
 /// `PR_SET_MM_MAP` (prctl(2)): with the executable, which may be changed because the old one is not mapped.
 fn set_memory_fields(
     batch: &mut Batch<'_>,
     executable: OwnedFd,
     process: &ProcessRecord,
 ) -> Result<(), RestoreError> {
-    const PR_SET_MM: u64 = 35;
-    const PR_SET_MM_MAP: u64 = 14;
-    const STRUCT_BYTES: u64 = 104;
     batch.unit()?.step(Step::SetMemoryFields);
     let executable = batch.pass(executable, true);
     let program = batch.program();
@@ -67,8 +79,8 @@ fn set_memory_fields(
         process.auxv.len() as u64,
         0,
     ]);
-    program.copy(executable, Addr(fields.0 + STRUCT_BYTES - 4));
-    program.call(libc::SYS_prctl, [PR_SET_MM, PR_SET_MM_MAP, fields.0, STRUCT_BYTES, 0]);
+    program.copy(executable, Addr(fields.0 + MM_MAP_BYTES - 4));
+    program.call(libc::SYS_prctl, [PR_SET_MM, PR_SET_MM_MAP, fields.0, MM_MAP_BYTES, 0]);
     program.call_with(libc::SYS_close, [0], &[(0, executable)]);
     Ok(())
 }
@@ -93,10 +105,11 @@ fn set_flags(program: &mut Program, process: &ProcessRecord) {
     program.step(Step::SetProcessFlags);
     program.call(libc::SYS_umask, [u64::from(process.umask)]);
     program.call(libc::SYS_personality, [u64::from(process.personality)]);
+    // No huge pages while pages were written ahead.
+    program.call(libc::SYS_prctl, [PR_SET_THP_DISABLE, u64::from(process.thp_disable), 0, 0, 0]);
     let flags = [
         (PR_SET_KEEPCAPS, process.keep_capabilities),
         (PR_SET_CHILD_SUBREAPER, process.child_subreaper),
-        (PR_SET_THP_DISABLE, process.thp_disable),
         (PR_SET_NO_NEW_PRIVS, process.no_new_privileges),
     ];
     for (option, _) in flags.into_iter().filter(|(_, set)| *set) {

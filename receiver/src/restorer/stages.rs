@@ -33,6 +33,8 @@ use crate::relaying::Companion;
 const LOWEST_CONTROL_NUMBER: u32 = 900;
 /// How many numbers above the program's highest the control socket keeps away.
 const CONTROL_DISTANCE: u32 = 64;
+/// SIGKILL
+const KILL: u32 = 9;
 /// Threads that the program may still start between the two manifests.
 const SPARE_THREADS: u64 = 256;
 
@@ -235,6 +237,7 @@ impl Restorer<Reserved> {
         for range in &manifest.lazy {
             self.stage.uffd.register(*range)?;
         }
+        mappings::prove_missing(&self.child, &manifest.lazy, &manifest.kept)?;
         let mut batch = Batch::new(&self.child);
         process::set(&mut batch, manifest, &ghosts)?;
         let same_kernel = self.here.is_home_of(manifest);
@@ -342,7 +345,12 @@ impl Restorer<Registered> {
         huge::protect(&self.child, &manifest)?;
         let unlocked = locks::take_all(&self.child, &manifest)?;
         let _ = self.child.guardian().keep();
-        threads.let_go(&self.child, &manifest)?;
+        if let Err(error) = threads.let_go(&self.child, &manifest) {
+            // Not by the guardian, which may stand still itself: whoever is killed runs no instruction more, and only
+            // then may the source be told that nothing runs here.
+            let _ = sys::pidfd::send_signal(self.child.pidfd(), KILL);
+            return Err(error);
+        }
         contents.keep();
         let pid = self.child.pid();
         let (guardian, pidfd) = self.child.into_guardian();

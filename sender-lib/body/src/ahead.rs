@@ -10,11 +10,14 @@ use memory::{Backing, PageRange, PageSet, RangeSet, Sharing, Vma};
 use page_server::Sweep;
 use protocol::Manifest;
 use sys::Errno;
+use sys::descriptor;
 use sys::pagemap::{Pagemap, Wanted};
 use sys::proc::maps;
 use sys::tracking::Tracking;
 
 use crate::config::{LOWEST_DESCRIPTOR, MAX_KEPT};
+
+const O_DIRECT: u32 = 0o40000;
 
 /// The pages that are watched.
 pub(crate) struct Ahead {
@@ -65,6 +68,11 @@ impl Ahead {
         for vma in &self.candidates {
             // Pages of which the kernel tells nothing stay as they are: written.
             sweep.written.append(&mut pagemap.scan(vma.range, Wanted::WrittenSince).unwrap_or_default());
+        }
+        if may_write_directly() {
+            // A device that began to write before this sweep ends behind it, and nobody is told.
+            sweep.written.clear();
+            sweep.lost.extend(self.candidates.drain(..).map(|vma| vma.range));
         }
         sweep
     }
@@ -129,9 +137,14 @@ fn is_watched(pagemap: &mut Pagemap, range: PageRange) -> bool {
     pagemap.scan(first, Wanted::Watched).is_ok_and(|found| !found.is_empty())
 }
 
+/// Whether a device may write into the program's memory by a descriptor that is open now (or a pipe is one of packets).
+fn may_write_directly() -> bool {
+    let mut numbers = descriptor::numbers().unwrap_or_default().into_iter();
+    numbers.any(|fd| descriptor::status_flags(fd).is_ok_and(|flags| flags & O_DIRECT != 0))
+}
+
 /// Whether a device may write into the program's memory while it runs.
 fn writes_directly(manifest: &Manifest) -> bool {
-    const O_DIRECT: u32 = 0o40000;
     const KIND: u32 = 0o170_000;
     const REGULAR: u32 = 0o100_000;
     const BLOCK_DEVICE: u32 = 0o060_000;

@@ -283,6 +283,11 @@ impl SourceProcess for OwnProcess {
         self.staying.begin();
     }
 
+    fn obstacle(&mut self) -> Option<Failure> {
+        let reason = "the way over which its TCP connections were to be relayed is cut";
+        self.staying.is_cut_off().then(|| Failure::Local(String::from(reason)))
+    }
+
     fn work(&mut self) -> bool {
         self.staying.work()
     }

@@ -80,6 +80,12 @@ impl Staying {
         Ok(())
     }
 
+    /// Whether connections would be lost, because the way over which they are relayed is.
+    pub(crate) fn is_cut_off(&mut self) -> bool {
+        self.work();
+        self.relay.as_ref().is_some_and(Relay::has_lost_link)
+    }
+
     /// The program may run at the destination, which may send.
     pub(crate) fn begin(&mut self) {
         if let Some(relay) = &mut self.relay {

@@ -31,6 +31,8 @@ pub enum SourceInput {
         lazy: Vec<PageRange>,
         /// Pages of those sent ahead that still hold the same bytes.
         kept: Vec<PageRange>,
+        /// Bytes of content that travelled by itself.
+        content: u64,
     },
     /// Parking or capturing did not work; the process may still be parked in part.
     CaptureFailed(Failure),

@@ -1,5 +1,7 @@
 //! What each input does in each phase. Phases and inputs are in the order in which a migration sees them.
 
+use core::time::Duration;
+
 use memory::RangeSet;
 
 use super::scan::Scan;
@@ -61,7 +63,8 @@ impl Source {
 
     pub(super) fn in_capturing(&mut self, input: SourceInput) {
         match input {
-            SourceInput::Captured { eager, lazy, kept } => {
+            SourceInput::Captured { eager, lazy, kept, content } => {
+                self.grace = Duration::from_secs(content / self.config.content_rate.max(1));
                 let lazy: RangeSet = lazy.into_iter().collect();
                 let scan = Scan::new(&lazy, self.config.scan_bytes);
                 let queue = SendQueue::new(&eager, lazy, &kept);

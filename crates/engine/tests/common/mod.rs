@@ -187,7 +187,7 @@ impl Pair {
             SourceAction::SendReserve => DestinationInput::ReserveRequested,
             SourceAction::Capture { .. } => {
                 let (eager, lazy) = (self.image.eager.clone(), self.image.lazy.clone());
-                return Some(SourceInput::Captured { eager, lazy, kept: Vec::new() });
+                return Some(SourceInput::Captured { eager, lazy, kept: Vec::new(), content: 0 });
             }
             SourceAction::SendSwitchover => DestinationInput::SwitchoverRequested {
                 eager: self.image.eager.clone(),

@@ -4,6 +4,7 @@
 mod stage;
 
 use std::io;
+use std::os::unix::net::UnixStream;
 
 use engine::Failure;
 use fault_handler::{HandlerError, Outcome};
@@ -197,6 +198,36 @@ fn a_source_that_cancels_before_run_is_obeyed() {
     let (_child, (process, ended)) = stage.end();
     let outcome = ended.expect("ends in order").outcome;
     assert_eq!(outcome, Outcome::Discarded(Failure::Peer("thread 7 cannot be parked".into())));
+    assert!(process.discarded.is_some());
+}
+
+#[test]
+fn what_has_never_run_here_is_said_to_go_on_there_when_the_receiver_ends() {
+    let (receiver, line) = UnixStream::pair().expect("a pair");
+    line.set_nonblocking(true).expect("a socket");
+    let Some(mut stage) = Stage::with(|process| process.receiver = Some(line)) else { return };
+    stage.message(Kind::Reserve, &manifest(&[]));
+    stage.expect(Kind::Reserved);
+    stage.message(Kind::Switchover, &manifest(&[]));
+    stage.expect(Kind::Ready);
+    drop(receiver);
+    let (_, body) = stage.expect(Kind::Abort);
+    assert_eq!(reason(&body), "the receiver has ended");
+    let (_child, (process, _)) = stage.end();
+    assert!(process.discarded.is_some());
+}
+
+#[test]
+fn a_page_that_something_else_has_brought_is_not_taken_for_the_programs() {
+    let Some(mut stage) = Stage::new() else { return };
+    stage.child.ask(Command::Load(at(3))).expect("a zero page");
+    stage.message(Kind::Reserve, &manifest(&[pages(3, 1)]));
+    stage.expect(Kind::Reserved);
+    stage.message(Kind::Switchover, &manifest(&[pages(3, 1)]));
+    stage.send_pages(Channel::Push, pages(3, 1));
+    let (_, body) = stage.expect(Kind::Abort);
+    assert_eq!(reason(&body), "a page that must be in place was touched before it came");
+    let (_child, (process, _)) = stage.end();
     assert!(process.discarded.is_some());
 }
 

@@ -2,7 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub(crate) struct Process {
     pub(crate) written: Vec<(PageRange, Vec<u8>)>,
     pub(crate) source: Option<SourceReport>,
     pub(crate) refusal: Option<Failure>,
+    /// Hangs up when the receiver has ended.
+    pub(crate) receiver: Option<UnixStream>,
 }
 
 impl DestinationProcess for Process {
@@ -102,11 +105,12 @@ impl DestinationProcess for Process {
     }
 
     fn watched(&mut self) -> Vec<BorrowedFd<'_>> {
-        Vec::new()
+        self.receiver.iter().map(AsFd::as_fd).collect()
     }
 
     fn notification(&mut self) -> Option<Notification> {
-        None
+        let has_ended = self.receiver.as_mut().is_some_and(|line| line.read(&mut [0]).is_ok());
+        has_ended.then(|| Notification::Abandoned(Failure::Local("the receiver has ended".into())))
     }
 
     fn measured(&mut self, measurement: Measurement) {
@@ -152,6 +156,7 @@ impl Stage {
             written: Vec::new(),
             source: None,
             refusal: None,
+            receiver: None,
         };
         prepare(&mut process);
         let [control, fault, push] = [pair(), pair(), pair()];

@@ -47,6 +47,8 @@ pub(crate) struct FakeProcess {
     pub(crate) lazy: Vec<PageRange>,
     /// What parking says.
     pub(crate) park_failure: Option<Failure>,
+    /// What is in the way when the destination is ready.
+    pub(crate) obstacle: Option<Failure>,
     /// What has been called, in order.
     pub(crate) calls: Arc<Mutex<Vec<&'static str>>>,
 }
@@ -76,6 +78,10 @@ impl SourceProcess for FakeProcess {
     fn capture(&mut self) -> Result<Arc<Manifest>, Failure> {
         self.called("capture");
         Ok(Arc::new(self.manifest()))
+    }
+
+    fn obstacle(&mut self) -> Option<Failure> {
+        self.obstacle.take()
     }
 
     fn commit(&mut self) {

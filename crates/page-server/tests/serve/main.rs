@@ -198,6 +198,25 @@ fn a_process_that_cannot_be_parked_is_released_and_the_destination_is_told() {
 }
 
 #[test]
+fn a_process_that_cannot_go_after_all_is_released_when_the_destination_is_ready() {
+    let mut process = small_process();
+    let failure = Failure::Local(String::from("the relay is gone"));
+    process.obstacle = Some(failure.clone());
+    let log = Arc::clone(&process.calls);
+    let (source, mut destination) = start_welcomed(process);
+    destination.reserve();
+    destination.control(Kind::Switchover);
+    let mut pages = Pages::new();
+    while pages.len() < 10 {
+        note_pages(&destination.next(&[Channel::Push]), &mut pages);
+    }
+    destination.send(Kind::Ready);
+    destination.control(Kind::Cancel);
+    assert_eq!(source.join().expect("no panic"), Outcome::Released(failure));
+    assert_eq!(calls(&log), ["accept", "park", "capture", "release"]);
+}
+
+#[test]
 fn a_refusal_of_any_channel_is_the_outcome() {
     let (source, mut destination) = start(small_process());
     let hello = destination.hello(Channel::Control);

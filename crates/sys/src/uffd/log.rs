@@ -109,6 +109,12 @@ impl EventLog {
         self.generation.store(self.own_generation, Ordering::SeqCst);
     }
 
+    /// Nobody is to read it if this process dies, nor any other: from here on nothing is kept.
+    pub fn close(&mut self) {
+        self.generation.store(self.own_generation + 1, Ordering::SeqCst);
+        (self.end, self.is_kept) = (0, false);
+    }
+
     /// Whether this is the valid log.
     #[must_use]
     pub fn is_valid(&self) -> bool {
@@ -289,6 +295,17 @@ mod tests {
         assert!(first.is_valid() && !second.is_valid());
         second.activate();
         assert!(!first.is_valid() && second.is_valid());
+    }
+
+    #[test]
+    fn a_closed_log_is_nobodys_and_takes_nothing() {
+        let mut log = EventLog::new(64).and_then(|log| log.successor()).expect("memory");
+        log.activate();
+        (0..100).for_each(|space| log.note(Note::Gone(space)));
+        log.close();
+        assert!(!log.is_valid() && !log.is_nearly_full());
+        (0..100).for_each(|space| log.note(Note::Gone(space)));
+        assert!(!log.is_nearly_full());
     }
 
     #[test]

@@ -86,7 +86,6 @@ impl Uffd {
 }
 
 /// [`Uffd::open`] without allocating, for a child between fork and exec.
-#[cfg(feature = "test-child")]
 pub(crate) fn open_in_this_process() -> Result<Fd, Errno> {
     let fd = by_system_call()?;
     handshake(&fd, REQUIRED_FEATURES)?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use memory::{Addr, PageRange, RangeSet, Sharing};
 use nix::libc;
+use sys::pagemap::{Pagemap, Wanted};
 
 use super::{MAPPINGS_PER_PROGRAM, Mapping, Mappings, Source, change};
 use crate::restorer::{BlankChild, RestoreError, Step};
@@ -73,6 +74,30 @@ pub(in crate::restorer) fn forget(
             program.call(libc::SYS_madvise, [range.start().0, range.len(), MADV_DONTNEED_LOCKED]);
         }
         child.run(program, &[])?;
+    }
+    Ok(())
+}
+
+/// That of what is registered nothing is there but what was written ahead: whatever else had brought a page, it would
+/// be taken for the program's.
+pub(in crate::restorer) fn prove_missing(
+    child: &BlankChild,
+    lazy: &[PageRange],
+    kept: &[PageRange],
+) -> Result<(), RestoreError> {
+    let unread = |errno: sys::Errno| RestoreError::Host {
+        what: "the new process's page tables",
+        source: errno.into(),
+    };
+    let Some(mut pages) = Pagemap::of(child.pid()).map_err(unread)? else { return Ok(()) };
+    let mut missing: RangeSet = lazy.iter().copied().collect();
+    for range in kept {
+        missing.remove(*range);
+    }
+    for run in missing.runs() {
+        if let Some(page) = pages.scan(run, Wanted::Known).map_err(unread)?.first() {
+            return Err(RestoreError::NotMissing(*page));
+        }
     }
     Ok(())
 }
