@@ -140,6 +140,7 @@ impl<R: Rebuilder> DestinationProcess for Served<R> {
             connections: Connections::Reset,
             travel: protocol::Travel::default(),
             same_kernel: false,
+            other_vdso: false,
         })
     }
 

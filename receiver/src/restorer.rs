@@ -34,6 +34,7 @@ mod step;
 mod threads;
 mod timers;
 pub mod trampoline;
+mod vdso;
 
 pub use blank::{BlankChild, ChildError, Results};
 pub use descriptors::{check_permission as check_connections_permission, count_relayed};

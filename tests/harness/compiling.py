@@ -7,11 +7,11 @@ from tests.harness import machine
 from tests.harness.waiting import expect
 
 
-def compile_c(name: str, directory: Path, compiler: str = "gcc") -> str:
+def compile_c(name: str, directory: Path, compiler: str = "gcc", options: tuple = ()) -> str:
     """Compiles tests/programs/NAME.c into `directory` and returns the program's path."""
     machine.need_command(compiler)
     program = directory / name
-    command = [compiler, "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", str(program),
+    command = [compiler, "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", *options, "-o", str(program),
                str(machine.PROGRAMS / f"{name}.c")]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     expect(outcome.returncode == 0, f"{compiler} {name}.c: {outcome.stderr}")

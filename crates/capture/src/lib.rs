@@ -35,7 +35,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 
 use memory::{Addr, Backing, PageRange, Sharing};
-use protocol::{FileVerdict, Manifest, SignalAction, ThreadRecord};
+use protocol::{FileVerdict, HostFacts, Manifest, SignalAction, ThreadRecord, VdsoRecord};
 use sys::clock;
 use sys::pagemap::Pagemap;
 
@@ -186,7 +186,11 @@ fn build(
     };
     pages::remove(&guards, [&mut eager, &mut lazy]);
     let host = match before {
-        Some((manifest, _)) => manifest.host.clone(),
+        Some((manifest, _)) => {
+            let vdso = VdsoRecord { image: Vec::new(), ..manifest.host.vdso };
+            let HostFacts { clocks, processors, .. } = &manifest.host;
+            HostFacts { vdso, clocks: clocks.clone(), processors: processors.clone(), ..manifest.host }
+        }
         None => process::host(&mappings)?,
     };
     let contents = contents::all(&table, &objects, before.map_or(&[], |(_, verdicts)| verdicts.files));

@@ -1,8 +1,9 @@
 //! What the source reads under `/proc`: names there are other people's, and must not pass for anything else.
 
 use memory::USER_END;
+use sys::elf::{self, functions::functions};
 use sys::proc::{fdinfo, maps, stat, status, timers};
-use sys::{elf, number, signal_name};
+use sys::{number, signal_name};
 
 /// The first byte chooses the file, the others are its text.
 pub fn proc_files(bytes: &[u8]) {
@@ -14,7 +15,7 @@ pub fn proc_files(bytes: &[u8]) {
         3 => drop(fdinfo::parse(text)),
         4 => drop(timers::parse(text)),
         5 => words(text),
-        _ => build_id(text),
+        _ => elf_image(text),
     }
 }
 
@@ -43,7 +44,7 @@ fn words(text: &[u8]) {
 }
 
 /// An ELF file of which nothing is true.
-fn build_id(file: &[u8]) {
+fn elf_image(file: &[u8]) {
     let found = elf::build_id(&mut |offset, room| {
         let from = usize::try_from(offset).ok()?;
         let part = file.get(from..from.checked_add(room.len())?)?;
@@ -51,4 +52,7 @@ fn build_id(file: &[u8]) {
         Some(())
     });
     assert!(found.is_none_or(|id| id.len() <= file.len()));
+    for function in functions(file).unwrap_or_default() {
+        assert!(function.at < file.len() && function.name.len() <= file.len());
+    }
 }

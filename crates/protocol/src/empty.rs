@@ -20,7 +20,7 @@ impl Manifest {
                 xsave: XsaveLayout { components: 0, size: 0, features: [0; 5] },
                 clocks: Default::default(),
                 processors: Vec::new(),
-                vdso: VdsoRecord { range: nothing, code: Addr(0), build_id: Vec::new() },
+                vdso: VdsoRecord { range: nothing, code: Addr(0), image: Vec::new() },
             },
             process: nobody(),
             threads: Vec::new(),

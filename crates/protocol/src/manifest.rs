@@ -98,8 +98,8 @@ pub struct VdsoRecord {
     pub range: PageRange,
     /// Where the vDSO's code begins.
     pub code: Addr,
-    /// GNU build id of the vDSO.
-    pub build_id: Vec<u8>,
+    /// The vDSO as the program has it, code and symbols; empty in `Switchover`.
+    pub image: Vec<u8>,
 }
 
 /// State that all threads of the process share.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Channel, GhostRecord};
 
 /// The version that this code speaks; a `Hello` offers a range of them.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 /// Pages in one `Pages` or `PageRequest` frame: 256 KiB, from where larger blocks gain nothing.
 pub const MAX_PAGES_PER_FRAME: u64 = 64;
 /// Pages from the first to the last of one `PageBits` frame: a gibibyte in 32 KiB of bits.
@@ -231,6 +231,8 @@ pub struct Reserved {
     pub all_pages_first: bool,
     /// It runs under the source's kernel: the very inode is the same file.
     pub same_kernel: bool,
+    /// Its vDSO is another one, so that no thread may stand still in the source's.
+    pub other_vdso: bool,
     /// What the destination does with open TCP connections.
     pub connections: Connections,
     /// When the pages travel, as the destination's user wants it.

@@ -28,6 +28,7 @@ fn reserved() -> Reserved {
         files: vec![FileVerdict::Same, FileVerdict::Travels, FileVerdict::Wanted],
         all_pages_first: true,
         same_kernel: false,
+        other_vdso: true,
         connections: Connections::Move,
         travel: Travel { ahead: true, none_after: false, max_downtime_ms: 300, bandwidth: 1 << 30 },
     }

@@ -138,7 +138,14 @@ proptest! {
         let connections = if all_pages_first { Connections::Move } else { Connections::Reset };
         let files = verdicts.into_iter().map(verdict).collect();
         let travel = protocol::Travel { ahead: !all_pages_first, bandwidth: scanned.len(), ..Default::default() };
-        let reserved = Reserved { files, all_pages_first, same_kernel: !all_pages_first, connections, travel };
+        let reserved = Reserved {
+            files,
+            all_pages_first,
+            same_kernel: !all_pages_first,
+            other_vdso: all_pages_first,
+            connections,
+            travel,
+        };
         let bytes = protocol::encode(&reserved).expect("short");
         prop_assert_eq!(protocol::decode::<Reserved>(&bytes), Ok(reserved));
         let page_map = PageMap { scanned, data };

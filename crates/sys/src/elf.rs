@@ -1,6 +1,8 @@
 //! The GNU build id of an ELF image, found by its program headers: section headers may be stripped, and the
 //! vDSO has none in memory.
 
+pub mod functions;
+
 use alloc::vec::Vec;
 
 /// Program headers that are looked at; the kernel itself takes no more than a page of them.

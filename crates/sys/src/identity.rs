@@ -143,7 +143,7 @@ pub fn vdso_record(mappings: &[Mapping]) -> Option<VdsoRecord> {
         return Some(VdsoRecord {
             range: PageRange::new(Addr(0), Addr(0))?,
             code: Addr(0),
-            build_id: Vec::new(),
+            image: Vec::new(),
         });
     };
     let start = first.range.start();
@@ -157,10 +157,9 @@ pub fn vdso_record(mappings: &[Mapping]) -> Option<VdsoRecord> {
         code = (piece.name == b"[vdso]").then_some(end).map(|_| piece.range.start());
     }
     let code = code?;
-    let read = &mut |offset: u64, buffer: &mut [u8]| {
-        (own_memory::read_own(code.0.checked_add(offset)?, buffer) == Ok(buffer.len())).then_some(())
-    };
-    Some(VdsoRecord { range: PageRange::new(start, end)?, code, build_id: elf::build_id(read)? })
+    let mut image = alloc::vec![0; usize::try_from(end.0 - code.0).ok()?];
+    let is_read = own_memory::read_own(code.0, &mut image) == Ok(image.len());
+    Some(VdsoRecord { range: PageRange::new(start, end)?, code, image }).filter(|_| is_read)
 }
 
 /// Whether the kernel made this mapping for the vDSO.
@@ -175,11 +174,12 @@ mod tests {
     use crate::proc::maps;
 
     #[test]
-    fn the_vdso_is_found_with_its_build_id() {
+    fn the_vdso_is_found_with_its_image() {
         let mappings = maps::own_mappings().expect("readable");
         let vdso = vdso_record(&mappings).expect("in one row");
         assert!(vdso.range.contains(vdso.code));
-        assert_eq!(vdso.build_id.len(), 20);
+        assert!(vdso.image.starts_with(b"\x7fELF"));
+        assert_eq!(vdso.code.0 + vdso.image.len() as u64, vdso.range.end().0);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 /// Offset of `uc_mcontext.fpstate` in `struct ucontext`: flags 8, link 8, stack 24, then 23 registers.
 const FPSTATE_POINTER: usize = 40 + 23 * 8;
+/// Offset of the instruction pointer in it.
+const INSTRUCTION: usize = 40 + Register::Instruction as usize * 8;
 /// Offset of `struct _fpx_sw_bytes` in the FXSAVE area.
 const SOFTWARE_BYTES: usize = 464;
 /// Bytes of an FXSAVE area without extensions.
@@ -21,6 +23,8 @@ pub struct Facts {
     pub len: u64,
     /// XSAVE components that the frame has room for.
     pub components: u64,
+    /// The next instruction of the interrupted code.
+    pub instruction: u64,
 }
 
 /// Reads the facts of the frame whose context the kernel handed to a signal handler.
@@ -31,9 +35,11 @@ pub struct Facts {
 pub unsafe fn facts(context: *const u8) -> Facts {
     let at = context.addr() as u64;
     // SAFETY: the kernel wrote a whole struct ucontext there.
+    let instruction = unsafe { context.wrapping_add(INSTRUCTION).cast::<u64>().read() };
+    // SAFETY: the kernel wrote a whole struct ucontext there.
     let fpstate = unsafe { context.wrapping_add(FPSTATE_POINTER).cast::<*const u8>().read() };
     if fpstate.is_null() {
-        return Facts { at, len: CONTEXT_BYTES, components: 0 };
+        return Facts { at, len: CONTEXT_BYTES, components: 0, instruction };
     }
     let software = fpstate.wrapping_add(SOFTWARE_BYTES);
     // SAFETY: a register area has at least the 512 bytes of FXSAVE, the software bytes are within them.
@@ -42,7 +48,8 @@ pub unsafe fn facts(context: *const u8) -> Facts {
     let components = unsafe { software.wrapping_add(8).cast::<u64>().read_unaligned() };
     let (bytes, components) =
         if magic == EXTENDED { (u64::from(extended_bytes), components) } else { (FXSAVE_BYTES, 0) };
-    Facts { at, len: (fpstate.addr() as u64).saturating_sub(at).saturating_add(bytes), components }
+    let len = (fpstate.addr() as u64).saturating_sub(at).saturating_add(bytes);
+    Facts { at, len, components, instruction }
 }
 
 /// Registers of the interrupted code, by their place in `uc_mcontext`.

@@ -50,8 +50,10 @@ pub enum RestoreError {
         /// The missing bits.
         missing: u32,
     },
-    /// The kernel's code page is another build.
-    #[error("the vDSO here is another build than the source's: boot both machines with the same kernel")]
+    /// The kernel's code page is another build whose functions cannot be led elsewhere.
+    #[error(
+        "the source's vDSO is another build and not like any known: boot both machines with the same kernel"
+    )]
     Vdso,
     /// The kernel put its code page elsewhere.
     #[error("the vDSO could not be mapped at {0}")]

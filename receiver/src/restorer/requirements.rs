@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use memory::PageRange;
-use protocol::{Credentials, HostFacts, Manifest, VdsoRecord, XsaveLayout};
+use protocol::{Credentials, Manifest, VdsoRecord, XsaveLayout};
 use sys::identity;
 use sys::proc::maps;
 
@@ -19,7 +19,7 @@ pub(super) struct Here {
     /// This process's mappings, which its child has too until it is blank.
     pub(super) occupied: Vec<PageRange>,
     xsave: XsaveLayout,
-    vdso: Option<VdsoRecord>,
+    pub(super) vdso: Option<VdsoRecord>,
     credentials: Credentials,
 }
 
@@ -49,7 +49,6 @@ impl Here {
         let threads = manifest.threads.iter().filter_map(|thread| thread.credentials.as_ref());
         threads.chain([&manifest.process.credentials]).try_for_each(peer::permit)?;
         check_registers(&manifest.host.xsave, &self.xsave)?;
-        self.check_vdso(&manifest.host)?;
         self.changes(manifest)?;
         check_ids(manifest)
     }
@@ -72,24 +71,6 @@ impl Here {
             process::check_settings(&manifest.process, change)?;
         }
         Ok((change, threads))
-    }
-
-    fn check_vdso(&self, source: &HostFacts) -> Result<(), RestoreError> {
-        let theirs = &source.vdso;
-        if theirs.range.is_empty() {
-            return Ok(());
-        }
-        let code = |vdso: &VdsoRecord| vdso.code.0 - vdso.range.start().0;
-        match &self.vdso {
-            Some(ours)
-                if ours.build_id == theirs.build_id
-                    && ours.range.len() == theirs.range.len()
-                    && code(ours) == code(theirs) =>
-            {
-                Ok(())
-            }
-            _ => Err(RestoreError::Vdso),
-        }
     }
 }
 

@@ -8,7 +8,6 @@ use memory::PageRange;
 use nix::libc;
 use protocol::{Connections, FileVerdict, Header, Manifest};
 use sys::Errno;
-use sys::proc::maps;
 use sys::uffd::{self, Permission, Uffd};
 
 use super::batch::Batch;
@@ -19,6 +18,7 @@ use super::ghosts::Ghosts;
 use super::mappings::{self, Mappings};
 use super::requirements::{self, Here};
 use super::threads::Threads;
+use super::vdso::Vdso;
 use super::{
     BlankChild, Hole, RestoreError, Step, files, huge, locks, objects, process, room, segments, threads,
     timers,
@@ -136,6 +136,7 @@ impl Restorer<Reserved> {
         locks::prove(manifest)?;
         let wanted = mappings::ahead(manifest, &verdicts)?;
         let hole = find_hole(manifest, &here)?;
+        let vdso = Vdso::of(&manifest.host.vdso, here.vdso.as_ref())?;
         let clocks = Offsets::of(manifest, here.is_home_of(manifest));
         let shifted = clocks.to_write();
         let own_ipc = segments::has_any(manifest);
@@ -145,15 +146,17 @@ impl Restorer<Reserved> {
         let child = BlankChild::start(identity, hole, control_number, namespaces)?;
         clocks.report(child.pid());
         segments::prove(&child, manifest)?;
-        map_vdso(&child, manifest)?;
+        let memory = open_memory(&child)?;
+        vdso.map(&child, &memory, hole.range().end())?;
         let uffd = create_uffd(&child, &permission)?;
         mappings::change(&child, &Mappings::new(), &wanted, &[])?;
-        let memory = open_memory(&child)?;
         let all_pages_first = matches!(permission, Permission::WithoutForks(_));
         let connections = policy.connections();
         let same_kernel = here.is_home_of(manifest);
         let (files, travel) = (verdicts.clone(), policy.travel());
-        let answer = protocol::Reserved { files, all_pages_first, same_kernel, connections, travel };
+        let other_vdso = vdso.is_other();
+        let answer =
+            protocol::Reserved { files, all_pages_first, same_kernel, other_vdso, connections, travel };
         let verdicts = manifest.files.iter().cloned().zip(verdicts).collect();
         let stale = Vec::new();
         let stage = Reserved {
@@ -399,26 +402,6 @@ fn find_hole(manifest: &Manifest, here: &Here) -> Result<Hole, RestoreError> {
     occupied.push(manifest.host.vdso.range);
     let threads = manifest.threads.len() as u64;
     Hole::find(&occupied, threads + SPARE_THREADS + threads / 4).ok_or(RestoreError::NoHole)
-}
-
-/// `ARCH_MAP_VDSO_64` (arch_prctl(2), Linux 4.9): the kernel takes the address as a hint, so look where it is.
-fn map_vdso(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
-    const ARCH_MAP_VDSO_64: u64 = 0x2003;
-    let vdso = &manifest.host.vdso;
-    if vdso.range.is_empty() {
-        return Ok(());
-    }
-    let mut program = child.program();
-    program.step(Step::MapVdso(vdso.range.start()));
-    program.call(libc::SYS_arch_prctl, [ARCH_MAP_VDSO_64, vdso.range.start().0]);
-    child.run(program, &[])?;
-    let host = |source| RestoreError::Host { what: "the new process's mappings", source };
-    let text = std::fs::read(format!("/proc/{}/maps", child.pid())).map_err(host)?;
-    let in_place = text.split(|byte| *byte == b'\n').any(|line| {
-        let mapping = maps::parse_line(line).ok().flatten();
-        mapping.is_some_and(|mapping| mapping.name == b"[vdso]" && mapping.range.start() == vdso.code)
-    });
-    if in_place { Ok(()) } else { Err(RestoreError::VdsoPlace(vdso.range.start())) }
 }
 
 /// Makes a userfaultfd in the child, so that it acts on the child's memory, and takes it away.

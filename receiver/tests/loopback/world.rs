@@ -200,6 +200,7 @@ impl DestinationProcess for Destination {
                 files,
                 all_pages_first: false,
                 same_kernel: false,
+                other_vdso: false,
                 connections: protocol::Connections::Reset,
                 travel: protocol::Travel::default(),
             }),

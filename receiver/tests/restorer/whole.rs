@@ -235,7 +235,7 @@ fn missing_is_named() -> Outcome {
     changed.manifest.process.pid = 1;
     assert!(matches!(Restorer::reserve(&changed.manifest, &Policy::default()), Err(RestoreError::Id(1))));
     let mut changed = image();
-    changed.manifest.host.vdso.build_id = vec![0; 20];
+    changed.manifest.host.vdso.image.fill(0);
     assert!(matches!(Restorer::reserve(&changed.manifest, &Policy::default()), Err(RestoreError::Vdso)));
     let mut changed = image();
     changed.manifest.process.credentials.capabilities = u64::MAX;

@@ -39,6 +39,8 @@ pub(crate) struct Header {
     pub(crate) rseq_known: AtomicU32,
     /// Bytes that the kernel may have registered for rseq beside the usual 32; 0 if none.
     pub(crate) rseq_len: AtomicU32,
+    /// Start and end of code in which no thread may rest.
+    pub(crate) restless: [AtomicU64; 2],
     /// 1 if the process was not dumpable and was made so.
     pub(crate) opened: AtomicU32,
     /// First byte of the heap that was never given out; 0 before the first allocation.
@@ -63,6 +65,25 @@ impl Header {
     /// The remembered descriptors.
     pub(crate) fn remembered(&self) -> impl Iterator<Item = u32> + '_ {
         self.descriptors.iter().filter_map(|slot| slot.load(Ordering::SeqCst).checked_sub(1))
+    }
+
+    /// Forbids threads to rest in `range`.
+    pub(crate) fn forbid(&self, range: PageRange) {
+        for (slot, end) in self.restless.iter().zip([range.start(), range.end()]) {
+            slot.store(end.0, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether a thread may rest with `instruction` as its next one.
+    pub(crate) fn forbids(&self, instruction: u64) -> bool {
+        let [start, end] = self.restless.each_ref().map(|slot| slot.load(Ordering::SeqCst));
+        (start..end).contains(&instruction)
+    }
+
+    /// Whether there is a place where no thread may rest.
+    pub(crate) fn forbids_any(&self) -> bool {
+        let [_, end] = &self.restless;
+        end.load(Ordering::SeqCst) != 0
     }
 
     /// Lets frozen connections go on.

@@ -166,6 +166,9 @@ impl SourceProcess for OwnProcess {
         self.all_pages_first = answer.all_pages_first || answer.travel.none_after;
         self.same_kernel = answer.same_kernel;
         self.connections = answer.connections;
+        if let Some(header) = ffi::header().filter(|_| answer.other_vdso) {
+            header.forbid(self.running.host.vdso.range);
+        }
         let mut taken = 0;
         for note in &self.notes {
             if self.takes(*note) {

@@ -17,6 +17,7 @@
 
 mod calls;
 mod diagnosis;
+mod nested;
 mod seat;
 mod signals;
 
@@ -62,6 +63,12 @@ pub(crate) fn come_to_rest(
         repeat(None);
         return;
     };
+    if header.forbids(frame.instruction) {
+        seat.pass();
+        header.arrivals.fetch_add(1, SeqCst);
+        thread::wake_all(&header.arrivals);
+        return;
+    }
     seat.note_interrupted(repeat(seat.call()));
     seat.fill(frame, &rseq::Facts::load(header));
     seat.enter();
@@ -105,9 +112,10 @@ pub(crate) fn park() -> Result<Parked, String> {
     while quiet_rounds < 2 {
         keep_handler(header)?;
         quiet_rounds = if seat_newcomers(header, &mut clocks)? == 0 { quiet_rounds + 1 } else { 0 };
-        wait_for_all(header, deadline)?;
+        wait_for_all(header, &mut clocks, deadline)?;
     }
     let mut threads = collect(header)?;
+    nested::check(header, &threads)?;
     let pending = signals::collect(header, &mut threads)?;
     calls::interrupt(header, &threads, &pending);
     Ok(Parked { threads, pending })
@@ -163,7 +171,7 @@ fn signal_seat(index: usize, seat: &Seat) -> Result<(), String> {
 }
 
 /// Waits until every seated thread rests or has ended.
-fn wait_for_all(header: &Header, deadline: u64) -> Result<(), String> {
+fn wait_for_all(header: &Header, clocks: &mut calls::Clocks, deadline: u64) -> Result<(), String> {
     loop {
         let arrivals = header.arrivals.load(SeqCst);
         let mut missing = header.seats_in_use().filter(|(_, seat)| !seat.has_entered()).peekable();
@@ -172,13 +180,16 @@ fn wait_for_all(header: &Header, deadline: u64) -> Result<(), String> {
         }
         thread::wait_on(&header.arrivals, arrivals, Some(nanoseconds(PARK_POLL)));
         let late = clock::monotonic_ns() >= deadline;
-        for (_, seat) in missing {
+        for (index, seat) in missing {
             let tid = seat.tid();
             if !is_alive(tid) {
                 seat.clear();
             } else if let Some(reason) = diagnosis::why_not_at_rest(tid, late).filter(|_| !seat.has_entered())
             {
                 return Err(reason);
+            } else if seat.has_only_passed() && !seat.has_entered() {
+                seat.note_call(clocks.call_of(tid));
+                signal_seat(index, seat)?;
             }
         }
         keep_handler(header)?;

@@ -69,6 +69,7 @@ impl DestinationProcess for Process {
                 files: Vec::new(),
                 all_pages_first: false,
                 same_kernel: false,
+                other_vdso: false,
                 connections: protocol::Connections::Reset,
                 travel: protocol::Travel::default(),
             }),

@@ -209,6 +209,7 @@ impl FakeDestination {
             files: vec![FileVerdict::Same],
             all_pages_first: false,
             same_kernel: false,
+            other_vdso: false,
             connections: protocol::Connections::Reset,
             travel: protocol::Travel::default(),
         };

@@ -236,6 +236,7 @@ fn nonsense_before_run_releases_the_process() {
                 files: Vec::new(),
                 all_pages_first: false,
                 same_kernel: false,
+                other_vdso: false,
                 connections: protocol::Connections::Reset,
                 travel: protocol::Travel::default(),
             };

@@ -23,7 +23,7 @@ pub(crate) fn manifest() -> Manifest {
             vdso: VdsoRecord {
                 range: range(0x7_0000_0000, 6),
                 code: Addr(0x7000_0000_4000),
-                build_id: vec![9; 4],
+                image: vec![9; 4],
             },
         },
         process: process(),

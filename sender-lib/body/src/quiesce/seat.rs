@@ -17,6 +17,8 @@ pub(crate) struct Seat {
     /// Park signals sent, and handled, by this thread.
     sent: AtomicU32,
     entered: AtomicU32,
+    /// Park signals handled in a place where no thread may rest.
+    passed: AtomicU32,
     /// 1 if the kernel told everything.
     complete: AtomicU32,
     frame: AtomicU64,
@@ -103,6 +105,16 @@ impl Seat {
         self.entered.fetch_add(1, SeqCst);
     }
 
+    /// Counts one signal that found the thread where it may not rest.
+    pub(super) fn pass(&self) {
+        self.passed.fetch_add(1, SeqCst);
+    }
+
+    /// Whether every signal found the thread where it may not rest, so that it needs another.
+    pub(super) fn has_only_passed(&self) -> bool {
+        self.passed.load(SeqCst) >= self.sent.load(SeqCst)
+    }
+
     /// Counts one signal on its way.
     pub(super) fn count_signal(&self) {
         self.sent.fetch_add(1, SeqCst);
@@ -120,7 +132,7 @@ impl Seat {
 
     /// Whether no park signal is on its way to the thread any more.
     pub(super) fn has_entered_for_every_signal(&self) -> bool {
-        self.entered.load(SeqCst) >= self.sent.load(SeqCst)
+        self.entered.load(SeqCst) + self.passed.load(SeqCst) >= self.sent.load(SeqCst)
     }
 
     /// XSAVE components of its frame.
@@ -137,6 +149,7 @@ impl Seat {
     pub(super) fn clear(&self) {
         self.sent.store(0, SeqCst);
         self.entered.store(0, SeqCst);
+        self.passed.store(0, SeqCst);
         self.rseq_len.store(0, SeqCst);
         self.rseq.store(0, SeqCst);
         self.tid.store(0, SeqCst);
