@@ -21,7 +21,7 @@ class Link:
 
     `bytes_per_second` bounds what goes from the source to the receiver. After `cut_after` bytes in that direction
     every connection is closed and `when_cut` is called first; with `comes_back` new connections are taken then.
-    `cut_in`, a frame and a number, closes them when so many bytes of that frame have passed. With a `listener` of its own and
+    `cut_in`, a frame and a number, does the same when so many bytes of that frame have passed. With a `listener` of its own and
     `entered`, a context for its thread, it leads from one network namespace into another.
     """
 
@@ -119,14 +119,10 @@ class Link:
             (cut_outward, frame), kept = self.cut_in or ((None, b""), 0)
             at = data.find(frame) if outward == cut_outward else -1
             if at >= 0:
-                to_socket.sendall(data[: at + kept])
                 self.cut_in = None
-                return False
+                return self._last(to_socket, data[: at + kept])
             if outward and 0 <= self.cut_after <= self.forwarded + len(data):
-                to_socket.sendall(data[: self.cut_after - self.forwarded])
-                if self.when_cut:
-                    self.when_cut()
-                return False
+                return self._last(to_socket, data[: self.cut_after - self.forwarded])
             if data:
                 to_socket.sendall(data)
         except OSError:
@@ -141,6 +137,13 @@ class Link:
             if self.rate:
                 self._keep_to_rate(len(data))
         return True
+
+    def _last(self, to_socket, data: bytes) -> bool:
+        """Sends what passes before the cut."""
+        to_socket.sendall(data)
+        if self.when_cut:
+            self.when_cut()
+        return False
 
     def _keep_to_rate(self, size: int) -> None:
         """Waits until so many bytes have had their time. On a busy machine every sleep is too long: the next is shorter."""

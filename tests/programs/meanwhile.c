@@ -1,8 +1,9 @@
-// Does what a line on its standard input says, while it counts: "fork" has a child that counts too and ends, "exec"
-// becomes itself again, "thread" starts a thread that counts too.
+// Does what a line on its standard input says, while it counts: "fork" has a child that counts too and ends at SIGUSR1,
+// "exec" becomes itself again, "thread" starts a thread that counts too.
 #define _GNU_SOURCE
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -21,8 +22,13 @@ static void say(const char *words, unsigned number) {
         _exit(4);
 }
 
+static void end(int signal) {
+    (void)signal;
+    _exit(0);
+}
+
 static void *count(void *unused) {
-    for (unsigned number = 0; number < 20; number++, rest())
+    for (unsigned number = 0; number < 200; number++, rest())
         say("thread ", number);
     for (;;)
         pause();
@@ -34,9 +40,11 @@ static void obey(const char *word, char **argv) {
     if (!strncmp(word, "fork", 4)) {
         pid_t child = fork();
         if (!child) {
+            signal(SIGUSR1, end);
             for (unsigned number = 0; number < 20; number++, rest())
                 say("child ", number);
-            _exit(0);
+            for (;;)
+                pause();
         }
         int status = -1;
         waitpid(child, &status, 0);

@@ -10,6 +10,8 @@ from functools import partial
 
 from tests.harness import machine
 from tests.harness.compiling import compile_c
+from tests.harness.link import READY
+from tests.harness.relay import Relay
 from tests.harness.results import Check
 from tests.harness.waiting import Failure, differences, expect, until
 
@@ -81,20 +83,41 @@ def absent(lab) -> None:
     _finish(program)
 
 
-def refused_by_receiver(lab) -> None:
-    """The receiver lives in a mount namespace where the program's own directory is empty."""
+def refused_by_receiver(hide: str, event: str, lab) -> None:
+    """The receiver lives in a mount namespace where the program's own directory is empty. If it is another file system
+    that hides it, this is said before anything stops; else the file might have been deleted a moment ago."""
     machine.need_command("unshare", "mount")
     program = _start(lab, stdin=_held_file(lab))
-    hide = 'mount -t tmpfs none "$0" && exec "$@"'
+    (lab.directory / "empty").mkdir()
+    hide = f'cd "$0/.." && {hide} held && exec "$@"'
     receiver = lab.receiver(wrapper=["unshare", "--mount", "sh", "-c", hide, str(lab.directory / "held")])
     program.aim(receiver.port)
     witness = Witness(program)
     for _ in range(TIMES):
-        try_and_stay(witness)
-    refused = [event for event in receiver.events() if event["event"] == "refused"]
-    expect(len(refused) == TIMES, f"{len(refused)} of {TIMES} refusals were told")
-    expect(all("held/file" in event["reason"] for event in refused), f"the reason is {refused[0]['reason']}")
+        try_and_stay(witness, "held/file is not here: provide it")
+    told = [each for each in receiver.events() if each["event"] == event]
+    expect(len(told) == TIMES, f"{len(told)} of {TIMES} refusals were told: {receiver.events()[-1]}")
+    expect(all("held/file" in each["reason"] for each in told), f"the reason is {told[0]['reason']}")
+    expect(not receiver.find("resumed"), "it was moved after all")
     _finish(program)
+
+
+def deleted_while_reserving(lab) -> None:
+    """The program's file is deleted when the source has looked at it and the receiver has not: it moves with it."""
+    program, path = _start(lab, stdin=_held_file(lab)), lab.directory / "held" / "file"
+    receiver = lab.receiver()
+
+    def delete(_connection: int, _outward: bool, _offset: int, data: bytes) -> bytes:
+        path.unlink(missing_ok=True)
+        return data
+    relay = Relay(receiver.port, delete)
+    lab.links.append(relay)
+    moved = lab.move(program, receiver, port=relay.port)
+    moved.wait_complete()
+    with open(f"/proc/{moved.pid}/fd/0", "rb") as file:
+        expect(file.read() == b"here and nowhere else\n", "its file has another content")
+    expect(not path.exists(), "the file has its name again")
+    expect(not program.left(), f"it was refused first: {program.left()}")
 
 
 def _held_file(lab):
@@ -105,16 +128,21 @@ def _held_file(lab):
 
 
 def killed_before_the_switch(lab) -> None:
-    """The receiver is killed, and the link cut, after some bytes of the handshake or of the manifest."""
+    """The receiver is killed, and the link cut, after some bytes of the handshake or of the manifest, or when all is ready."""
     program = _start(lab)
     witness = Witness(program)
     for attempt in range(TIMES):
         receiver = lab.receiver(f"killed{attempt}")
-        link = lab.link(receiver, cut_after=1 + attempt * 20, when_cut=receiver.process.kill)
+        link = lab.link(receiver, when_cut=receiver.process.kill, **_cut(attempt, 20))
         program.aim(link.port)
         try_and_stay(witness)
         receiver.kill()
     _finish(program)
+
+
+def _cut(attempt: int, step: int) -> dict:
+    """Where a link ends: after some bytes, or in the word that the receiver is ready, when every thread stands still."""
+    return {"cut_in": (READY, attempt // 2 % 16)} if attempt % 2 else {"cut_after": 1 + attempt * step}
 
 
 def silent(lab) -> None:
@@ -195,11 +223,11 @@ def child_is_refused(lab) -> None:
 
 
 def unharmed_workload(workload: str, lab) -> None:
-    """A workload that checks itself is stopped late and let go again: the receiver dies when the manifest is there."""
+    """A workload that checks itself is stopped and let go again: the receiver dies, every other time when all is ready."""
     program = _start(lab, (workload,))
     for attempt in range(LATE_ATTEMPTS):
         receiver = lab.receiver(f"killed{attempt}")
-        link = lab.link(receiver, cut_after=500 + attempt * 1000, when_cut=receiver.process.kill)
+        link = lab.link(receiver, when_cut=receiver.process.kill, **_cut(attempt, 1000))
         program.aim(link.port)
         before = len(program.left())
         program.trigger()
@@ -233,7 +261,10 @@ def _checks() -> list:
     return [
         Check(f"an absent receiver: the program goes on, {TIMES} times", absent),
         Check(f"a receiver that lacks a file refuses by name: the program goes on, {TIMES} times",
-              refused_by_receiver),
+              partial(refused_by_receiver, "mount -t tmpfs none", "refused")),
+        Check(f"a receiver that has another directory there refuses by name: the program goes on, {TIMES} times",
+              partial(refused_by_receiver, "mount --bind empty", "failed")),
+        Check("a file that is deleted while the move is prepared moves without its name", deleted_while_reserving),
         Check(f"a receiver killed before the switch: the program goes on, {TIMES} times", killed_before_the_switch),
         Check("a receiver that never answers: the program goes on", silent),
         Check("something else listens there: the program goes on", nonsense),

@@ -70,7 +70,6 @@ def _script(name: str) -> str:
     return str(_PROGRAMS / name)
 
 
-_ATTEMPTS = 5
 _REAL_TIME = signal.SIGRTMIN + 6
 PYTHON = sys.executable
 
@@ -130,7 +129,7 @@ def moves_in_mid_work(foreign: Foreign, lab, receiver=None, start=None) -> None:
     until(lambda: program.ended() or machine.cpu_seconds(program.pid) >= foreign.cpu_seconds,
           f"{foreign.name} to be at work")
     expect(not program.ended(), f"it ended before it could be moved: {program.last_words()}")
-    moved = move_between_its_files(program, receiver, lab)
+    moved = lab.move(program, receiver)
     ended = moved.wait_exited(120)
     moved.wait_complete()
     if unmoved:
@@ -138,20 +137,6 @@ def moves_in_mid_work(foreign: Foreign, lab, receiver=None, start=None) -> None:
     status, expected = _unmoved[foreign.name]
     expect(ended.get("exit_code") == status, f"it ended with {ended}, unmoved with {status}")
     _compare(program.out.read_bytes(), expected)
-
-
-def move_between_its_files(program, receiver, lab):
-    """What makes files and deletes them all the time may have one open that is gone when it is looked for."""
-    threads = len(machine.threads(program.pid))
-    for _ in range(_ATTEMPTS):
-        try:
-            return lab.move(program, receiver)
-        except Failure as failure:
-            if " is not here: provide it" not in str(failure):
-                raise
-        # While the attempt cleans up behind its last word, a signal would be ignored.
-        until(lambda: len(machine.threads(program.pid)) <= threads, "the attempt to be over", alive=[program])
-    raise Failure(f"it was refused {_ATTEMPTS} times: {program.left()[-1]}")
 
 
 def _compare(found: bytes, expected: bytes) -> None:

@@ -128,6 +128,17 @@ def too_few_huge_pages(lab) -> None:
         try_and_stay(Witness(process), rf"needs {_HUGE_PAGES} huge TLB pages of 2 MiB, and there is room for 3 here")
 
 
+def written_later(lab) -> None:
+    """A shared mapping that is only read can be written after the move if the program could have done so before."""
+    receiver = lab.receiver()
+    program = lab.program("writes_later", [compile_c("writes_later", lab.directory)])
+    program.wait_lines(1)
+    moved = lab.move(program, receiver)
+    ended = moved.wait_exited()
+    expect(ended.get("exit_code") == 7, f"it ended with {ended}")
+    expect(moved.text() == "later, refused\n", f"it says {moved.text()!r}")
+
+
 def _checks() -> list:
     checks = []
     for seed in range(times(1, 50)):
@@ -145,6 +156,7 @@ def _checks() -> list:
         Check("shared memory that was mapped in part shows the rest when it grows", partial(held, "shrunk", False)),
         Check("bytes behind the end of a memfd are there", partial(held, "behind_end", False)),
         Check("a file that is mapped in the last moment stays mapped", partial(held, "new_files", True)),
+        Check("a shared mapping that is only read can be written later if it could be", written_later),
     ]
 
 

@@ -158,7 +158,7 @@ def postgres_moves(lab) -> None:
     program.wrapper.directory = lab.directory / "data-moved"  # its working directory
     for there in ("right", "left", "right"):
         done = program.text().count("sum = ")
-        moved = foreign.move_between_its_files(moved, machines.receivers[there], lab)
+        moved = machines.move(moved, there)
         moved.wait_complete()
         until(lambda done=done: program.text().count("sum = ") > done, "postgres to go on", 60, alive=[moved])
     ended = moved.wait_exited(120)

@@ -5,11 +5,13 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 from functools import partial
 
 from tests.harness import machine
 from tests.harness.compiling import compile_c
 from tests.harness.link import READY, RUN, RUNNING
+from tests.harness.relay import Relay
 from tests.harness.results import Check
 from tests.harness.waiting import expect, until
 from tests.suites.failures import Witness, try_and_stay
@@ -113,22 +115,78 @@ def twice(lab) -> None:
     expect(sum(event["event"] == "resumed" for event in receiver.events()) == 1, "it was moved more than once")
 
 
-def meanwhile(what: str, lab) -> None:
-    """The program forks, calls exec or starts a thread while a move is being prepared; it is whole, and moves later."""
+def forks_meanwhile(lab) -> None:
+    """The program forks while a move is being prepared: the child has nothing of it and can be asked to move itself."""
     program = lab.program("meanwhile", [compile_c("meanwhile", lab.directory)], stdin=subprocess.PIPE)
     program.wait_lines(3)
+    before = set(machine.layout(program.pid))
     silence = _Silence(program)
     silence.begin()
-    program.process.stdin.write(f"{what}\n".encode())
-    program.process.stdin.flush()
-    words = {"fork": "child's status 0", "exec": "begin 0", "thread": "thread 19"}[what]
-    wanted = 2 if what == "exec" else 1
-    until(lambda: program.text().splitlines().count(words) == wanted, f"{what} to be done", alive=[program])
+    _tell(program, "fork")
+    until(lambda: "child 19" in program.text().splitlines(), "the child to count", alive=[program])
+    child = machine.children(program.pid)[0]
+    more = set(machine.layout(child)) - before
+    expect(not more, f"the child has {more} of the attempt")
+    os.kill(child, program.trigger_signal)
+    until(lambda: silence.more() > 3, "the child's own attempt", alive=[program])
     silence.end()
-    if what != "exec":  # a new program does not know what the one before it has begun
-        until(program.left, "the line that says why", 20, alive=[program])
+    until(lambda: len(program.left()) == 2, "the lines that say why", 20, alive=[program])
+    os.kill(child, signal.SIGUSR1)
+    until(lambda: "child's status 0" in program.text().splitlines(), "the child to end", alive=[program])
+    _moves_later(program, lab)
+
+
+def execs_meanwhile(lab) -> None:
+    """The program calls exec while a move is being prepared: the new one has nothing of it."""
+    program = lab.program("meanwhile", [compile_c("meanwhile", lab.directory)], stdin=subprocess.PIPE)
+    program.wait_lines(3)
+    before = machine.descriptors(program.pid)
+    silence = _Silence(program)
+    silence.begin()
+    _tell(program, "exec")
+    until(lambda: program.text().splitlines().count("begin 0") == 2, "the new program", alive=[program])
+    expect(machine.descriptors(program.pid) == before, "it has descriptors of the attempt")
+    silence.end()
+    _moves_later(program, lab)
+
+
+def starts_threads_meanwhile(lab) -> None:
+    """A thread that is started when the receiver has everything reserved moves along."""
+    receiver = lab.receiver()
+    program = lab.program("meanwhile", [compile_c("meanwhile", lab.directory)], stdin=subprocess.PIPE)
+    program.wait_lines(3)
+    reserved, started = threading.Event(), threading.Event()
+
+    def hold(connection: int, outward: bool, offset: int, data: bytes) -> bytes:
+        if connection == 0 and not outward and offset > 0:  # behind the greeting
+            reserved.set()
+            started.wait(20)
+        return data
+    relay = Relay(receiver.port, hold)
+    lab.links.append(relay)
+    program.aim(relay.port)
+    program.trigger()
+    expect(reserved.wait(20), "the receiver has reserved nothing")
+    _tell(program, "thread")
+    until(lambda: "thread 2" in program.text().splitlines(), "the thread to count", alive=[program])
+    started.set()
+    resumed = until(lambda: receiver.find("resumed"), "the move", alive=[receiver])
+    until(lambda: receiver.find("complete"), "the memory", alive=[receiver])
+    expect(len(machine.threads(resumed["pid"])) == 2, "it has another number of threads")
+    until(lambda: "thread 199" in receiver.text().splitlines(), "both threads to count on", alive=[receiver])
+    lines = (program.final_text() + receiver.text()).splitlines()
+    numbers = [int(line.split()[1]) for line in lines if line.startswith("thread ")]
+    expect(numbers == list(range(200)), "the thread has not counted on")
+
+
+def _tell(program, word: str) -> None:
+    program.process.stdin.write(f"{word}\n".encode())
+    program.process.stdin.flush()
+
+
+def _moves_later(program, lab) -> None:
     program.wait_lines(program.text().count("\n") + 5)
-    until(lambda: len(machine.threads(program.pid)) == (2 if what == "thread" else 1), "the helper to be gone")
+    until(lambda: len(machine.threads(program.pid)) == 1, "the helper to be gone")
     receiver = lab.receiver()
     before = _last_number(program.text())
     moved = lab.move(program, receiver)
@@ -171,9 +229,10 @@ def _checks() -> list:
     checks = [Check(f"the link is cut {kept} bytes into {name}: it goes on {'there' if moves else 'here'}, once",
                     partial(cut_in, frame, kept, moves))
               for frame, name, all_kept, moves in cuts for kept in all_kept]
-    checks += [Check(f"{what} while a move is prepared: the program is whole and moves later", partial(meanwhile, what))
-               for what in ("fork", "exec", "thread")]
+    checks += [Check(f"{what} while a move is prepared: the program is whole and moves later", check)
+               for what, check in (("fork", forks_meanwhile), ("exec", execs_meanwhile))]
     return checks + [
+        Check("thread while a move is prepared: it moves along", starts_threads_meanwhile),
         Check("a thread that cannot be parked is named and the program goes on", unparkable),
         Check("a second signal while a move is on its way is ignored and said so", twice),
         Check("a receiver of another version: the program goes on and says so", another_version),

@@ -199,6 +199,34 @@ def to_root(lab) -> None:
         try_and_stay(Witness(program), "fifo.*permission denied")
 
 
+def keeps_an_end_of_a_fifo(access: int, mode: int, lab) -> None:
+    """An ordinary user's process has one end of a FIFO of root's, of which that user may open this end only."""
+    machine.need_command("setpriv")
+    binaries, fifo = _home(lab), lab.directory / "fifo"
+    os.mkfifo(fifo)
+    fifo.chmod(mode)
+    whole = os.open(fifo, os.O_RDWR)
+    with _open_files():
+        receiver = lab.receiver()
+        end = os.open(fifo, access | os.O_NONBLOCK)
+        program = _start(lab, binaries, "counter", pass_fds=[end])
+        os.close(end)
+        os.close(whole)
+        moved = lab.move(program, receiver)
+    moved.wait_complete()
+    expect(program.wait() == 0, f"the source ended with {program.last_words()}")
+    info = Path(f"/proc/{moved.pid}/fdinfo/{end}").read_text()
+    expect(int(info.split()[3], 8) & os.O_ACCMODE == access, f"the end is another one: {info}")
+    if access == os.O_RDONLY:
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))  # an error if nobody reads there
+    else:
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        with suppress(BlockingIOError):
+            expect(os.read(reader, 1), "nobody has its writing end")
+        os.close(reader)
+    finish(moved, "counter")
+
+
 def serves_at_its_names(lab) -> None:
     """Sockets that an ordinary user's process has bound to names of files are that user's there, and can be reached."""
     machine.need_command("setpriv")
@@ -347,6 +375,10 @@ def _checks() -> list:
                                           ("priority", "priority", "option 12 of level 1"),
                                           ("transparent", "addresses", "option 19 of level 0"))),
               Check("--pid keep refuses an ordinary user's process", ids_not_kept),
+              Check("a FIFO that an ordinary user may only read goes on at root's receiver",
+                    partial(keeps_an_end_of_a_fifo, os.O_RDONLY, 0o644)),
+              Check("a FIFO that an ordinary user may only write goes on at root's receiver",
+                    partial(keeps_an_end_of_a_fifo, os.O_WRONLY, 0o622)),
               Check("an ordinary user without /dev/userfaultfd is told the three ways to permit it", not_permitted)]
     for workload in ("counter", "threads", "mappings", "forker"):
         checks.append(Check(f"{workload} moves in a user namespace of an ordinary user, and on from there",

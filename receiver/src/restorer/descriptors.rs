@@ -68,7 +68,7 @@ pub(super) fn prove(
                 // What `/proc` tells is asked for when the process is there.
                 let is_of_process = files::is_of_process(&record.path, manifest.process.pid);
                 if !is_of_process && !files::is_wanted(verdicts, *file) {
-                    files::open_again(manifest, *file, description.flags)?;
+                    files::prove(manifest, *file, description.flags, same_kernel)?;
                 }
             }
             DescriptionKind::Device { path } => {
@@ -86,7 +86,9 @@ pub(super) fn prove(
             | DescriptionKind::Object { .. } => {}
         }
     }
-    manifest.pipes.iter().try_for_each(fifos::prove)
+    (0..)
+        .zip(&manifest.pipes)
+        .try_for_each(|(index, pipe)| fifos::prove(pipe, fifos::access(manifest, index)))
 }
 
 /// What the kernel said of the description behind descriptor `fd`.

@@ -14,6 +14,7 @@ use sys::{Errno, Fd, file, identity};
 use super::RestoreError;
 use super::descriptors::path_of;
 use super::error::shown;
+use super::mappings::MappedFor;
 use crate::peer::Held;
 use crate::{confinement, peer};
 
@@ -58,19 +59,15 @@ fn is_same(record: &FileRecord, same_kernel: bool) -> Result<bool, Errno> {
     }
 }
 
-/// Opens a mapped file for a shared mapping: for writing too if that can be had, since the program may ask
-/// for write access later.
-pub(super) fn open_shared(path: &[u8], must_write: bool) -> Result<OwnedFd, Errno> {
-    match open(path, READ_WRITE) {
-        Err(_) if !must_write => open(path, file::READ_ONLY),
-        other => other,
-    }
-    .map(OwnedFd::from)
-}
-
-/// Opens a mapped file for reading.
-pub(super) fn open_readable(path: &[u8]) -> Result<OwnedFd, Errno> {
-    open(path, file::READ_ONLY).map(OwnedFd::from)
+/// Opens a mapped file. One that the program only might make writable is opened for reading if that is all that can be
+/// had.
+pub(super) fn open_mapped(path: &[u8], purpose: MappedFor) -> Result<OwnedFd, Errno> {
+    let opened = match purpose {
+        MappedFor::Reading => open(path, file::READ_ONLY),
+        MappedFor::WritingLater => open(path, READ_WRITE).or_else(|_| open(path, file::READ_ONLY)),
+        MappedFor::Writing => open(path, READ_WRITE),
+    };
+    opened.map(OwnedFd::from)
 }
 
 /// Opens `path` as a descriptor of the program had it; a regular file or a directory.
@@ -94,6 +91,33 @@ pub(super) fn open_again(manifest: &Manifest, file: u32, flags: u32) -> Result<O
         Ok(_) => Err(RestoreError::NotAFile { path: shown(path) }),
         Err(errno) => Err(missing("the open file", path, errno)),
     }
+}
+
+/// Proves that [`open_again`] can be done. What has been deleted since the source looked (`same_kernel`) is no obstacle:
+/// the final manifest has the file without its name, or not at all.
+pub(super) fn prove(
+    manifest: &Manifest,
+    file: u32,
+    flags: u32,
+    same_kernel: bool,
+) -> Result<(), RestoreError> {
+    match open_again(manifest, file, flags) {
+        Err(RestoreError::File { source: Errno::ENOENT, .. })
+            if same_kernel && may_be_deleted(record(manifest, file)?) =>
+        {
+            Ok(())
+        }
+        other => other.map(|_| ()),
+    }
+}
+
+/// Whether the place of a file that is not here is the one that it was in: the nearest directory above is of the same file
+/// system. What a receiver sees none of, as another container's files, is of another.
+fn may_be_deleted(record: &FileRecord) -> bool {
+    let above = Path::new(OsStr::from_bytes(&record.path)).ancestors().skip(1);
+    let nearest = above.map(|path| open(path.as_os_str().as_bytes(), file::PATH_ONLY)).find_map(Result::ok);
+    let (device, _) = record.identity;
+    nearest.and_then(|found| status::of_fd(&found).ok()).is_some_and(|found| found.device.number() == device)
 }
 
 /// Another name of a file whose own was deleted, if the same directory has one: the very inode, so on one machine only.

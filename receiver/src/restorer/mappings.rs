@@ -248,10 +248,21 @@ fn advise(program: &mut Program, mapping: &Mapping) {
 /// Descriptors that one program needs, each once.
 #[derive(Default)]
 struct Opened<'a> {
-    /// By path and sharing: the place in `order`.
-    files: BTreeMap<(&'a [u8], bool), usize>,
+    /// By path and what is done with it: the place in `order`.
+    files: BTreeMap<(&'a [u8], MappedFor), usize>,
     objects: BTreeMap<u32, usize>,
     order: Vec<Needed>,
+}
+
+/// What a mapping of a file may be used for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum MappedFor {
+    /// Never to write the file.
+    Reading,
+    /// The program may make it writable.
+    WritingLater,
+    /// It is writable.
+    Writing,
 }
 
 enum Needed {
@@ -273,14 +284,15 @@ impl<'a> Opened<'a> {
                 Ok(Some(place))
             }
             Source::File { path, .. } => {
-                let shared = mapping.sharing == Sharing::Shared;
-                let place = *self.files.entry((path, shared)).or_insert(next);
+                let purpose = match (mapping.sharing, mapping.protection.write, mapping.flags.never_writable)
+                {
+                    (Sharing::Shared, true, _) => MappedFor::Writing,
+                    (Sharing::Shared, false, false) => MappedFor::WritingLater,
+                    (Sharing::Shared, false, true) | (Sharing::Private, ..) => MappedFor::Reading,
+                };
+                let place = *self.files.entry((path, purpose)).or_insert(next);
                 if place == next {
-                    let opened = if shared {
-                        files::open_shared(path, mapping.protection.write)
-                    } else {
-                        files::open_readable(path)
-                    };
+                    let opened = files::open_mapped(path, purpose);
                     let fd = opened.map_err(|errno| files::missing("the mapped file", path, errno))?;
                     self.order.push(Needed::File(fd));
                 }

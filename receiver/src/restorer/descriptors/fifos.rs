@@ -1,5 +1,6 @@
 //! Pipes and FIFOs with what was in flight in them.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,7 +12,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, faccessat, mkfifo, pipe2};
-use protocol::PipeRecord;
+use protocol::{DescriptionKind, Manifest, PipeRecord};
 use sys::descriptor::pipe::in_flight;
 
 use super::super::error::RestoreError;
@@ -19,19 +20,25 @@ use super::super::files;
 use crate::confinement::{self, Place};
 use crate::peer;
 
-/// Proves that a FIFO with a name is here.
-pub(super) fn prove(record: &PipeRecord) -> Result<(), RestoreError> {
+/// What the program may do with the pipe `index`, by its descriptors.
+pub(super) fn access(manifest: &Manifest, index: u32) -> AccessFlags {
+    let is_it = |kind: &DescriptionKind| matches!(kind, DescriptionKind::Pipe { pipe, .. } if *pipe == index);
+    let all = manifest.descriptions.iter().filter(|description| is_it(&description.kind));
+    all.map(|description| match description.flags.cast_signed() & libc::O_ACCMODE {
+        libc::O_RDONLY => AccessFlags::R_OK,
+        libc::O_WRONLY => AccessFlags::W_OK,
+        _ => AccessFlags::R_OK | AccessFlags::W_OK,
+    })
+    .collect()
+}
+
+/// Proves that a FIFO with a name is here, and that its sender may open it so.
+pub(super) fn prove(record: &PipeRecord, access: AccessFlags) -> Result<(), RestoreError> {
     if record.path.is_empty() || deleted(record).is_some() {
         return Ok(());
     }
-    let path = Path::new(std::ffi::OsStr::from_bytes(&record.path));
-    let found = peer::with_its_rights(|| {
-        let held = confinement::file(path, libc::O_PATH | libc::O_NOFOLLOW)?;
-        let itself = format!("/proc/self/fd/{}", held.as_raw_fd());
-        let both = AccessFlags::R_OK | AccessFlags::W_OK;
-        faccessat(AT_FDCWD, itself.as_str(), both, AtFlags::AT_EACCESS)?;
-        held.metadata()
-    });
+    let path = Path::new(OsStr::from_bytes(&record.path));
+    let found = find(path, access).and_then(|held| held.metadata());
     let found = found.map_err(|error| {
         files::missing("the FIFO", &record.path, sys::Errno(error.raw_os_error().unwrap_or(0)))
     })?;
@@ -42,42 +49,69 @@ pub(super) fn prove(record: &PipeRecord) -> Result<(), RestoreError> {
     }
 }
 
+/// Looks a FIFO up with its sender's rights, who must be allowed to open it so.
+fn find(path: &Path, access: AccessFlags) -> io::Result<File> {
+    peer::with_its_rights(|| {
+        let held = confinement::file(path, libc::O_PATH | libc::O_NOFOLLOW)?;
+        faccessat(AT_FDCWD, itself(&held).as_str(), access, AtFlags::AT_EACCESS)?;
+        Ok(held)
+    })
+}
+
+fn itself(held: &File) -> String {
+    format!("/proc/self/fd/{}", held.as_raw_fd())
+}
+
 /// Where a deleted FIFO was.
 fn deleted(record: &PipeRecord) -> Option<&[u8]> {
     let path = record.path.strip_suffix(b" (deleted)")?;
-    let there = Path::new(std::ffi::OsStr::from_bytes(&record.path));
+    let there = Path::new(OsStr::from_bytes(&record.path));
     (!confinement::is_there(there)).then_some(path)
 }
 
-/// Reading and writing end, non-blocking, with capacity and content as recorded.
-pub(super) fn make(record: &PipeRecord, same_kernel: bool) -> io::Result<(OwnedFd, OwnedFd)> {
+/// Reading and writing end, non-blocking, with capacity and content as recorded. Of a FIFO both can do more than `access`,
+/// and are only there to be opened again.
+pub(super) fn make(
+    record: &PipeRecord,
+    access: AccessFlags,
+    same_kernel: bool,
+) -> io::Result<(OwnedFd, OwnedFd)> {
     if record.path.is_empty() {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         fill(&writer, record)?;
         return Ok((reader, writer));
     }
-    let opened = peer::with_its_rights(|| open_both_ways(record))?;
+    let opened = open_both_ways(record, access)?;
     // The source still has it open: what is in flight there is in flight here.
     let number = opened.as_raw_fd().cast_unsigned();
     if !(same_kernel && in_flight(number)? as usize == record.content.len() && !record.content.is_empty()) {
+        if !record.content.is_empty() && deleted(record).is_none() {
+            find(Path::new(OsStr::from_bytes(&record.path)), AccessFlags::W_OK)?;
+        }
         fill(&opened, record)?;
     }
     Ok((opened.try_clone()?, opened))
 }
 
-fn open_both_ways(record: &PipeRecord) -> io::Result<OwnedFd> {
-    let opened = if let Some(path) = deleted(record) {
-        let beside =
-            Beside::new(path, |place| mkfifo(place, Mode::from_bits_truncate(0o600)).map_err(Into::into))?;
-        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-        OpenOptions::new().read(true).write(true).custom_flags(flags).open(beside.0.path())?
-    } else {
-        let path = Path::new(std::ffi::OsStr::from_bytes(&record.path));
-        confinement::file(path, libc::O_RDWR | libc::O_NONBLOCK)?
-    };
-    if !opened.metadata()?.file_type().is_fifo() {
+fn open_both_ways(record: &PipeRecord, access: AccessFlags) -> io::Result<OwnedFd> {
+    if let Some(path) = deleted(record) {
+        return peer::with_its_rights(|| make_deleted(path));
+    }
+    let held = find(Path::new(OsStr::from_bytes(&record.path)), access)?;
+    if !held.metadata()?.file_type().is_fifo() {
         return Err(io::Error::other("no FIFO any more"));
     }
+    // Its sender may have less of it: one end cannot be opened for writing while nobody has the other.
+    let opened =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(itself(&held))?;
+    Ok(opened.into())
+}
+
+fn make_deleted(path: &[u8]) -> io::Result<OwnedFd> {
+    let beside =
+        Beside::new(path, |place| mkfifo(place, Mode::from_bits_truncate(0o600)).map_err(Into::into))?;
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let opened = OpenOptions::new().read(true).write(true).custom_flags(flags).open(beside.0.path())?;
     Ok(opened.into())
 }
 
@@ -94,7 +128,7 @@ impl Beside {
     /// Lets `make` make it.
     fn new(path: &[u8], mut make: impl FnMut(&Path) -> io::Result<()>) -> io::Result<Self> {
         const ATTEMPTS: u32 = 100;
-        let mut place = Place::of(Path::new(std::ffi::OsStr::from_bytes(path)))?;
+        let mut place = Place::of(Path::new(OsStr::from_bytes(path)))?;
         let own_name = place.name().to_owned();
         for attempt in 0..ATTEMPTS {
             match make(&place.path()) {

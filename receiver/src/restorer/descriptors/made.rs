@@ -52,9 +52,10 @@ impl<'a> Maker<'a> {
         same_kernel: bool,
         companion: Option<&Companion>,
     ) -> Result<Self, RestoreError> {
-        let pipes = (0..)
-            .zip(&manifest.pipes)
-            .map(|(index, record)| fifos::make(record, same_kernel).map_err(broken_pipe(index)));
+        let pipes = (0..).zip(&manifest.pipes).map(|(index, record)| {
+            let access = fifos::access(manifest, index);
+            fifos::make(record, access, same_kernel).map_err(broken_pipe(index))
+        });
         let mut maker = Self {
             pipes: pipes.collect::<Result<_, _>>()?,
             sockets: sockets::make_all(manifest, companion)?,
@@ -308,6 +309,7 @@ fn reset_by(address: &str) -> io::Result<OwnedFd> {
 mod tests {
     use std::io::{ErrorKind, Read};
 
+    use nix::unistd::AccessFlags;
     use protocol::PipeRecord;
 
     use super::*;
@@ -324,7 +326,7 @@ mod tests {
     #[test]
     fn a_pipe_has_its_capacity_and_its_content() {
         let record = PipeRecord { path: vec![], capacity: 1 << 17, content: vec![7; 100_000] };
-        let (reader, writer) = fifos::make(&record, true).expect("a pipe");
+        let (reader, writer) = fifos::make(&record, AccessFlags::empty(), true).expect("a pipe");
         assert_eq!(fcntl(&reader, FcntlArg::F_GETPIPE_SZ).expect("a size"), 1 << 17);
         let again = reopen(&reader, libc::O_RDONLY).expect("a second description");
         drop((reader, writer));
