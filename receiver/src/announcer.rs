@@ -55,7 +55,7 @@ impl Announcer {
                 self.bars.update(migration, *done_bytes, *total_bytes, now);
                 return;
             }
-            SessionEvent::Committed | SessionEvent::StandsBy { .. } => return,
+            SessionEvent::Committed | SessionEvent::Introduced | SessionEvent::StandsBy { .. } => return,
             SessionEvent::Succeeded { reason } => {
                 self.note(format_args!("{label}what served its memory has died ({reason}); another one goes on"));
             }

@@ -8,7 +8,8 @@ pub const DEFAULT_PORT: u16 = 43000;
 pub const GREETING_DEADLINE: Duration = Duration::from_secs(10);
 /// Connections without a session; the oldest gives way to a newcomer.
 pub const MAX_UNFINISHED: usize = 256;
-/// Sessions at a time, from the third channel to the end of the migrated process.
+/// Sessions at a time, from the third channel to the end of the migrated process; the oldest one whose source has not
+/// said what it brings gives way to a newcomer.
 pub const MAX_SESSIONS: usize = 256;
 /// Migrations whose end is remembered for sources that ask later.
 pub const MAX_FATES: usize = 4096;

@@ -19,8 +19,11 @@ use anyhow::{Context, ensure};
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{chdir, geteuid, pivot_root};
 use sys::{Errno, Fd, file};
+
+use crate::peer;
 
 /// Set once this process is confined: the mount namespace that it has left.
 static CONFINED: OnceLock<File> = OnceLock::new();
@@ -81,12 +84,28 @@ pub fn outside<T: Send>(start: impl FnOnce() -> io::Result<T> + Send) -> io::Res
     ended.unwrap_or_else(|_| Err(io::Error::other("starting it has failed")))
 }
 
-/// Opens a name from the wire.
+/// Opens a name from the wire. For anybody but root none leads through what this process has open, nor to what `/proc`
+/// tells of it.
 ///
 /// # Errors
 /// Those of open(2); `ELOOP` for one that leads out of the root.
 pub fn open(path: &CString, flags: usize) -> Result<Fd, Errno> {
-    if CONFINED.get().is_some() { file::open_without_magic(path, flags) } else { file::open(path, flags) }
+    let opened =
+        if without_magic() { file::open_without_magic(path, flags) } else { file::open(path, flags) }?;
+    let opened = OwnedFd::from(opened);
+    let refused = peer::is_restricted() && tells_of_this_process(&opened);
+    if refused { Err(Errno::EACCES) } else { Ok(opened.into()) }
+}
+
+fn without_magic() -> bool {
+    CONFINED.get().is_some() || peer::is_restricted()
+}
+
+fn tells_of_this_process(file: &OwnedFd) -> bool {
+    let own = std::process::id().to_string();
+    let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default();
+    path.components().any(|part| part.as_os_str() == own.as_str())
+        && fstatfs(file).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
 /// Opens a name from the wire, as the standard library has it.
@@ -133,7 +152,7 @@ impl Place {
         };
         let parent = CString::new(parent.as_os_str().as_bytes())?;
         let flags = file::PATH_ONLY | file::DIRECTORY;
-        let opened = file::open_below(directory.as_fd(), &parent, flags, CONFINED.get().is_some())?;
+        let opened = file::open_below(directory.as_fd(), &parent, flags, without_magic())?;
         Ok(Self { directory: OwnedFd::from(opened).into(), name })
     }
 

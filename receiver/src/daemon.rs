@@ -266,6 +266,7 @@ impl Daemon {
             return;
         }
         self.announcer.daemon(Some(migration), &DaemonEvent::Connected { peer });
+        self.make_room(now);
         let token = self.token();
         let purpose = Purpose::Receive { on_loss: self.on_loss, patience_s: self.patience_s };
         match Session::start(self.poll.registry(), token, party, purpose, self.policy.clone()) {
@@ -277,6 +278,28 @@ impl Daemon {
                 let failed = SessionEvent::Failed { reason, process: Whereabouts::Source };
                 self.announcer.session(migration, &failed, now);
             }
+        }
+    }
+
+    /// Where there are as many sessions as may be, ends the oldest one whose source has said nothing of its process yet:
+    /// a source says it at once, so that a crowd of silent ones cannot keep it out.
+    fn make_room(&mut self, now: Instant) {
+        if self.sessions.len() < MAX_SESSIONS {
+            return;
+        }
+        let tokens: Vec<Token> = self.sessions.keys().copied().collect();
+        for token in tokens {
+            self.hear(token, now);
+            let Some(session) = self.sessions.get_mut(&token).filter(|session| session.course.is_silent())
+            else {
+                continue;
+            };
+            let reason = "too many others came after it, and it had not said what it brings".to_owned();
+            let failed = SessionEvent::Failed { reason, process: Whereabouts::Source };
+            session.advance(&failed);
+            session.kill();
+            self.announcer.session(session.migration, &failed, now);
+            return;
         }
     }
 
@@ -392,7 +415,7 @@ fn may_come(sessions: &BTreeMap<Token, Session>, once: bool, migration: Migratio
     if once && sessions.values().any(|session| session.course.counts()) {
         return Err("this receiver takes one process only (--once)".to_owned());
     }
-    if sessions.len() >= MAX_SESSIONS {
+    if sessions.values().filter(|session| !session.course.is_silent()).count() >= MAX_SESSIONS {
         return Err(format!("this receiver has {MAX_SESSIONS} processes and takes no more"));
     }
     Ok(())

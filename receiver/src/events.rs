@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::Report;
 
-/// What a session tells the daemon; all but [`SessionEvent::Progress`], [`SessionEvent::Committed`] and
-/// [`SessionEvent::StandsBy`] are passed on to `--events`.
+/// What a session tells the daemon; all but [`SessionEvent::Progress`], [`SessionEvent::Committed`],
+/// [`SessionEvent::Introduced`] and [`SessionEvent::StandsBy`] are passed on to `--events`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum SessionEvent {
@@ -36,6 +36,8 @@ pub enum SessionEvent {
     },
     /// The source has said to run the process: from here on it never goes on there.
     Committed,
+    /// The source has said what its process is.
+    Introduced,
     /// A copy of the session waits for its death, to go on in its place.
     StandsBy {
         /// Its process id.

@@ -14,7 +14,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
-use nix::unistd::{Gid, Uid, geteuid, getgroups, setfsgid, setfsuid, setgroups};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setegid, seteuid, setgroups};
 use procfs::process::{FDTarget, Process};
 use protocol::{Credentials, ProcValue, Scheduling};
 use sys::{Errno, capability};
@@ -67,11 +68,13 @@ impl Peer {
         let Ok(connection) = connection.try_clone().map(TcpStream::from) else { return Self::Unknown };
         let addresses = (connection.peer_addr(), connection.local_addr());
         let (Ok(theirs), Ok(ours)) = addresses else { return Self::Unknown };
-        let Ok(sockets) = procfs::net::tcp() else { return Self::Unknown };
+        let sockets = if ours.is_ipv4() { procfs::net::tcp() } else { procfs::net::tcp6() };
+        let Ok(sockets) = sockets else { return Self::Unknown };
         let is_theirs = |local: SocketAddr, remote: SocketAddr| local == theirs && remote == ours;
         let found = sockets.into_iter().find(|entry| is_theirs(entry.local_address, entry.remote_address));
         match found {
-            Some(socket) if socket.uid == 0 => Self::Trusted,
+            Some(socket) if socket.uid == 0 && is_held_by_root_alone(socket.inode) => Self::Trusted,
+            Some(socket) if socket.uid == 0 => Self::Unknown,
             Some(socket) => {
                 let found = holder(socket.uid, socket.inode);
                 found.map_or(Self::Unknown, |(rights, standing, holder)| {
@@ -118,17 +121,23 @@ pub fn brought(wanted: &Credentials) -> Credentials {
 }
 
 /// Says once whom this session serves. For anybody but a trusted one it gives up, with all that it starts, what it
-/// could otherwise do with sockets and clocks and the sender could not: privileged ports and options, connections in
-/// other people's names, timers that wake the machine.
+/// could otherwise do with sockets, clocks and memory and the sender could not: privileged ports and options,
+/// connections in other people's names, timers that wake the machine, locked memory without a limit, memory at address 0.
 ///
 /// # Errors
 /// Those of capset(2).
 pub fn serve(peer: Peer) -> Result<(), Errno> {
-    /// `CAP_NET_BIND_SERVICE` to `CAP_NET_RAW`, `CAP_WAKE_ALARM` and `CAP_BLOCK_SUSPEND`
-    const OF_ROOT_ONLY: u64 = 0b1111 << 10 | 0b11 << 35;
+    /// `CAP_NET_BIND_SERVICE` to `CAP_NET_RAW`, `CAP_IPC_LOCK`, `CAP_SYS_RAWIO`, `CAP_WAKE_ALARM`, `CAP_BLOCK_SUSPEND`
+    const OF_ROOT_ONLY: u64 = 0b1111 << 10 | 1 << 14 | 1 << 17 | 0b11 << 35;
     let is_trusted = matches!(peer, Peer::Trusted);
     let _ = PEER.set(peer);
-    if is_trusted { Ok(()) } else { capability::give_up(OF_ROOT_ONLY) }
+    if is_trusted {
+        return Ok(());
+    }
+    let locked = limit(Resource::RLIMIT_MEMLOCK as u32);
+    // Where it may not be raised, the kernel refuses what goes beyond what there is.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, locked, locked);
+    capability::give_up(OF_ROOT_ONLY)
 }
 
 /// Whether the sender may bring a process with these rights; one that was not named may.
@@ -185,27 +194,23 @@ pub fn rights() -> Option<&'static Credentials> {
     }
 }
 
-/// Does something with files as the sender might do it.
+/// Does something as the sender might do it, which is to everybody who looks: what is made belongs to that user, what
+/// is opened has no capability, whoever is at the other end of a Unix connection is told that user.
+///
+/// # Panics
+/// Root may not become that user, as in a user namespace that does not know it.
 pub fn with_its_rights<T>(work: impl FnOnce() -> T) -> T {
-    /// `CAP_SYS_PTRACE`
-    const TRACE: u64 = 1 << 19;
     let Some(sender) = rights() else { return work() };
-    let before = getgroups().unwrap_or_default();
-    let groups: Vec<Gid> = sender.groups.iter().copied().map(Gid::from_raw).collect();
-    let changed = setgroups(&groups).is_ok();
-    // It would open what `/proc` tells of other people's processes.
-    let effective = capability::suspend(TRACE);
-    let own = changed.then(|| (setfsgid(Gid::from_raw(sender.group)), setfsuid(Uid::from_raw(sender.user))));
+    let (group, groups) = (getegid(), getgroups().unwrap_or_default());
+    let its_groups: Vec<Gid> = sender.groups.iter().copied().map(Gid::from_raw).collect();
+    let become_it = setgroups(&its_groups)
+        .and_then(|()| setegid(Gid::from_raw(sender.group)))
+        // The last: effective capabilities go with it, and come back with root's id.
+        .and_then(|()| seteuid(Uid::from_raw(sender.user)));
+    become_it.expect("root becomes who it likes, and must not go on as root");
     let result = work();
-    if let Some((group, user)) = own {
-        setfsuid(user);
-        setfsgid(group);
-        // As root it cannot fail; if it did, there would be fewer rights, not more.
-        let _ = setgroups(&before);
-    }
-    if let Ok(effective) = effective {
-        let _ = capability::resume(effective);
-    }
+    // The real ids are root's still. If it could fail, there would be fewer rights, not more.
+    let _ = seteuid(Uid::from_raw(0)).and_then(|()| setegid(group)).and_then(|()| setgroups(&groups));
     result
 }
 
@@ -215,15 +220,26 @@ pub fn has(held: Held, file: &File) -> bool {
     matches!(PEER.get(), Some(Peer::Process(_, _, Some(holder))) if holder.has(held, file))
 }
 
+/// Whether a process has the socket with this inode open.
+fn has_socket(process: &Process, inode: u64) -> bool {
+    let mut descriptors = process.fd().ok().into_iter().flatten().flatten();
+    descriptors.any(|descriptor| descriptor.target == FDTarget::Socket(inode))
+}
+
+/// Whether every process that has this socket of root's is root's: others may have been given it.
+fn is_held_by_root_alone(inode: u64) -> bool {
+    let processes = procfs::process::all_processes().into_iter().flatten().flatten();
+    let mut holders = processes.filter(|process| has_socket(process, inode)).peekable();
+    let is_of_root = |process: Process| process.status().is_ok_and(|status| status.euid == 0);
+    holders.peek().is_some() && holders.all(is_of_root)
+}
+
 /// The process of `user` that has the socket with this inode open, with its rights and its standing.
 fn holder(user: u32, inode: u64) -> Option<(Credentials, Standing, Holder)> {
-    let has_it = |process: &Process| {
-        let mut descriptors = process.fd().ok().into_iter().flatten().flatten();
-        descriptors.any(|descriptor| descriptor.target == FDTarget::Socket(inode))
-    };
     let mut processes = procfs::process::all_processes().ok()?.flatten();
-    let holder = processes
-        .find(|process| process.uid().is_ok_and(|uid| uid == user || uid == 0) && has_it(process))?;
+    let holder = processes.find(|process| {
+        process.uid().is_ok_and(|uid| uid == user || uid == 0) && has_socket(process, inode)
+    })?;
     let directory = File::open(format!("/proc/{}", holder.pid)).ok()?;
     // It still tells, so that the number was its own until here.
     let status = holder.status().ok()?;
@@ -247,17 +263,22 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_knows_who_holds_the_other_end() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
-        let (accepted, _) = listener.accept().expect("a connection");
-        let expected = geteuid().as_raw();
-        match Peer::of(&accepted.into()) {
-            Peer::Trusted => assert_eq!(expected, 0),
-            Peer::Process(own, ..) => assert_eq!(own.user, expected),
-            Peer::Unknown => panic!("nobody knows"),
+    fn the_kernel_knows_who_holds_the_other_end_in_both_families() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else {
+                eprintln!("skipped: no {address} here");
+                continue;
+            };
+            let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+            let (accepted, _) = listener.accept().expect("a connection");
+            let expected = geteuid().as_raw();
+            match Peer::of(&accepted.into()) {
+                Peer::Trusted => assert_eq!(expected, 0),
+                Peer::Process(own, ..) => assert_eq!(own.user, expected),
+                Peer::Unknown => panic!("nobody knows who is at {address}"),
+            }
+            drop(client);
         }
-        drop(client);
     }
 
     #[test]

@@ -177,11 +177,12 @@ class Receiver(Process):
 
     host = "127.0.0.1"
 
-    def __init__(self, name, directory, environment, wrapper=(), port: int = 0, binaries=machine.BIN, arguments=()):
+    def __init__(self, name, directory, environment, wrapper=(), port: int = 0, binaries=machine.BIN, arguments=(),
+                 **options):
         self.events_file = directory / f"{name}.events"
         self.events_file.touch()
         command = [*wrapper, str(binaries / "receiver"), str(port), "--events", str(self.events_file), *arguments]
-        super().__init__(name, command, directory, environment, start_new_session=True)
+        super().__init__(name, command, directory, environment, start_new_session=True, **options)
         listening = until(lambda: self.find("listening"), f"{name} to listen", 10, alive=[self])
         self.port = listening["port"]
 

@@ -1,5 +1,6 @@
 """Whoever connects and is no source, or a bad one: dropped in time, in bounded memory, and nobody else suffers."""
 
+import itertools
 import os
 import random
 import socket
@@ -162,6 +163,17 @@ def crowd(lab) -> None:
         connection.close()
 
 
+def greeting_crowd(lab) -> None:
+    """A thousand connections that greet as sources do, and then say nothing, keep no source out."""
+    receiver = lab.receiver()
+    parties = [_party(receiver, os.urandom(16)) for _ in range(334)]
+    _still_serves(receiver, _memory(receiver), lab)
+    sessions = [event for event in receiver.events() if event["event"] == "connected"]
+    expect(len(sessions) == len(parties) + 1, f"{len(sessions)} sessions for {len(parties)} parties")
+    for connection in itertools.chain(*parties):
+        connection.close()
+
+
 def replayed(lab) -> None:
     """What one source has said, said again by another, is not the same migration once more."""
     receiver = lab.receiver()
@@ -188,6 +200,7 @@ def _checks() -> list:
         Check(f"a source that misbehaves is dropped: {name}", partial(bad_migration, name)) for name in acts] + [
         Check("a connection that says nothing is dropped", silent),
         Check("a thousand connections keep no source out", crowd),
+        Check("a thousand connections that greet and then say nothing keep no source out", greeting_crowd),
         Check("a greeting is not taken twice, nor a token that is not the source's", replayed),
     ]
 

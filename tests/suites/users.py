@@ -4,15 +4,15 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from tests.harness import machine
-from tests.harness.compiling import compile_c
 from tests.harness.results import Check
-from tests.harness.waiting import expect, until
+from tests.harness.waiting import expect
 from tests.suites.failures import Witness, try_and_stay
 from tests.suites.workloads import finish, settle
 
@@ -24,10 +24,12 @@ import selectors, socket, sys
 listener, ends = socket.create_server(("127.0.0.1", 0)), selectors.DefaultSelector()
 print(listener.getsockname()[1], flush=True)
 ends.register(listener, selectors.EVENT_READ)
+loose = [socket.socket(fileno=int(number)) for number in sys.argv[2:]]
 while True:
     for key, _ in ends.select():
         if key.fileobj is listener:
-            pair = listener.accept()[0], socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+            pair = listener.accept()[0], loose.pop() if loose else socket.socket()
+            pair[1].connect(("127.0.0.1", int(sys.argv[1])))
             for one, other in (pair, pair[::-1]):
                 ends.register(one, selectors.EVENT_READ, other)
             continue
@@ -36,29 +38,6 @@ while True:
         if not data:
             ends.unregister(key.fileobj)
             key.data.shutdown(socket.SHUT_WR)
-"""
-# A server whose names are relative and absolute; a line on its input has it go out to its own names.
-_SERVER = r"""
-import os, socket, sys
-os.umask(0o077)
-names = "relative", os.path.abspath("absolute")
-listeners = [socket.socket(socket.AF_UNIX) for _ in names]
-for listener, name in zip(listeners, names):
-    listener.bind(name)
-    listener.listen()
-box = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-box.bind("box")
-box.sendto(b"waits", "box")
-print("1\n2\n3", flush=True)
-sys.stdin.readline()
-for listener, name in zip(listeners, names):
-    client = socket.socket(socket.AF_UNIX)
-    client.connect(name)
-    accepted = listener.accept()[0]
-    client.sendall(name.encode())
-    status = os.stat(name)
-    print(accepted.recv(100) == name.encode(), status.st_uid, oct(status.st_mode & 0o777))
-print(box.recv(100), flush=True)
 """
 # Bound to names of files, one relative and one not, with a datagram that waits; at SIGUSR1 it goes to its own names.
 _SERVER = r"""
@@ -83,6 +62,29 @@ for name, listener in zip(names, listeners):
     print(listener.accept()[0].recv(100), found.st_uid, oct(found.st_mode & 0o777))
 box.setblocking(False)
 print(box.recv(100), flush=True)
+"""
+# What the kernel tells of who made it, behind a move: sockets, connections, pipes, and what /proc tells by whose rights.
+_MADE = r"""
+import ctypes, os, signal, socket, struct
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+listener, client, loose = (socket.socket(family) for family in (socket.AF_UNIX, socket.AF_UNIX, socket.AF_INET))
+listener.bind("here")
+listener.listen()
+client.connect("here")
+pair, (reader, writer) = socket.socketpair(), os.pipe()
+os.write(writer, b"waits")
+symbols, pages = open("/proc/kallsyms", "rb", 0), open("/proc/self/pagemap", "rb", 0)
+page = ctypes.create_string_buffer(b"x" * 8192)
+print("made", flush=True)
+signal.sigwait({signal.SIGUSR1})
+user = lambda end: struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+accepted = listener.accept()[0]
+print("accepted", user(accepted), "client", user(client), "pair", user(pair[0]))
+print("owned by", *(os.fstat(end).st_uid for end in (loose.fileno(), reader, writer)))
+print("again", os.read(os.open(f"/dev/fd/{reader}", os.O_RDONLY), 5))
+print("symbols", int(symbols.readline().split()[0], 16))
+print("frame", int.from_bytes(os.pread(pages.fileno(), 8, (ctypes.addressof(page) >> 12) * 8), "little") & (1 << 55) - 1)
+print("input", os.read(0, 100), flush=True)
 """
 # Gives up root's rights, and asks for capabilities to be kept when its user changes: that is to give it none.
 _KEEPS = r"""
@@ -150,25 +152,6 @@ def moves(workload: str, lab) -> None:
             number = settle(process, workload, number)
         finish(process, workload)
     expect("forks" in program.errors(), f"nothing was said about forks: {program.errors()}")
-
-
-def terminals(wrapper: tuple, lab) -> None:
-    """Pseudo-terminals of an ordinary user, all of them, from one receiver of that user's or of root's to another."""
-    machine.need_command("setpriv")
-    binaries = _home(lab)
-    with _device_mode(0o666), _open_files():
-        receivers = [lab.receiver(wrapper=wrapper, binaries=binaries) for _ in range(2)]
-        command = [*_AS_NOBODY, "env", f"LD_PRELOAD={binaries / 'libsender.so'}", compile_c("terminals", lab.directory)]
-        process = lab.program("terminals", command, {"LD_PRELOAD": ""})
-        process.wait_lines(20)
-        for step, receiver in enumerate(receivers):
-            process = lab.move(process, receiver)
-            process.wait_complete()
-            until(lambda process=process, step=step: process.text().endswith(f"\n{step + 1}\n"), "it to look",
-                  alive=[process])
-        process.signal(signal.SIGTERM)
-        ended = process.wait_exited()
-    expect(ended.get("exit_code") == 7, f"it ended with {ended}: {process.text().splitlines()[-1:]}")
 
 
 def _expect_rights_of_nobody(pid: int) -> None:
@@ -265,15 +248,73 @@ def serves_at_its_names(lab) -> None:
     expect(told == [f"b'hello' {NOBODY} 0o700"] * 2 + ["b'waits'"], f"it says {told}: {moved.errors()}")
 
 
+def is_made_by_its_user(lab) -> None:
+    """What is made for an ordinary user's process has nothing of root's in it: not for those that it is connected to, nor
+    for the kernel; and what the receiver reads is not for it."""
+    machine.need_command("setpriv")
+    binaries = _home(lab)
+    secrets, writer = os.pipe()
+    os.write(writer, b"typed by root")
+    with _open_files(), open(secrets, "rb") as typed, open(writer, "wb"):
+        receiver = lab.receiver(stdin=typed)
+        command = [*_AS_NOBODY, "env", f"LD_PRELOAD={binaries / 'libsender.so'}", _python_for_all(), "-c", _MADE]
+        program = lab.program("made", command, {"LD_PRELOAD": ""})
+        program.wait_lines(1)
+        moved = lab.move(program, receiver)
+        moved.wait_complete()
+        moved.signal(signal.SIGUSR1)
+        moved.wait_exited()
+    expect(moved.text().splitlines() == [
+        f"accepted {NOBODY} client {NOBODY} pair {NOBODY}", f"owned by {NOBODY} {NOBODY} {NOBODY}", "again b'waits'",
+        "symbols 0", "frame 0", "input b''"], f"it says {moved.text()}: {moved.errors()}")
+
+
+def not_by_a_socket_of_roots(lab) -> None:
+    """An ordinary process that has been given sockets of root's is not root for the receiver."""
+    machine.need_command("setpriv")
+    receiver = lab.receiver()
+    sockets = [socket.socket() for _ in range(3)]
+    numbers = [end.fileno() for end in sockets]
+    command = [*_AS_NOBODY, sys.executable, "-c", _FORWARDER, str(receiver.port), *map(str, numbers)]
+    forwarder = lab.program("forwarder", command, {"LD_PRELOAD": ""}, pass_fds=numbers)
+    for end in sockets:
+        end.close()
+    program = lab.target("counter", "--interval-ms", "2")
+    program.wait_lines(3)
+    program.aim(int(forwarder.wait_lines(1)[0]))
+    try_and_stay(Witness(program), "it cannot be told who sends this process")
+
+
+def over_the_other_loopback(lab) -> None:
+    """Over ::1 the receiver knows who sends as it does over 127.0.0.1."""
+    machine.need_command("setpriv")
+    if not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists():
+        raise machine.Missing("IPv6")
+    binaries = _home(lab)
+    with _open_files():
+        receiver = lab.receiver(arguments=["--bind", "::1"])
+        receiver.host = "::1"
+        moved = lab.move(_start(lab, binaries, "counter"), receiver)
+        _expect_rights_of_nobody(moved.pid)
+        finish(moved, "counter")
+        of_root = lab.target("counter", "--interval-ms", "2")
+        of_root.wait_lines(3)
+        finish(lab.move(of_root, receiver), "counter")
+
+
 def keeps_what_it_has(lab) -> None:
     """What root has opened for an ordinary user's process it keeps at root's receivers, and it gets nothing else."""
     secret = lab.directory / "secret"
     secret.write_text("of root\n" * 3)
     secret.chmod(0o600)
+    closed = lab.directory / "closed"
+    closed.mkdir(0o700)
+    directory = os.open(closed, os.O_RDONLY | os.O_DIRECTORY)
     with _open_files(), open(secret, "rb") as theirs:
         receivers = [lab.receiver() for _ in range(2)]
         command = [_python_for_all(), "-u", "-c", _KEEPS, str(NOBODY)]
-        process = program = lab.program("keeps", command, stdin=theirs)
+        process = program = lab.program("keeps", command, stdin=theirs, pass_fds=[directory])
+        os.close(directory)
         program.wait_lines(2)
         for receiver in receivers:
             process = lab.move(process, receiver)
@@ -282,6 +323,7 @@ def keeps_what_it_has(lab) -> None:
             opened = os.stat(f"/proc/{process.pid}/fd/0")
             expect((opened.st_dev, opened.st_ino) == (secret.stat().st_dev, secret.stat().st_ino), "it is another file")
             expect(_access(process.pid, 0) == os.O_RDONLY, "it may write now")
+            expect(os.stat(f"/proc/{process.pid}/fd/{directory}").st_ino == closed.stat().st_ino, "another directory")
 
 
 def _python_for_all() -> str:
@@ -354,10 +396,17 @@ def nothing_by_lying(lab) -> None:
         finish(moved, "counter")
 
 
-def no_rights_of_sockets(what: str, words: str, lab) -> None:
-    """A socket with what only root may have is not made with the rights of root's receiver."""
+def _has_capability(number: int) -> bool:
+    effective = re.search(r"^CapEff:\s*(\w+)", Path("/proc/self/status").read_text(), re.MULTILINE)[1]
+    return int(effective, 16) >> number & 1 == 1
+
+
+def no_rights_of_root(what: str, words: str, lab) -> None:
+    """What only root may have is not made with the rights of root's receiver."""
     if what == "port" and int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) < 1024:
         raise machine.Missing("net.ipv4.ip_unprivileged_port_start = 1024")
+    if what == "pipe" and not _has_capability(24):
+        raise machine.Missing("CAP_SYS_RESOURCE")
     lab.directory.chmod(0o755)
     with _open_files():
         receiver = lab.receiver()
@@ -383,19 +432,25 @@ def ids_not_kept(lab) -> None:
 def _checks() -> list:
     checks = [Check("root's receiver takes an ordinary user's process with that user's rights", to_root),
               Check("an ordinary user's server is reached at its names under root's receiver", serves_at_its_names),
+              Check("what root's receiver makes for an ordinary user's process is that user's to everybody who looks",
+                    is_made_by_its_user),
+              Check("a socket of root's does not make root of an ordinary user's process", not_by_a_socket_of_roots),
+              Check("over the loopback of IPv6 the receiver knows who sends", over_the_other_loopback),
               Check("an ordinary user's process keeps what root has opened for it, and gets nothing else, twice",
                     keeps_what_it_has),
               Check("root's receiver leaves an ordinary user's process the priorities and limits that it has",
                     keeps_its_standing),
               Check("what a sender only says it has, it does not get from root's receiver", nothing_by_lying),
-              *(Check(f"root's receiver gives an ordinary user's socket no {name} of root's",
-                      partial(no_rights_of_sockets, what, words))
+              *(Check(f"root's receiver gives an ordinary user's process no {name} of root's",
+                      partial(no_rights_of_root, what, words))
                 for what, name, words in (("port", "port", "address.*permission denied|permission denied.*address"),
-                                          ("mark", "mark", "option 36 of level 1"),
-                                          ("priority", "priority", "option 12 of level 1"),
-                                          ("transparent", "addresses", "option 19 of level 0"))),
-              Check("an ordinary user's terminals move to receivers of root's", partial(terminals, ())),
-              Check("an ordinary user's terminals move in user namespaces", partial(terminals, _AS_NOBODY)),
+                                          ("mark", "mark of a socket", "option 36 of level 1"),
+                                          ("priority", "priority of a socket", "option 12 of level 1"),
+                                          ("transparent", "addresses", "option 19 of level 0"),
+                                          ("pipe", "pipe", "pipe.*not permitted"),
+                                          ("watch", "watch on a file", "inotify.*Permission denied"),
+                                          ("locked", "memory that is locked beyond a limit", "mapping .*cannot allocate memory"),
+                                          ("zero", "memory at address 0", "not permitted"))),
               Check("--pid keep refuses an ordinary user's process", ids_not_kept),
               Check("a FIFO that an ordinary user may only read goes on at root's receiver",
                     partial(keeps_an_end_of_a_fifo, os.O_RDONLY, 0o644)),

@@ -16,7 +16,7 @@ fn hello() -> Hello {
 }
 
 fn welcome() -> Welcome {
-    Welcome { version: 3 }
+    Welcome { version: 2 }
 }
 
 fn reason() -> Reason {

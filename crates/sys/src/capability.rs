@@ -41,35 +41,6 @@ pub fn give_up(capabilities: u64) -> Result<(), Errno> {
     set(&sets)
 }
 
-/// Does without the effective `capabilities` until [`resume`] is given what this returns.
-///
-/// # Errors
-/// Those of capget(2) and capset(2).
-pub fn suspend(capabilities: u64) -> Result<u64, Errno> {
-    let before = get()?;
-    let mut during = before;
-    for (half, shift) in during.iter_mut().zip([0, 32]) {
-        let [effective, ..] = half;
-        *effective &= !lower_half(capabilities >> shift);
-    }
-    set(&during)?;
-    let [[lower, ..], [upper, ..]] = before;
-    Ok(u64::from(lower) | u64::from(upper) << 32)
-}
-
-/// Ends [`suspend`].
-///
-/// # Errors
-/// Those of capget(2) and capset(2).
-pub fn resume(effective: u64) -> Result<(), Errno> {
-    let mut sets = get()?;
-    for (half, shift) in sets.iter_mut().zip([0, 32]) {
-        let [during, permitted, _] = half;
-        *during = *permitted & lower_half(effective >> shift);
-    }
-    set(&sets)
-}
-
 #[allow(clippy::cast_possible_truncation, reason = "the upper half is asked for by shifting")]
 const fn lower_half(word: u64) -> u32 {
     word as u32
@@ -107,22 +78,13 @@ mod tests {
     #[test]
     fn what_is_given_up_is_gone_and_all_else_stays() {
         const LOST: u64 = 1 << 12 | 1 << 35;
-        let without = |sets: Sets, count: usize| {
-            let lost = [1 << 12, 1 << 3];
-            let mut sets = sets;
-            for (half, lost) in sets.iter_mut().zip(lost) {
-                half.iter_mut().take(count).for_each(|set| *set &= !lost);
+        let change = || {
+            let mut left = get().expect("own");
+            for (half, lost) in left.iter_mut().zip([1 << 12, 1 << 3]) {
+                half.iter_mut().for_each(|set| *set &= !lost);
             }
-            sets
-        };
-        let change = move || {
-            let before = get().expect("own");
-            let effective = suspend(LOST).expect("less is always permitted");
-            assert_eq!(get(), Ok(without(before, 1)));
-            resume(effective).expect("it is permitted");
-            assert_eq!(get(), Ok(before));
             give_up(LOST).expect("less is always permitted");
-            assert_eq!(get(), Ok(without(before, 3)));
+            assert_eq!(get(), Ok(left));
         };
         std::thread::spawn(change).join().expect("it does not panic");
     }

@@ -22,6 +22,8 @@ pub(super) struct Course {
     pub(super) stage: Stage,
     /// Process id here of the process, from the moment it runs here.
     pub(super) program: Option<u32>,
+    /// The source has said what its process is.
+    introduced: bool,
     /// The source has said to run it: it goes on there no more.
     committed: bool,
     /// The session has said that it never ran here.
@@ -62,6 +64,7 @@ impl Course {
             | SessionEvent::StandsBy { .. }
             | SessionEvent::Succeeded { .. } => {}
             SessionEvent::Committed => self.committed = true,
+            SessionEvent::Introduced => self.introduced = true,
             // Who goes on in the place of another session may not know that it was told.
             SessionEvent::Resumed { .. } if self.program.is_some() => return false,
             SessionEvent::Resumed { pid, .. } => {
@@ -87,6 +90,11 @@ impl Course {
             }
         }
         true
+    }
+
+    /// Whether its source has not said yet what it brings: it gives way to others.
+    pub(super) fn is_silent(&self) -> bool {
+        self.stage == Stage::Preparing && !self.introduced
     }
 
     /// Whether this is, or may become, the one process that `--once` takes.

@@ -138,7 +138,7 @@ impl Contents {
     ) -> io::Result<()> {
         let sink = match kind {
             ContentKind::Memory => Sink::Object(memory(&record)?),
-            ContentKind::Deleted => Sink::Object(Ghosts::nameless(&record.file)?),
+            ContentKind::Deleted => Sink::Object(Ghosts::nameless(&record.file, entrust)?),
             ContentKind::File => self.file(&record, entrust)?,
         };
         self.arriving = Some(Arriving { index, record, at: 0, sink });

@@ -2,10 +2,12 @@
 
 use memory::Addr;
 use nix::libc;
+use nix::unistd::{Gid, getegid, getgroups};
 use protocol::Credentials;
 
 use super::layout::SHARED_DATA_BYTES;
 use super::{BlankChild, Program, RestoreError};
+use crate::peer;
 
 /// Offsets in the data: `struct __user_cap_header_struct`, two `__user_cap_data_struct`, groups.
 const SETS: usize = 16;
@@ -134,6 +136,29 @@ impl Change {
     pub(super) const fn is_of_ids(&self) -> bool {
         self.ids
     }
+}
+
+/// Has what `work` adds done by the child as its sender might do it, which is that user to everybody who looks: of
+/// itself, it is root until it is let go.
+pub(super) fn as_its_sender<T>(program: &mut Program, work: impl FnOnce(&mut Program) -> T) -> T {
+    /// An id that stays what it is.
+    const SAME: u64 = u64::MAX;
+    let Some(sender) = peer::rights() else { return work(program) };
+    let ours: Vec<u32> = getgroups().unwrap_or_default().into_iter().map(Gid::as_raw).collect();
+    let set_groups = |program: &mut Program, groups: &[u32]| {
+        let bytes: Vec<u8> = groups.iter().flat_map(|group| group.to_ne_bytes()).collect();
+        let place = program.data(&bytes);
+        program.call(libc::SYS_setgroups, [groups.len() as u64, place.0]);
+    };
+    set_groups(program, &sender.groups);
+    program.call(libc::SYS_setresgid, [SAME, sender.group.into(), SAME]);
+    // The last, and the first on the way back: capabilities go and come with it.
+    program.call(libc::SYS_setresuid, [SAME, sender.user.into(), SAME]);
+    let done = work(program);
+    program.call(libc::SYS_setresuid, [SAME, 0, SAME]);
+    program.call(libc::SYS_setresgid, [SAME, getegid().as_raw().into(), SAME]);
+    set_groups(program, &ours);
+    done
 }
 
 fn refused(theirs: &Credentials) -> RestoreError {

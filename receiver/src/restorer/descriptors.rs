@@ -10,12 +10,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 
 use nix::libc;
 use protocol::{Description, DescriptionKind, Descriptor, FileVerdict, Manifest};
 use sys::proc::fdinfo::{self, FdInfo};
 
 use super::batch::Batch;
+use super::credentials::as_its_sender;
 use super::ghosts::Ghosts;
 use super::{Program, RestoreError, Step, files};
 use crate::relaying::Companion;
@@ -26,15 +28,12 @@ mod finish;
 mod interest;
 mod made;
 mod sockets;
-mod terminals;
 
 pub(super) use finish::{Finish, finish};
 use made::Maker;
 pub(super) use sockets::path_of;
 pub(super) use sockets::{check_addresses, refuse_connections};
 pub use sockets::{check_permission, count_relayed};
-use terminals::Terminals;
-pub(super) use terminals::prove as prove_terminals;
 
 /// How a description comes into the child.
 enum Origin {
@@ -42,7 +41,7 @@ enum Origin {
     Passed(OwnedFd),
     /// Opened in the child, so that it belongs to its mount namespace, at this position: a directory, or what `/proc`
     /// tells of the process itself.
-    Inside { path: Vec<u8>, flags: u32, offset: u64 },
+    Inside { path: Vec<u8>, flags: u32, offset: u64, held: Option<Known> },
     /// `eventfd2(2)`
     Event { count: u64, flags: u64 },
     /// `epoll_create1(2)`
@@ -54,6 +53,10 @@ enum Origin {
     /// `pidfd_open(2)` of the process itself.
     Itself { pid: u32, flags: u64 },
 }
+
+/// Device and inode of what the sender may not open any more, but has: the child opens it with rights of root's, and so
+/// it has to be that.
+type Known = (u64, u64);
 
 /// Proves that everything can be had, without keeping it. `same_kernel` tells whether the source runs here.
 /// Files that come along are proved elsewhere.
@@ -87,12 +90,11 @@ pub(super) fn prove(
             | DescriptionKind::LostConnection { .. }
             | DescriptionKind::Ghost { .. }
             | DescriptionKind::Object { .. } => {}
-            DescriptionKind::Terminal { terminal, .. } => terminals::check(manifest, *terminal)?,
         }
     }
     (0..)
         .zip(&manifest.pipes)
-        .try_for_each(|(index, pipe)| fifos::prove(pipe, fifos::access(manifest, index)))
+        .try_for_each(|(index, pipe)| fifos::prove(index, pipe, fifos::access(manifest, index)))
 }
 
 /// What the kernel said of the description behind descriptor `fd`.
@@ -112,9 +114,8 @@ pub(super) fn make(
     companion: Option<&Companion>,
 ) -> Result<Finish, RestoreError> {
     let mut placed = Placed::new(batch.child().control_number());
-    let terminals = Terminals::make(batch.child(), manifest)?;
-    terminals.take_control(batch)?;
-    let mut maker = Maker::new(manifest, objects, ghosts, same_kernel, companion, terminals)?;
+    let mut maker = Maker::new(manifest, objects, ghosts, same_kernel, companion)?;
+    let mut held = Vec::new();
     for descriptor in &manifest.descriptors {
         batch.unit()?.step(Step::Descriptor(descriptor.fd));
         let index = descriptor.description;
@@ -127,7 +128,12 @@ pub(super) fn make(
                 Origin::Passed(fd) => {
                     batch.pass(fd, descriptor.close_on_exec);
                 }
-                other => open_in_child(batch.program(), &other, number),
+                other => {
+                    open_in_child(batch.program(), &other, number);
+                    if let Origin::Inside { path, held: Some(known), .. } = other {
+                        held.push((descriptor.fd, path, known));
+                    }
+                }
             }
             put(batch.program(), number, descriptor);
             set_flags(batch.program(), descriptor.fd, description);
@@ -135,8 +141,24 @@ pub(super) fn make(
         }
         placed.numbers.insert(descriptor.fd);
     }
+    check_held(batch, &held)?;
     interest::fill(batch, manifest, maker.epolls_in_flight()?)?;
-    Ok(Finish::new(manifest, maker.into_kept()?, &placed.by_description))
+    Ok(Finish::new(manifest, maker.into_kept(), &placed.by_description))
+}
+
+/// Whether the child has opened what it was to open, by number and path.
+fn check_held(batch: &mut Batch<'_>, held: &[(u32, Vec<u8>, Known)]) -> Result<(), RestoreError> {
+    if held.is_empty() {
+        return Ok(());
+    }
+    batch.run()?;
+    for (fd, path, known) in held {
+        let opened = std::fs::metadata(format!("/proc/{}/fd/{fd}", batch.child().pid()));
+        if !opened.is_ok_and(|opened| (opened.dev(), opened.ino()) == *known) {
+            return Err(files::missing("the open file", path, sys::Errno::ENOENT));
+        }
+    }
+    Ok(())
 }
 
 /// Which numbers are taken in the child.
@@ -188,9 +210,20 @@ fn open_in_child(program: &mut Program, origin: &Origin, number: u32) {
     const SEEK_SET: u64 = 0;
     match origin {
         Origin::Passed(_) => {}
-        Origin::Inside { path, flags, offset } => {
+        Origin::Inside { path, flags, offset, held } => {
+            const PR_SET_DUMPABLE: u64 = 4;
             let path = program.c_string(path);
-            program.call(libc::SYS_openat, [AT_FDCWD, path.0, u64::from(*flags), 0]);
+            let flags = u64::from(flags & (files::KEPT | libc::O_DIRECTORY.unsigned_abs()));
+            let open = |program: &mut Program| program.call(libc::SYS_openat, [AT_FDCWD, path.0, flags, 0]);
+            if held.is_some() {
+                open(program);
+            } else {
+                as_its_sender(program, |program| {
+                    // What `/proc` tells of it belongs to that user then; to be traced its real ids are in the way.
+                    program.call(libc::SYS_prctl, [PR_SET_DUMPABLE, 1, 0, 0, 0]);
+                    open(program)
+                });
+            }
             if *offset != 0 {
                 program.call(libc::SYS_lseek, [u64::from(number), *offset, SEEK_SET]);
             }

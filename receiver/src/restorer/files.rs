@@ -7,9 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use protocol::{DescriptionKind, FileProof, FileRecord, FileVerdict, Manifest};
 use sys::status::{self, FileType};
-use sys::{Errno, Fd, file, identity};
+use sys::{Errno, Fd, capability, file, identity};
 
 use super::RestoreError;
 use super::descriptors::path_of;
@@ -22,6 +23,8 @@ use crate::{confinement, peer};
 const READ_WRITE: usize = 2;
 /// `O_NOCTTY`: a terminal that is opened shall not become ours.
 const NO_TERMINAL: usize = 0o400;
+/// `O_NOFOLLOW`
+const NO_LINK: usize = 0o400_000;
 /// `O_NONBLOCK`: opening a pipe that has come to be at a path shall not wait for its other end.
 const NOT_WAITING: usize = 0o4000;
 
@@ -70,16 +73,19 @@ pub(super) fn open_mapped(path: &[u8], purpose: MappedFor) -> Result<OwnedFd, Er
     opened.map(OwnedFd::from)
 }
 
+/// The flags with which a file is opened again: access mode, `O_APPEND`, `O_DSYNC`, `O_DIRECT`, `O_DIRECTORY`,
+/// `O_NOATIME`, `O_SYNC`, `O_PATH`, `O_NOFOLLOW`.
+pub(super) const KEPT: u32 =
+    0o3 | 0o2000 | 0o10_000 | 0o40_000 | 0o200_000 | 0o1_000_000 | 0o4_010_000 | 0o10_000_000 | 0o400_000;
+
 /// Opens `path` as a descriptor of the program had it; a regular file or a directory.
 pub(super) fn open_again(manifest: &Manifest, file: u32, flags: u32) -> Result<OwnedFd, RestoreError> {
-    /// Access mode, `O_APPEND`, `O_DSYNC`, `O_DIRECT`, `O_DIRECTORY`, `O_NOATIME`, `O_SYNC`, `O_PATH`, `O_NOFOLLOW`.
-    const KEPT: u32 =
-        0o3 | 0o2000 | 0o10_000 | 0o40_000 | 0o200_000 | 0o1_000_000 | 0o4_010_000 | 0o10_000_000 | 0o400_000;
     let held = Held::Open { flags: flags & KEPT, among: KEPT };
     let flags = (flags & KEPT) as usize | NOT_WAITING;
     let record = record(manifest, file)?;
     let path = &record.path;
-    let opened = open(path, flags).or_else(|errno| match other_name(record, manifest.host.boot_id) {
+    let found = || peer::with_its_rights(|| other_name(record, manifest.host.boot_id));
+    let opened = open(path, flags).or_else(|errno| match found() {
         Some(name) => open(&name, flags),
         None => Err(errno),
     });
@@ -120,16 +126,25 @@ fn may_be_deleted(record: &FileRecord) -> bool {
     nearest.and_then(|found| status::of_fd(&found).ok()).is_some_and(|found| found.device.number() == device)
 }
 
+/// Whether the sender may not open `path` like that by itself.
+pub(super) fn is_denied(path: &[u8], flags: u32) -> bool {
+    peer::is_restricted() && open(path, flags as usize | NOT_WAITING).is_err()
+}
+
 /// Another name of a file whose own was deleted, if the same directory has one: the very inode, so on one machine only.
 fn other_name(record: &FileRecord, boot_id: [u8; 16]) -> Option<Vec<u8>> {
     identity::boot_id().ok().filter(|here| *here == boot_id)?;
     let path = Path::new(OsStr::from_bytes(record.path.strip_suffix(b" (deleted)")?));
     let (_, inode) = record.identity;
-    let entries = std::fs::read_dir(path.parent()?).ok()?;
-    let mut names = entries.flatten().filter(|entry| entry.ino() == inode).map(|entry| entry.path());
+    let parent = path.parent()?;
+    let directory = confinement::file(parent, libc::O_RDONLY | libc::O_DIRECTORY).ok()?;
+    let entries = std::fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()?;
+    let same = entries.flatten().filter(|entry| entry.ino() == inode);
+    let mut names = same.map(|entry| parent.join(entry.file_name()));
     let is_it = |path: &PathBuf| {
-        let found =
-            CString::new(path.as_os_str().as_bytes()).ok().and_then(|path| status::of_path(&path).ok());
+        let found = CString::new(path.as_os_str().as_bytes()).ok();
+        let found = found.and_then(|path| confinement::open(&path, file::PATH_ONLY | NO_LINK).ok());
+        let found = found.and_then(|found| status::of_fd(&found).ok());
         found.is_some_and(|found| (found.device.number(), found.inode) == record.identity)
     };
     names.find(is_it).map(|path| path.into_os_string().into_encoded_bytes())
@@ -156,7 +171,13 @@ pub(super) fn leads_out_of_proc(path: &[u8], pid: u32) -> bool {
 
 /// Opens the device at `path`.
 pub(super) fn open_device(path: &[u8], flags: u32) -> Result<OwnedFd, RestoreError> {
-    let opened = open(path, (flags & 0o3) as usize | NOT_WAITING);
+    /// Those that hold nothing (`/dev/null` and the like); a terminal that is somebody's is none of them.
+    const MEMORY_DEVICES: u32 = 1;
+    let opened = open(path, (flags & 0o3) as usize | NOT_WAITING).and_then(|opened| {
+        let found = status::of_fd(&opened)?;
+        let is_one = found.file_type == FileType::Character && found.special.major == MEMORY_DEVICES;
+        if is_one || !peer::is_restricted() { Ok(opened) } else { Err(Errno::EACCES) }
+    });
     opened.map(OwnedFd::from).map_err(|errno| missing("the device", path, errno))
 }
 
@@ -177,11 +198,11 @@ pub(super) fn open_executable(path: &[u8]) -> Result<OwnedFd, RestoreError> {
 
 /// Opens a regular file or a directory that the sender may not open any more, but has.
 fn open_held(path: &[u8], flags: usize, held: Held) -> Option<Fd> {
-    /// `O_NOFOLLOW`
-    const NO_LINK: usize = 0o400_000;
     if !peer::is_restricted() {
         return None;
     }
+    /// `CAP_DAC_OVERRIDE`, `CAP_DAC_READ_SEARCH`, `CAP_FOWNER`
+    const FILES: u64 = 0b111 << 1;
     let path = CString::new(path).ok()?;
     // Nothing happens to a file that is only looked up.
     let there = confinement::open(&path, file::PATH_ONLY | flags & NO_LINK).ok()?;
@@ -191,7 +212,8 @@ fn open_held(path: &[u8], flags: usize, held: Held) -> Option<Fd> {
         return None;
     }
     let again = CString::new(format!("/proc/self/fd/{}", there.as_raw_fd())).ok()?;
-    file::open(&again, flags & !NO_LINK | NO_TERMINAL).ok()
+    // What it has was opened by somebody who may, with who knows which rights beside.
+    capability::with(FILES, || file::open(&again, flags & !NO_LINK | NO_TERMINAL)).ok()?.ok()
 }
 
 /// Refuses names that lead out of `--root`.

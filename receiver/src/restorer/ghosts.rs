@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown, lchown, symlink};
 use std::path::{Path, PathBuf};
@@ -38,12 +39,16 @@ struct Made {
 }
 
 impl Ghosts {
-    /// Makes every ghost of `manifest`, with owner and permissions.
-    pub(super) fn make(manifest: &Manifest) -> Result<Self, RestoreError> {
+    /// Makes every ghost of `manifest`, with owner and permissions. `entrust` hears of each name, for the case that
+    /// nobody lives to delete it.
+    pub(super) fn make(
+        manifest: &Manifest,
+        entrust: &mut dyn FnMut(BorrowedFd<'_>),
+    ) -> Result<Self, RestoreError> {
         let mut ghosts = Self { made: Vec::new(), parents: Vec::new() };
         for record in &manifest.ghosts {
             let path = OsStr::from_bytes(&record.path);
-            peer::with_its_rights(|| ghosts.one(record)).map_err(|source| RestoreError::Ghost {
+            peer::with_its_rights(|| ghosts.one(record, entrust)).map_err(|source| RestoreError::Ghost {
                 path: path.to_string_lossy().into_owned(),
                 source,
             })?;
@@ -52,9 +57,12 @@ impl Ghosts {
     }
 
     /// A file without a name, as `record` had it.
-    pub(super) fn nameless(record: &GhostRecord) -> io::Result<File> {
+    pub(super) fn nameless(
+        record: &GhostRecord,
+        entrust: &mut dyn FnMut(BorrowedFd<'_>),
+    ) -> io::Result<File> {
         let mut ghosts = Self { made: Vec::new(), parents: Vec::new() };
-        ghosts.one(record)?;
+        ghosts.one(record, entrust)?;
         let made = ghosts.made.first().ok_or(ErrorKind::NotFound)?;
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(made.place.path())
     }
@@ -76,9 +84,8 @@ impl Ghosts {
     /// Ghost `index`, whatever it is, for nothing but being what it is (`O_PATH`).
     pub(super) fn open_itself(&self, index: u32) -> Result<File, RestoreError> {
         let made = self.made(index)?;
-        let flags = libc::O_PATH | libc::O_NOFOLLOW;
-        let opened = File::options().read(true).custom_flags(flags).open(made.place.path());
-        opened.map_err(|source| RestoreError::Ghost { path: made.path.display().to_string(), source })
+        look_up(&made.place)
+            .map_err(|source| RestoreError::Ghost { path: made.path.display().to_string(), source })
     }
 
     fn made(&self, index: u32) -> Result<&Made, RestoreError> {
@@ -87,25 +94,29 @@ impl Ghosts {
     }
 
     /// Where it was, or where everybody may put files: what had no name there need not have one in that place.
-    fn one(&mut self, record: &GhostRecord) -> io::Result<()> {
+    fn one(&mut self, record: &GhostRecord, entrust: &mut dyn FnMut(BorrowedFd<'_>)) -> io::Result<()> {
         let wanted = Path::new(OsStr::from_bytes(&record.path));
         let name = wanted.file_name().unwrap_or(OsStr::new("deleted"));
-        let is_kept = !record.path.starts_with(PROC) && self.make_parents(wanted).is_ok();
+        let is_kept = !record.path.starts_with(PROC) && self.make_parents(wanted, entrust).is_ok();
         let made =
             match wanted.parent().filter(|_| is_kept).map(|parent| under_free_name(record, parent, name)) {
                 Some(Ok(made)) => made,
                 _ => under_free_name(record, &std::env::temp_dir(), name)?,
             };
+        let itself = look_up(&made.place);
         self.made.push(made);
+        entrust(itself?.as_fd());
         Ok(())
     }
 
-    fn make_parents(&mut self, path: &Path) -> io::Result<()> {
+    fn make_parents(&mut self, path: &Path, entrust: &mut dyn FnMut(BorrowedFd<'_>)) -> io::Result<()> {
         let missing = path.ancestors().skip(1).take_while(|parent| !confinement::is_there(parent));
         for parent in missing.collect::<Vec<_>>().into_iter().rev() {
             let place = Place::of(parent)?;
             DirBuilder::new().mode(0o700).create(place.path())?;
+            let made = look_up(&place);
             self.parents.push(place);
+            entrust(made?.as_fd());
         }
         Ok(())
     }
@@ -121,6 +132,11 @@ impl Drop for Ghosts {
             }
         }
     }
+}
+
+/// What is at `place`, whatever it is, for nothing but being what it is (`O_PATH`).
+fn look_up(place: &Place) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(place.path())
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -189,6 +205,7 @@ fn time(since_1970_ns: i64) -> SystemTime {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
@@ -212,7 +229,16 @@ mod tests {
             record("a/link", libc::S_IFLNK | 0o777),
             record("a/file", libc::S_IFREG | 0o600),
         ];
-        let ghosts = Ghosts::make(&manifest).expect("room");
+        let mut entrusted = Vec::new();
+        let mut entrust = |made: BorrowedFd<'_>| {
+            let name = fs::read_link(format!("/proc/self/fd/{}", made.as_raw_fd())).expect("open");
+            entrusted.push(name);
+        };
+        let ghosts = Ghosts::make(&manifest, &mut entrust).expect("room");
+        let in_base = |name: &str| base.join(name);
+        for name in ["a", "a/file", "a/b", "a/b/directory", "a/link"].map(in_base).iter().chain([&base]) {
+            assert!(entrusted.contains(name), "nobody else knows of {}", name.display());
+        }
         let file = ghosts.open(0).expect("made");
         set_times(&file, &manifest.ghosts[0]).expect("ours");
         let link = ghosts.open_itself(2).expect("made");

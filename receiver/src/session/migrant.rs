@@ -187,6 +187,7 @@ impl Migrant {
 
 impl DestinationProcess for Migrant {
     fn reserve(&mut self, manifest: &Manifest) -> Result<Reserved, Failure> {
+        self.teller.tell(&SessionEvent::Introduced);
         self.source_pid = manifest.process.pid;
         let reserved = self.construction.reserve(manifest, &self.policy);
         self.refused = reserved.is_err();

@@ -6,9 +6,10 @@ use std::os::unix::net::UnixListener;
 
 use memory::PAGE_SIZE;
 use nix::libc;
+use nix::sys::socket::{getsockopt, sockopt};
 use protocol::{
     DescriptionKind, Descriptor, LockRecord, MessageRecord, ObjectRecord, PipeEnd, PipeRecord, SocketRecord,
-    StreamKind, TerminalEnd, TerminalRecord,
+    StreamKind,
 };
 use receiver::guardian::ExitStatus;
 use receiver::policy::Policy;
@@ -32,7 +33,7 @@ pub(super) const CASES: &[Case] = &[
     ("a_lost_connection_says_that_it_was_reset", lost_connection_says),
     ("a_listener_listens_again_once_the_source_has_let_go", listener_listens),
     ("an_address_that_stays_in_use_leaves_its_socket_unbound", address_stays_in_use),
-    ("a_terminal_that_makes_no_sense_is_refused_by_name", terminals_without_sense),
+    ("nobody_is_connected_to_a_listener_that_is_not_the_programs", no_other_listener),
     ("a_file_that_is_not_here_is_refused_beforehand", missing_file),
     ("an_address_of_another_machine_is_refused_beforehand", foreign_address),
 ];
@@ -198,23 +199,6 @@ fn what_makes_no_sense() -> Outcome {
     image.manifest.pipes.push(fifo);
     let refused = Restorer::reserve(&image.manifest, &Policy::default()).err().map(|error| error.line());
     assert!(refused.is_some_and(|line| line.contains("the FIFO /no/such/fifo is not here")), "named");
-    Ok(())
-}
-
-fn terminals_without_sense() -> Outcome {
-    privileged()?;
-    let refusal = |indices: &[u32], terminal| {
-        let mut image = image(looked_at(Code::default()));
-        let record = |index: &u32| TerminalRecord { index: *index, ..TerminalRecord::default() };
-        image.manifest.terminals = indices.iter().map(record).collect();
-        image.descriptor(4, libc::O_RDWR, DescriptionKind::Terminal { terminal, end: TerminalEnd::Master });
-        let refused = Restorer::reserve(&image.manifest, &Policy::default()).err();
-        refused.map(|error| error.line()).unwrap_or_default()
-    };
-    assert_eq!(refusal(&[5, 3], 1), "");
-    assert!(refusal(&[5, 3], 2).contains("pseudo-terminal 2"));
-    assert!(refusal(&[3, 3], 0).contains("/dev/pts/3 cannot be made here"));
-    assert!(refusal(&[u32::MAX], 0).contains("cannot be made here"));
     Ok(())
 }
 
@@ -403,6 +387,41 @@ fn address_stays_in_use() -> Outcome {
     let (mut running, uffd) = run(&image);
     assert_eq!(running.unbound, [(4, sys::Errno::EADDRINUSE)]);
     assert_eq!(serve(&mut running, &uffd, |_| ()), ExitStatus::Code(0));
+    Ok(())
+}
+
+/// A manifest may say of any address that the program listens there, and of any socket that it waits to be accepted.
+fn no_other_listener() -> Outcome {
+    privileged()?;
+    let report = Report::new("other-listener");
+    let path = report.path().with_extension("socket");
+    let other = UnixListener::bind(&path).expect("a path");
+    other.set_nonblocking(true).expect("ours");
+    let mut image = image(looked_at(Code::default()));
+    report.attach(&mut image, 3);
+    let address = [&1_u16.to_ne_bytes(), path.as_os_str().as_encoded_bytes(), &[0]].concat();
+    let DescriptionKind::Socket(mut record) = listener(address, libc::AF_UNIX) else {
+        unreachable!("it is one")
+    };
+    // The header of sock_diag's answer, of which the kind is looked at, and UNIX_DIAG_ICONS with one inode.
+    record.diagnosis = [0, 20, 0, 0, 0, 0, 0, 0].map(u32::to_ne_bytes).concat();
+    record.diagnosis.extend([8, 3].map(u16::to_ne_bytes).concat());
+    let client = image.descriptor(5, libc::O_RDWR, {
+        DescriptionKind::Socket(SocketRecord { domain: 1, kind: 1, ..SocketRecord::default() })
+    });
+    let inode = image.manifest.descriptions[client as usize].inode;
+    record.diagnosis.extend_from_slice(&inode.to_ne_bytes()[..4]);
+    image.descriptor(4, libc::O_RDWR, DescriptionKind::Socket(record));
+    let (mut running, uffd) = run(&image);
+    let errors = [(4, sys::Errno::EADDRINUSE), (5, sys::Errno::ECONNREFUSED)];
+    assert_eq!(running.unbound, errors);
+    assert_eq!(serve(&mut running, &uffd, |_| ()), ExitStatus::Code(0));
+    // Whoever makes the process looks whether anybody listens there.
+    while let Ok((connection, _)) = other.accept() {
+        let by = getsockopt(&connection, sockopt::PeerCredentials).expect("a Unix socket");
+        assert_eq!(by.pid().cast_unsigned(), std::process::id(), "the program was connected");
+    }
+    fs::remove_file(&path).expect("the socket");
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use sys::proc::fdinfo::{FdInfo, Timer, Watcher};
 use super::super::Program;
 use super::super::error::RestoreError;
 use super::Origin;
+use crate::{confinement, peer};
 
 const SECOND: u64 = 1_000_000_000;
 /// The highest number of an inotify watch: those below it that are free are used up one by one.
@@ -97,7 +98,9 @@ pub(super) fn dead(manifest: &Manifest) -> Result<BTreeMap<u64, Vec<OwnedFd>>, R
 }
 
 fn ended(count: usize) -> io::Result<Vec<OwnedFd>> {
-    let mut child = Command::new("/proc/self/exe").arg("--version").stdout(Stdio::null()).spawn()?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = confinement::outside(|| command.spawn())?;
     let opened: Result<Vec<OwnedFd>, _> = (0..count).map(|_| pidfd::open(child.id())).collect();
     child.wait()?;
     Ok(opened?)
@@ -166,7 +169,8 @@ fn inotify(fd: u32, info: &FdInfo) -> Result<OwnedFd, RestoreError> {
         }
         // Numbers are given out in ascending order.
         loop {
-            let added = made.add_watch(path.as_str(), mask).map_err(|errno| failed(errno.into()))?;
+            let added = peer::with_its_rights(|| made.add_watch(path.as_str(), mask));
+            let added = added.map_err(|errno| failed(errno.into()))?;
             next += 1;
             if next > watcher.number {
                 break;

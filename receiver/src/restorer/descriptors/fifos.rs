@@ -32,9 +32,14 @@ pub(super) fn access(manifest: &Manifest, index: u32) -> AccessFlags {
     .collect()
 }
 
-/// Proves that a FIFO with a name is here, and that its sender may open it so.
-pub(super) fn prove(record: &PipeRecord, access: AccessFlags) -> Result<(), RestoreError> {
-    if record.path.is_empty() || deleted(record).is_some() {
+/// Proves that a FIFO with a name is here, and that its sender may open it so; or that a pipe can be had as large as it
+/// was.
+pub(super) fn prove(index: u32, record: &PipeRecord, access: AccessFlags) -> Result<(), RestoreError> {
+    if record.path.is_empty() {
+        let made = peer::with_its_rights(|| pipe(record));
+        return made.map(|_| ()).map_err(|source| RestoreError::Pipe { index, source });
+    }
+    if deleted(record).is_some() {
         return Ok(());
     }
     let path = Path::new(OsStr::from_bytes(&record.path));
@@ -69,15 +74,15 @@ fn deleted(record: &PipeRecord) -> Option<&[u8]> {
     (!confinement::is_there(there)).then_some(path)
 }
 
-/// Reading and writing end, non-blocking, with capacity and content as recorded. Of a FIFO both can do more than `access`,
-/// and are only there to be opened again.
+/// Reading and writing end, non-blocking, with capacity and content as recorded. A pipe belongs to the sender, and is no
+/// larger than it could have it. Of a FIFO both can do more than `access`, and are only there to be opened again.
 pub(super) fn make(
     record: &PipeRecord,
     access: AccessFlags,
     same_kernel: bool,
 ) -> io::Result<(OwnedFd, OwnedFd)> {
     if record.path.is_empty() {
-        let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let (reader, writer) = peer::with_its_rights(|| pipe(record))?;
         fill(&writer, record)?;
         return Ok((reader, writer));
     }
@@ -88,9 +93,16 @@ pub(super) fn make(
         if !record.content.is_empty() && deleted(record).is_none() {
             find(Path::new(OsStr::from_bytes(&record.path)), AccessFlags::W_OK)?;
         }
+        peer::with_its_rights(|| resize(&opened, record))?;
         fill(&opened, record)?;
     }
     Ok((opened.try_clone()?, opened))
+}
+
+fn pipe(record: &PipeRecord) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    resize(&writer, record)?;
+    Ok((reader, writer))
 }
 
 fn open_both_ways(record: &PipeRecord, access: AccessFlags) -> io::Result<OwnedFd> {
@@ -115,9 +127,13 @@ fn make_deleted(path: &[u8]) -> io::Result<OwnedFd> {
     Ok(opened.into())
 }
 
-fn fill(writer: &OwnedFd, record: &PipeRecord) -> io::Result<()> {
+fn resize(writer: &OwnedFd, record: &PipeRecord) -> io::Result<()> {
     let capacity = i32::try_from(record.capacity).map_err(io::Error::other)?;
     fcntl(writer, FcntlArg::F_SETPIPE_SZ(capacity))?;
+    Ok(())
+}
+
+fn fill(writer: &OwnedFd, record: &PipeRecord) -> io::Result<()> {
     File::from(writer.try_clone()?).write_all(&record.content)
 }
 

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use memory::Addr;
 use nix::libc;
 use nix::sys::socket::{Shutdown, shutdown};
-use nix::unistd::{Gid, getegid, geteuid, getgroups};
 use protocol::{Manifest, SocketRecord};
 use sys::{Errno, socket};
 
-use super::super::{BlankChild, Program, RestoreError, Step};
+use super::super::credentials::as_its_sender;
+use super::super::{BlankChild, RestoreError, Step};
 use super::anonymous;
 use super::sockets::{self, Sockets};
 use crate::confinement::Place;
@@ -59,11 +59,15 @@ struct Connection {
     fd: u32,
     index: u32,
     to: Vec<u8>,
+    /// The socket of the program that listens there, if that is what it waits at: a description.
+    listener: Option<u32>,
     shut_down: Option<Shutdown>,
 }
 
 #[derive(Debug)]
 struct Letter {
+    /// Whom it waited for: a description.
+    recipient: u32,
     /// Who sent it, if that is in the process: a description.
     sender: Option<u32>,
     domain: u32,
@@ -85,7 +89,7 @@ impl Finish {
             if !sockets.has_name(index) && is_bound_at_last(manifest, index, record) {
                 binds.push(Bind { fd, index, record: record.clone() });
             }
-            letters.extend(letters_to(manifest, record));
+            letters.extend(letters_to(manifest, index, record));
         }
         // A path that was deleted is bound, and deleted again, before another socket takes it.
         binds.sort_by_key(|bind| bind.record.name.is_some());
@@ -112,7 +116,8 @@ fn is_bound_at_last(manifest: &Manifest, index: u32, record: &SocketRecord) -> b
 fn connections(manifest: &Manifest, made: &Sockets, first: &BTreeMap<u32, u32>) -> Vec<Connection> {
     const UNIX_DIAG_ICONS: u16 = 3;
     let mut connections = Vec::new();
-    for (_, _, listener) in sockets::records(manifest).filter(|(_, _, record)| record.backlog.is_some()) {
+    let listeners = sockets::records(manifest).filter(|(_, _, record)| record.backlog.is_some());
+    for (listening, _, listener) in listeners {
         let waiting =
             sys::descriptor::pair::attribute(&listener.diagnosis, UNIX_DIAG_ICONS).unwrap_or_default();
         for inode in waiting.chunks_exact(4) {
@@ -120,7 +125,8 @@ fn connections(manifest: &Manifest, made: &Sockets, first: &BTreeMap<u32, u32>) 
             let client = sockets::records(manifest).find(|(_, other, _)| is_it(*other));
             let Some((index, ..)) = client.filter(|(index, ..)| !made.is_connected(*index)) else { continue };
             if let Some(&fd) = first.get(&index) {
-                connections.push(Connection { fd, index, to: listener.address.clone(), shut_down: None });
+                let (to, listener) = (listener.address.clone(), Some(listening));
+                connections.push(Connection { fd, index, to, listener, shut_down: None });
             }
         }
     }
@@ -141,14 +147,15 @@ fn connections(manifest: &Manifest, made: &Sockets, first: &BTreeMap<u32, u32>) 
             && !made.is_connected(index)
         {
             let shut_down = sockets::how_it_is_shut_down(record).filter(|_| record.domain != UNIX);
-            connections.push(Connection { fd, index, to: record.peer_address.clone(), shut_down });
+            let to = record.peer_address.clone();
+            connections.push(Connection { fd, index, to, listener: None, shut_down });
         }
     }
     connections
 }
 
 /// Messages in a datagram socket that has no mate of its own.
-fn letters_to(manifest: &Manifest, record: &SocketRecord) -> Vec<Letter> {
+fn letters_to(manifest: &Manifest, recipient: u32, record: &SocketRecord) -> Vec<Letter> {
     let by_mate = record.domain == UNIX && (record.kind != DATAGRAM || record.peer != 0);
     if by_mate || record.address.is_empty() {
         return Vec::new();
@@ -159,6 +166,7 @@ fn letters_to(manifest: &Manifest, record: &SocketRecord) -> Vec<Letter> {
             !message.sender.is_empty() && found.address == message.sender
         };
         Letter {
+            recipient,
             sender: senders.find(is_sender).map(|(index, ..)| index),
             domain: record.domain,
             to: record.address.clone(),
@@ -172,9 +180,9 @@ fn letters_to(manifest: &Manifest, record: &SocketRecord) -> Vec<Letter> {
 /// they had.
 pub(in super::super) fn finish(child: &BlankChild, work: &Finish) -> Result<Vec<(u32, Errno)>, RestoreError> {
     let deadline = Instant::now() + PATIENCE;
-    let mut refused = Vec::new();
+    let mut unbound = Vec::new();
     share_ports(work, true);
-    until(child, deadline, &work.binds, &mut refused, |bind| {
+    until(child, deadline, &work.binds, &mut unbound, |bind| {
         // Open connections have their addresses already: a socket that listens at one must share it.
         let listener = bind.record.backlog.and(work.sockets.get(bind.index));
         let listener = listener.filter(|_| work.sockets.has_moved());
@@ -188,9 +196,19 @@ pub(in super::super) fn finish(child: &BlankChild, work: &Finish) -> Result<Vec<
         Ok((bind.fd, bound))
     })?;
     share_ports(work, false);
+    let is_bound = |index: u32| {
+        let bind = work.binds.iter().find(|bind| bind.index == index);
+        bind.is_some_and(|bind| unbound.iter().all(|(fd, _)| *fd != bind.fd))
+    };
     // A connected socket hears from nobody else: what came from outside comes before.
-    deliver_all(child, work, false);
+    deliver_all(child, work, &is_bound, false);
+    let mut refused = unbound.clone();
     for connection in &work.connections {
+        // Somebody else has the address, and would be connected to.
+        if connection.listener.is_some_and(|listener| !is_bound(listener)) {
+            refused.push((connection.fd, Errno::ECONNREFUSED));
+            continue;
+        }
         match (call(child, libc::SYS_connect, connection.fd, &connection.to)?, connection.shut_down) {
             (Err(errno), _) => refused.push((connection.fd, errno)),
             (Ok(_), Some(how)) => {
@@ -200,7 +218,7 @@ pub(in super::super) fn finish(child: &BlankChild, work: &Finish) -> Result<Vec<
             (Ok(_), None) => {}
         }
     }
-    deliver_all(child, work, true);
+    deliver_all(child, work, &is_bound, true);
     anonymous::forget_events(&work.inotifies);
     Ok(refused)
 }
@@ -276,7 +294,9 @@ fn attempt_bind(
     // A program of its own: listening without an address would choose one.
     let mut program = child.program();
     program.step(Step::Bind(*fd));
-    let listening = program.attempt(libc::SYS_listen, [u64::from(*fd), u64::from(backlog)]);
+    let listening = as_its_sender(&mut program, |program| {
+        program.attempt(libc::SYS_listen, [u64::from(*fd), u64::from(backlog)])
+    });
     Ok(child.run(program, &[])?.of(listening))
 }
 
@@ -294,7 +314,7 @@ fn set_name(place: &Place, name: Option<(u32, u32, u32)>) {
     }
 }
 
-/// Lets the child call bind(2) or connect(2); where a path leads, as its sender might do it.
+/// Lets the child call bind(2) or connect(2), as its sender might do it.
 fn call(
     child: &BlankChild,
     number: libc::c_long,
@@ -304,31 +324,17 @@ fn call(
     let mut program = child.program();
     program.step(Step::Bind(fd));
     let place: Addr = program.data(address);
-    let sender = sockets::path_of(address).and_then(|_| peer::rights());
-    if let Some(sender) = sender {
-        look_as(&mut program, (sender.user, sender.group), &sender.groups);
-    }
-    let done = program.attempt(number, [u64::from(fd), place.0, address.len() as u64]);
-    if sender.is_some() {
-        let groups: Vec<u32> = getgroups().unwrap_or_default().into_iter().map(Gid::as_raw).collect();
-        look_as(&mut program, (geteuid().as_raw(), getegid().as_raw()), &groups);
-    }
+    let done = as_its_sender(&mut program, |program| {
+        program.attempt(number, [u64::from(fd), place.0, address.len() as u64])
+    });
     Ok(child.run(program, &[])?.of(done))
 }
 
-/// Has files looked for, and made, with the rights of a user and groups from here on.
-fn look_as(program: &mut Program, (user, group): (u32, u32), groups: &[u32]) {
-    let bytes: Vec<u8> = groups.iter().flat_map(|group| group.to_ne_bytes()).collect();
-    let place = program.data(&bytes);
-    program.attempt(libc::SYS_setgroups, [groups.len() as u64, place.0]);
-    program.attempt(libc::SYS_setfsgid, [u64::from(group)]);
-    program.attempt(libc::SYS_setfsuid, [u64::from(user)]);
-}
-
-/// Sends the messages that waited whose senders are, or are not, in the process.
-fn deliver_all(child: &BlankChild, work: &Finish, from_inside: bool) {
+/// Sends the messages that waited, for sockets that have their address, whose senders are, or are not, in the process.
+fn deliver_all(child: &BlankChild, work: &Finish, is_bound: &dyn Fn(u32) -> bool, from_inside: bool) {
     for letter in work.letters.iter().filter(|letter| letter.sender.is_some() == from_inside) {
-        if let Err(errno) = deliver(child, work, letter) {
+        let bound = if is_bound(letter.recipient) { Ok(()) } else { Err(Errno::ECONNREFUSED) };
+        if let Err(errno) = bound.and_then(|()| deliver(child, work, letter)) {
             tracing::warn!(%errno, "a datagram that waited is lost");
         }
     }

@@ -7,7 +7,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -22,7 +22,6 @@ use super::super::error::RestoreError;
 use super::super::files;
 use super::super::ghosts::Ghosts;
 use super::sockets::{self, Sockets};
-use super::terminals::{self, Terminals};
 use super::{Origin, anonymous, fifos, interest};
 use crate::relaying::Companion;
 use crate::{confinement, peer};
@@ -42,7 +41,6 @@ pub(super) struct Maker<'a> {
     /// Descriptors of processes that have ended: those of one process have one inode.
     dead: BTreeMap<u64, Vec<OwnedFd>>,
     inotifies: Vec<OwnedFd>,
-    terminals: Terminals<'a>,
 }
 
 impl<'a> Maker<'a> {
@@ -53,7 +51,6 @@ impl<'a> Maker<'a> {
         ghosts: &'a Ghosts,
         same_kernel: bool,
         companion: Option<&Companion>,
-        terminals: Terminals<'a>,
     ) -> Result<Self, RestoreError> {
         let pipes = (0..).zip(&manifest.pipes).map(|(index, record)| {
             let access = fifos::access(manifest, index);
@@ -70,7 +67,6 @@ impl<'a> Maker<'a> {
             passed_objects: BTreeSet::new(),
             dead: anonymous::dead(manifest)?,
             inotifies: Vec::new(),
-            terminals,
         };
         maker.make_what_is_in_flight()?;
         let Self { sockets, in_flight, .. } = &mut maker;
@@ -99,8 +95,8 @@ impl<'a> Maker<'a> {
                 Origin::Passed(made) => made,
                 Origin::Inside { path, .. } => {
                     let path = Path::new(OsStr::from_bytes(&path));
-                    if path.starts_with("/proc") || path == Path::new(terminals::CONTROLLING) {
-                        let what = "in flight, and of the process itself";
+                    if path.starts_with("/proc") {
+                        let what = "in flight, and of /proc";
                         return Err(RestoreError::NotMoved { fd: index, what });
                     }
                     let opened = peer::with_its_rights(|| confinement::file(path, libc::O_RDONLY));
@@ -154,9 +150,8 @@ impl<'a> Maker<'a> {
     }
 
     /// The sockets and the inotifies, which are still needed when everything has been passed.
-    pub(super) fn into_kept(self) -> Result<(Sockets, Vec<OwnedFd>), RestoreError> {
-        self.terminals.finish()?;
-        Ok((self.sockets, self.inotifies))
+    pub(super) fn into_kept(self) -> (Sockets, Vec<OwnedFd>) {
+        (self.sockets, self.inotifies)
     }
 
     /// How description `index`, which is behind descriptor `fd`, comes into the child.
@@ -187,19 +182,18 @@ impl<'a> Maker<'a> {
                 let found = self.sockets.get(index);
                 made("a socket", found.ok_or(RestoreError::Dangling { what: "socket", index })?.try_clone())
             }
-            DescriptionKind::LostConnection { domain } => made("a lost connection", lost_connection(*domain)),
+            DescriptionKind::LostConnection { domain } => {
+                made("a lost connection", peer::with_its_rights(|| lost_connection(*domain)))
+            }
             DescriptionKind::Ghost { ghost } => {
                 let itself = self.ghosts.open_itself(*ghost)?;
                 if itself.metadata().is_ok_and(|found| found.is_dir()) {
                     let path = self.ghosts.path(*ghost)?.as_os_str().as_bytes().to_vec();
-                    return Ok(Origin::Inside { path, flags: description.flags, offset: 0 });
+                    return Ok(Origin::Inside { path, flags: description.flags, offset: 0, held: None });
                 }
                 Ok(Origin::Passed(itself.into()))
             }
             DescriptionKind::Object { object } => self.object(fd, *object, description),
-            DescriptionKind::Terminal { terminal, end } => {
-                self.terminals.origin(fd, *terminal, *end, description.flags)
-            }
         }
     }
 
@@ -212,12 +206,15 @@ impl<'a> Maker<'a> {
             if peer::is_restricted() && files::leads_out_of_proc(&record.path, pid) {
                 return Err(files::missing("the open file", &record.path, sys::Errno::EACCES));
             }
-            return Ok(Origin::Inside { path: record.path.clone(), flags, offset });
+            return Ok(Origin::Inside { path: record.path.clone(), flags, offset, held: None });
         }
         let opened = File::from(files::open_again(self.manifest, file, flags)?);
-        if opened.metadata().map_err(failed)?.is_dir() {
+        let found = opened.metadata().map_err(failed)?;
+        if found.is_dir() {
             let path = record.path.clone();
-            return Ok(Origin::Inside { path, flags: flags | libc::O_DIRECTORY.unsigned_abs(), offset });
+            let flags = flags | libc::O_DIRECTORY.unsigned_abs();
+            let held = files::is_denied(&path, flags & files::KEPT).then_some((found.dev(), found.ino()));
+            return Ok(Origin::Inside { path, flags, offset, held });
         }
         let path_only = flags & libc::O_PATH.unsigned_abs() != 0;
         if offset != 0 && !path_only {
@@ -280,13 +277,36 @@ fn reopen(fd: &OwnedFd, access: i32) -> io::Result<OwnedFd> {
     opened.map(OwnedFd::from)
 }
 
-/// The receiver's own stream.
+/// The receiver's own stream. Somebody else than who started it may write there, and not read: neither from its input
+/// nor, by way of its output, from its terminal.
 fn stream(kind: StreamKind) -> io::Result<OwnedFd> {
-    match kind {
+    let own = match kind {
         StreamKind::Input => io::stdin().as_fd().try_clone_to_owned(),
         StreamKind::Output => io::stdout().as_fd().try_clone_to_owned(),
         StreamKind::Error => io::stderr().as_fd().try_clone_to_owned(),
+    }?;
+    if peer::rights().is_none() {
+        return Ok(own);
     }
+    let nothing = |for_reading: bool| {
+        let open = || File::options().read(for_reading).write(!for_reading).open("/dev/null");
+        confinement::outside(open).map(OwnedFd::from)
+    };
+    match kind {
+        StreamKind::Input => nothing(true),
+        StreamKind::Output | StreamKind::Error if is_written_only(&own)? => Ok(own),
+        StreamKind::Output | StreamKind::Error => {
+            let path = format!("/proc/self/fd/{}", own.as_raw_fd());
+            let mut options = File::options();
+            let again = options.append(true).custom_flags(libc::O_NOCTTY).open(path);
+            // There is no such way to a socket.
+            again.map(OwnedFd::from).or_else(|_| nothing(false))
+        }
+    }
+}
+
+fn is_written_only(stream: &OwnedFd) -> io::Result<bool> {
+    Ok(fcntl(stream, FcntlArg::F_GETFL)? & libc::O_ACCMODE == libc::O_WRONLY)
 }
 
 /// One end of a connection that its other end has reset.

@@ -8,6 +8,7 @@ mod private_name;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::fchown;
 
 use nix::libc;
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
@@ -16,6 +17,7 @@ use sys::descriptor::pair;
 use sys::{Errno, socket};
 
 use super::super::error::RestoreError;
+use crate::peer;
 use crate::relaying::Companion;
 pub use connection::check_permission;
 pub(super) use options::{set_free_bind, set_reuse, set_reuse_port};
@@ -41,11 +43,26 @@ pub(super) fn prove(fd: u32, record: &SocketRecord) -> Result<(), RestoreError> 
     if options::is_corked(record) {
         return Err(RestoreError::NotMoved { fd, what: "a corked UDP socket" });
     }
-    make(record).map(|_| ()).map_err(failed(fd))
+    peer::with_its_rights(|| make(record)).map(|_| ()).map_err(failed(fd))
 }
 
 /// Makes every socket of `manifest`.
 pub(super) fn make_all(manifest: &Manifest, companion: Option<&Companion>) -> Result<Sockets, RestoreError> {
+    // What is root's looks like root itself to whoever it is connected to later.
+    let mut sockets = peer::with_its_rights(|| make_each(manifest, companion))?;
+    if let Some(sender) = peer::rights() {
+        // Who relays is root's, and so is what it makes.
+        for (index, ..) in records(manifest).filter(|(_, _, record)| connection::is_relayed(record)) {
+            if let Some(made) = sockets.made.get(&index) {
+                fchown(made, Some(sender.user), Some(sender.group)).map_err(failed(index))?;
+            }
+        }
+    }
+    sockets.give_private_names(manifest);
+    Ok(sockets)
+}
+
+fn make_each(manifest: &Manifest, companion: Option<&Companion>) -> Result<Sockets, RestoreError> {
     let mut sockets = Sockets {
         made: BTreeMap::new(),
         closed_peers: BTreeMap::new(),
@@ -87,7 +104,6 @@ pub(super) fn make_all(manifest: &Manifest, companion: Option<&Companion>) -> Re
             sockets.made.insert(index, make(record).map_err(&failed)?);
         }
     }
-    sockets.give_private_names(manifest);
     Ok(sockets)
 }
 
@@ -290,7 +306,7 @@ pub(in super::super) fn check_addresses(manifest: &Manifest, same_kernel: bool) 
             continue;
         }
         let fd = number_of(manifest, index);
-        let probe = make(record).map_err(failed(fd))?;
+        let probe = peer::with_its_rights(|| make(record)).map_err(failed(fd))?;
         // On this machine it may be an address that has gone since it was bound.
         if same_kernel {
             options::set_free_bind(probe.as_fd(), record, true);

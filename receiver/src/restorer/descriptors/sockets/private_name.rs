@@ -17,6 +17,8 @@ use nix::unistd::{chroot, fchdir};
 use protocol::SocketRecord;
 use sys::socket;
 
+use crate::peer;
+
 /// Binds `made` to the path of `record` without one that anybody could find, lets it listen if it did, and connects
 /// `clients` to it.
 pub(super) fn give(
@@ -26,8 +28,8 @@ pub(super) fn give(
     clients: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     let place = std::env::temp_dir().join(format!(".posthaste-name-{}", std::process::id()));
-    fs::create_dir(&place)?;
-    let bound = in_other_root(&place, || {
+    peer::with_its_rights(|| fs::create_dir(&place))?;
+    let bind = || {
         let parent = path.parent();
         if parent.into_iter().flat_map(Path::components).any(|part| part == Component::ParentDir) {
             return Err(io::Error::other("a path that leads upwards"));
@@ -43,8 +45,9 @@ pub(super) fn give(
             socket::connect(*client, &record.address)?;
         }
         Ok(())
-    });
-    fs::remove_dir_all(&place)?;
+    };
+    let bound = in_other_root(&place, || peer::with_its_rights(bind));
+    peer::with_its_rights(|| fs::remove_dir_all(&place))?;
     bound
 }
 
