@@ -40,6 +40,11 @@ pub enum GuardianError {
     /// `/proc` of the new namespace.
     #[error("mounting /proc in a new mount namespace")]
     MountProc(#[source] io::Error),
+    /// `/dev/pts` of the new namespace.
+    #[error(
+        "mounting /dev/pts for the program's pseudo-terminals: make the directory, and give it no mount of its own"
+    )]
+    MountTerminals(#[source] io::Error),
     /// The child with the wanted id.
     #[error("starting a process with id {pid}")]
     Child {
@@ -115,6 +120,9 @@ impl Guardian {
             }
             Some((Word::NoProc(errno), _)) => {
                 Err(GuardianError::MountProc(io::Error::from_raw_os_error(errno)))
+            }
+            Some((Word::NoTerminals(errno), _)) => {
+                Err(GuardianError::MountTerminals(io::Error::from_raw_os_error(errno)))
             }
             Some((Word::NoChild(errno), _)) => Err(GuardianError::Child {
                 pid: blank.identity.pid,

@@ -2,12 +2,12 @@
 
 from tests.suites import (
     accidents, attributes, check, confinement, criu, failures, footprint, foreign, hostile, identity, manual,
-    memory, modes, namespaces, network, recovery, security, shipping, shortage, signals, switch, users, vdso,
+    memory, modes, namespaces, network, recovery, security, shipping, shortage, signals, switch, terminals, users, vdso,
     workloads)
 
 SUITES = {
     module.__name__.rpartition(".")[2]: module.CHECKS
-    for module in (footprint, manual, workloads, modes, memory, vdso, attributes, signals, check, shipping, identity, confinement,
+    for module in (footprint, manual, workloads, modes, memory, vdso, attributes, signals, terminals, check, shipping, identity, confinement,
                    shortage, failures, switch, accidents, recovery, security, hostile, users, network, foreign, namespaces,
                    criu)
 }

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from tests.harness import machine
+from tests.harness.compiling import compile_c
 from tests.harness.results import Check
-from tests.harness.waiting import expect
+from tests.harness.waiting import expect, until
 from tests.suites.failures import Witness, try_and_stay
 from tests.suites.workloads import finish, settle
 
@@ -152,6 +153,25 @@ def moves(workload: str, lab) -> None:
             number = settle(process, workload, number)
         finish(process, workload)
     expect("forks" in program.errors(), f"nothing was said about forks: {program.errors()}")
+
+
+def terminals(wrapper: tuple, lab) -> None:
+    """Pseudo-terminals of an ordinary user, all of them, from one receiver of that user's or of root's to another."""
+    machine.need_command("setpriv")
+    binaries = _home(lab)
+    with _device_mode(0o666), _open_files():
+        receivers = [lab.receiver(wrapper=wrapper, binaries=binaries) for _ in range(2)]
+        command = [*_AS_NOBODY, "env", f"LD_PRELOAD={binaries / 'libsender.so'}", compile_c("terminals", lab.directory)]
+        process = lab.program("terminals", command, {"LD_PRELOAD": ""})
+        process.wait_lines(20)
+        for step, receiver in enumerate(receivers):
+            process = lab.move(process, receiver)
+            process.wait_complete()
+            until(lambda process=process, step=step: process.text().endswith(f"\n{step + 1}\n"), "it to look",
+                  alive=[process])
+        process.signal(signal.SIGTERM)
+        ended = process.wait_exited()
+    expect(ended.get("exit_code") == 7, f"it ended with {ended}: {process.text().splitlines()[-1:]}")
 
 
 def _expect_rights_of_nobody(pid: int) -> None:
@@ -451,6 +471,8 @@ def _checks() -> list:
                                           ("watch", "watch on a file", "inotify.*Permission denied"),
                                           ("locked", "memory that is locked beyond a limit", "mapping .*cannot allocate memory"),
                                           ("zero", "memory at address 0", "not permitted"))),
+              Check("an ordinary user's terminals move to receivers of root's", partial(terminals, ())),
+              Check("an ordinary user's terminals move in user namespaces", partial(terminals, _AS_NOBODY)),
               Check("--pid keep refuses an ordinary user's process", ids_not_kept),
               Check("a FIFO that an ordinary user may only read goes on at root's receiver",
                     partial(keeps_an_end_of_a_fifo, os.O_RDONLY, 0o644)),

@@ -12,7 +12,7 @@ use sys::{Errno, descriptor, file};
 use crate::descriptors::{Context, Facts, stream_for};
 use crate::refusal::{DescriptorTrait, Doing, Refusal};
 use crate::tables::DELETED;
-use crate::{pipes, sockets};
+use crate::{pipes, sockets, terminals};
 
 /// Character devices that hold no state, with the name that every machine has them under.
 const STATELESS: [(u32, &[u8]); 5] =
@@ -26,7 +26,7 @@ const IMMOVABLE: [(&[u8], DescriptorTrait); 3] = [
     (b"[fanotify]", DescriptorTrait::Watcher),
 ];
 /// The multiplexer that makes terminals: a terminal to isatty(3), but the wrong end of one.
-const PTMX: Device = Device { major: 5, minor: 2 };
+pub(crate) const PTMX: Device = Device { major: 5, minor: 2 };
 
 /// The kind of the description behind `facts`.
 pub(crate) fn kind(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
@@ -140,13 +140,16 @@ fn object(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, R
     Ok(DescriptionKind::Object { object })
 }
 
-fn device(facts: &Facts, context: &Context<'_>) -> Result<DescriptionKind, Refusal> {
+fn device(facts: &Facts, context: &mut Context<'_>) -> Result<DescriptionKind, Refusal> {
     const MEMORY_DEVICES: u32 = 1;
     let special = facts.status.special;
     let stateless =
         STATELESS.iter().find(|(minor, _)| (MEMORY_DEVICES, *minor) == (special.major, special.minor));
     if let Some((_, path)) = stateless {
         return Ok(DescriptionKind::Device { path: path.to_vec() });
+    }
+    if let Some(kind) = terminals::kind(facts, context)? {
+        return Ok(kind);
     }
     if !is_terminal(facts) {
         return Err(facts.refuse(DescriptorTrait::Device));

@@ -7,14 +7,16 @@
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 
-use protocol::{Description, DescriptionKind, Descriptor, LockRecord, PipeRecord, StreamKind};
+use protocol::{
+    Description, DescriptionKind, Descriptor, LockRecord, PipeRecord, StreamKind, TerminalRecord,
+};
 use sys::descriptor::{self, Sameness};
 use sys::status::{self, FileStatus, FileType};
 use sys::{Errno, thread};
 
 use crate::refusal::{DescriptorTrait, Doing, Note, ProcessTrait, Refusal};
 use crate::tables::{Files, Ghosts, Objects};
-use crate::{Surroundings, classify, connections, pipes, sockets};
+use crate::{Surroundings, classify, connections, pipes, sockets, terminals};
 
 /// Bytes of content that descriptors may bring into the manifest.
 pub(crate) const CONTENT_LIMIT: usize = 8 << 20;
@@ -58,6 +60,7 @@ pub(crate) struct Table {
     pub(crate) descriptors: Vec<Descriptor>,
     pub(crate) descriptions: Vec<Description>,
     pub(crate) pipes: Vec<PipeRecord>,
+    pub(crate) terminals: Vec<TerminalRecord>,
     pub(crate) locks: Vec<LockRecord>,
 }
 
@@ -69,6 +72,7 @@ pub(crate) struct Context<'a> {
     pub(crate) locks: Vec<LockRecord>,
     pub(crate) all: &'a [Facts],
     pub(crate) pipes: pipes::Pipes,
+    pub(crate) terminals: terminals::Terminals,
     pub(crate) queues: sockets::Queues,
     pub(crate) notes: Vec<Note>,
     /// Whose descriptors they are.
@@ -96,6 +100,7 @@ impl<'a> Context<'a> {
             locks: Vec::new(),
             all,
             pipes: pipes::Pipes::default(),
+            terminals: terminals::Terminals::default(),
             queues: sockets::Queues::default(),
             notes: Vec::new(),
             pid,
@@ -172,6 +177,7 @@ pub(crate) fn collect(
     name_descriptors_in_flight(&mut table);
     table.descriptors.truncate(in_table);
     table.pipes = context.pipes.into_records();
+    table.terminals = context.terminals.into_records();
     table.locks = context.locks;
     Ok((table, context.notes))
 }
@@ -195,7 +201,7 @@ pub(crate) fn describe(
     table: &mut Table,
     context: &mut Context<'_>,
 ) -> Result<u32, Refusal> {
-    let known = shared_with(facts, earlier)?.and_then(|twin| description_of(table, twin));
+    let known = shared_with(facts, earlier, context)?.and_then(|twin| description_of(table, twin));
     if let Some(known) = known {
         return Ok(known);
     }
@@ -245,8 +251,8 @@ pub(crate) fn look(fd: u32, at: u32) -> Result<Facts, Errno> {
 
 /// The earlier number that shares `facts`' description, if one does; only equal inodes and flags are compared.
 /// Terminals share only above the standard numbers, best with standard output.
-fn shared_with(facts: &Facts, earlier: &[Facts]) -> Result<Option<u32>, Refusal> {
-    let is_terminal = classify::is_terminal(facts);
+fn shared_with(facts: &Facts, earlier: &[Facts], context: &Context<'_>) -> Result<Option<u32>, Refusal> {
+    let is_terminal = classify::is_terminal(facts) && terminals::master_of(facts, context).is_none();
     if is_terminal && facts.fd <= 2 {
         return Ok(None);
     }

@@ -4,7 +4,8 @@
 //! running ──► Reserve ──► Reserved { verdicts } ──► accept ──► (park) ──► stopped ──► Switchover
 //! ```
 //! Capture looks and does not touch: it writes into no memory of the program, moves no file position, takes no
-//! byte out of a pipe. What it cannot put into a manifest it refuses by name.
+//! byte out of a pipe. What it cannot put into a manifest it refuses by name. What waits in a terminal can only be taken
+//! out: last of all, and by a function of its own ([`take_out_terminals`]), so that it can be given back.
 //!
 //! The parasite captures the process that it is in. The receiver's `check` looks at another one by the same rules, from
 //! outside ([`survey`]).
@@ -27,6 +28,7 @@ mod segments;
 mod sockets;
 pub mod survey;
 mod tables;
+mod terminals;
 mod thread;
 mod unmapped;
 
@@ -46,6 +48,7 @@ pub use process::credentials_beside;
 use refusal::{Doing, MappingTrait, Note, ProcessTrait, Refusal};
 pub use segments::remove as remove_segment;
 use tables::{Files, Ghosts, Objects};
+pub use terminals::{give_back as give_back_terminals, take_out as take_out_terminals};
 
 /// A look at the flags of all mappings that takes less than this is repeated while the program stands still.
 const QUICK_LOOK_NS: u64 = 5_000_000;
@@ -194,7 +197,7 @@ fn build(
         None => process::host(&mappings)?,
     };
     let contents = contents::all(&table, &objects, before.map_or(&[], |(_, verdicts)| verdicts.files));
-    let Table { descriptors, descriptions, pipes, locks } = table;
+    let Table { descriptors, descriptions, pipes, terminals, locks } = table;
     let manifest = Manifest {
         host,
         process,
@@ -203,6 +206,7 @@ fn build(
         objects: objects.into_records(),
         vmas,
         pipes,
+        terminals,
         ghosts: ghosts.into_records(),
         locks,
         descriptions,

@@ -180,6 +180,10 @@ pub(crate) enum DescriptorTrait {
     SharingUnknown(u32),
     /// A connection that cannot be relayed.
     Opening,
+    /// A terminal in which something waits that cannot be told.
+    HeldUpTerminal,
+    /// A terminal that controls others, or this process in the background.
+    TerminalOfOthers,
 }
 
 impl Refusal {
@@ -250,6 +254,7 @@ impl Piece for Refusal {
                     DescriptorTrait::SharingUnknown(number) => {
                         put!(text, " ", number, ": use a kernel with CONFIG_KCMP or Linux 6.10");
                     }
+                    DescriptorTrait::HeldUpTerminal => text.push_text(": read it first"),
                     _ => text.push_text(CLOSE_IT),
                 }
             }
@@ -316,6 +321,8 @@ impl DescriptorTrait {
         Self::AnonymousInode => 8 "a kernel object of a kind that is not known",
         Self::SharingUnknown(_) => 9 "perhaps the same open file as",
         Self::Opening => 10 "a connection that is being opened, or has a filter or TLS in the kernel",
+        Self::HeldUpTerminal => 11 "a terminal that is full or stopped, or tells of something in packet mode",
+        Self::TerminalOfOthers => 12 "a terminal of another session, of a background process, or in flight",
     }
 }
 
@@ -334,6 +341,8 @@ pub enum Note {
     QueuedConnections(u32),
     /// Standard input that another process still writes.
     LostInput,
+    /// A terminal whose slave is not open here.
+    HalfTerminal(u32),
 }
 
 impl Note {
@@ -345,7 +354,8 @@ impl Note {
             | Self::Connection(fd)
             | Self::HalfConnection(fd)
             | Self::LostPipe(fd)
-            | Self::QueuedConnections(fd) => *fd,
+            | Self::QueuedConnections(fd)
+            | Self::HalfTerminal(fd) => *fd,
             Self::LostInput => 0,
         }
     }
@@ -362,6 +372,9 @@ impl Note {
                 "is a pipe that another process writes: what comes from now on is lost, the receiver's input is read"
             }
             Self::QueuedConnections(_) => "listens: connections not yet accepted will be reset",
+            Self::HalfTerminal(_) => {
+                "is a terminal of which the other end was never opened, or by others only: what was written to it is lost"
+            }
         }
     }
 
@@ -377,6 +390,7 @@ impl Note {
             Self::LostPipe(_) => "use a FIFO or a file",
             Self::LostInput => "give it its input from a file",
             Self::QueuedConnections(_) => "move it when nobody connects",
+            Self::HalfTerminal(_) => "open the other end too",
         }
     }
 }

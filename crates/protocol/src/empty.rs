@@ -28,6 +28,7 @@ impl Manifest {
             objects: Vec::new(),
             vmas: Vec::new(),
             pipes: Vec::new(),
+            terminals: Vec::new(),
             ghosts: Vec::new(),
             locks: Vec::new(),
             descriptions: Vec::new(),

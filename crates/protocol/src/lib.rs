@@ -63,6 +63,7 @@ mod messages;
 pub mod sample;
 mod scheduling;
 mod socket_options;
+mod terminal;
 mod text;
 
 pub use bits::encode_bits;
@@ -85,4 +86,5 @@ pub use scheduling::{
     PROCESS_SETTINGS, SCHEDULING_NICE, SCHEDULING_PRIORITY, SCHEDULING_PROCESSORS, SECURE_BITS, Scheduling,
 };
 pub use socket_options::{SOCKET_OPTIONS, socket_options};
+pub use terminal::{TYPED, TerminalEnd, TerminalRecord, Typed};
 pub use text::{Piece, Text};

@@ -10,6 +10,7 @@ use memory::{Addr, PageRange, Vma};
 use serde::{Deserialize, Serialize};
 
 use crate::ghost::{GhostRecord, LockRecord, ProcValue};
+use crate::terminal::{TerminalEnd, TerminalRecord};
 
 /// A process image without its pages.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub struct Manifest {
     pub vmas: Vec<Vma>,
     /// Pipes whose both ends are in the process, or whose other end is lost (nobody has it at the destination).
     pub pipes: Vec<PipeRecord>,
+    /// Pseudo-terminals whose master is in the process.
+    pub terminals: Vec<TerminalRecord>,
     /// Files without a name that objects, descriptions and the working directory refer to by index.
     pub ghosts: Vec<GhostRecord>,
     /// Locks on open files.
@@ -515,6 +518,13 @@ pub enum DescriptionKind {
     Object {
         /// Index into `objects`.
         object: u32,
+    },
+    /// An end of a pseudo-terminal inside the process.
+    Terminal {
+        /// Index into `terminals`.
+        terminal: u32,
+        /// Which end.
+        end: TerminalEnd,
     },
 }
 

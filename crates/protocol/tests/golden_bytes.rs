@@ -16,7 +16,7 @@ fn hello() -> Hello {
 }
 
 fn welcome() -> Welcome {
-    Welcome { version: 2 }
+    Welcome { version: 3 }
 }
 
 fn reason() -> Reason {

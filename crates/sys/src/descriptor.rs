@@ -6,6 +6,7 @@ pub mod pair;
 pub mod pipe;
 pub mod socket;
 pub mod tcp;
+pub mod terminal;
 
 use alloc::vec::Vec;
 

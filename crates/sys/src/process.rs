@@ -51,9 +51,15 @@ fn limit(resource: usize) -> Result<ResourceLimit, Errno> {
 /// The session and the process group that the process is in; 0 for one whose leader is outside of its PID namespace.
 #[must_use]
 pub fn session_and_group() -> [u32; 2] {
+    session_and_group_of(0)
+}
+
+/// The same of process `pid`, or of this one for 0.
+#[must_use]
+pub fn session_and_group_of(pid: u32) -> [u32; 2] {
     [nr::GETSID, nr::GETPGID].map(|number| {
         // SAFETY: plain numbers; nothing changes.
-        let id = unsafe { syscall3(number, 0, 0, 0) };
+        let id = unsafe { syscall3(number, pid as usize, 0, 0) };
         id.ok().and_then(|id| u32::try_from(id).ok()).unwrap_or(0)
     })
 }

@@ -42,6 +42,8 @@ pub struct Namespaces<'a> {
     pub user: bool,
     /// Whether it has System V objects of its own.
     pub ipc: bool,
+    /// Whether it has pseudo-terminals of its own, with numbers that are its own.
+    pub terminals: bool,
     /// What its clocks are ahead by, if they shall not be the machine's.
     pub clocks: Option<&'a str>,
 }
@@ -130,6 +132,9 @@ fn serve(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids) -> Result<(), Word> {
         map_ids(ids).map_err(|error| Word::NoChild(error.raw_os_error().unwrap_or(0)))?;
     }
     mount_proc().map_err(|errno| Word::NoProc(errno as i32))?;
+    if blank.namespaces.terminals {
+        mount_terminals().map_err(|errno| Word::NoTerminals(errno as i32))?;
+    }
     if blank.namespaces.ipc {
         birth::new_ipc_namespace().map_err(|errno| Word::NoChild(errno.0))?;
     }
@@ -219,6 +224,16 @@ fn mount_proc() -> Result<(), Errno> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), flags, NONE)
+}
+
+/// A `/dev/pts` with no terminal in it yet.
+fn mount_terminals() -> Result<(), Errno> {
+    /// Group 5 is `tty` where terminals are a group's; a user namespace does not have it.
+    const OPTIONS: [&str; 2] =
+        ["newinstance,gid=5,mode=620,ptmxmode=666", "newinstance,mode=620,ptmxmode=666"];
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    let mounted = |options| mount(Some("devpts"), "/dev/pts", Some("devpts"), flags, Some(options));
+    OPTIONS.into_iter().map(mounted).find(Result::is_ok).unwrap_or_else(|| mounted(OPTIONS[1]))
 }
 
 /// The child's way from a copy of the session to a blank: nothing of it returns.

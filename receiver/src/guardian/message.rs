@@ -47,6 +47,8 @@ pub(super) enum Word {
     Ready,
     /// `/proc` could not be mounted; an error number.
     NoProc(i32),
+    /// `/dev/pts` could not be mounted; an error number.
+    NoTerminals(i32),
     /// The child could not be made; an error number.
     NoChild(i32),
     /// The child has exited with this code.
@@ -63,6 +65,7 @@ impl Word {
         let (kind, value) = match self {
             Self::Ready => (b'R', 0),
             Self::NoProc(errno) => (b'P', errno),
+            Self::NoTerminals(errno) => (b'T', errno),
             Self::NoChild(errno) => (b'N', errno),
             Self::Exited(code) => (b'X', code),
             Self::Killed(signal) => (b'S', signal),
@@ -79,6 +82,7 @@ impl Word {
         match kind {
             b'R' => Some(Self::Ready),
             b'P' => Some(Self::NoProc(value)),
+            b'T' => Some(Self::NoTerminals(value)),
             b'N' => Some(Self::NoChild(value)),
             b'X' => Some(Self::Exited(value)),
             b'S' => Some(Self::Killed(value)),
@@ -94,9 +98,8 @@ mod tests {
 
     #[test]
     fn words_come_back_as_they_went() {
-        let words =
-            [Word::Ready, Word::NoProc(1), Word::NoChild(17), Word::Exited(-1), Word::Killed(9), Word::Empty];
-        for word in words {
+        let words = [Word::Ready, Word::Empty, Word::Exited(-1), Word::Killed(9)];
+        for word in words.into_iter().chain([Word::NoProc(1), Word::NoTerminals(2), Word::NoChild(17)]) {
             assert_eq!(Word::decode(&word.encode()), Some(word));
         }
         assert_eq!(Word::decode(b"R"), None);

@@ -28,12 +28,15 @@ mod finish;
 mod interest;
 mod made;
 mod sockets;
+mod terminals;
 
 pub(super) use finish::{Finish, finish};
 use made::Maker;
 pub(super) use sockets::path_of;
 pub(super) use sockets::{check_addresses, refuse_connections};
 pub use sockets::{check_permission, count_relayed};
+use terminals::Terminals;
+pub(super) use terminals::prove as prove_terminals;
 
 /// How a description comes into the child.
 enum Origin {
@@ -90,6 +93,7 @@ pub(super) fn prove(
             | DescriptionKind::LostConnection { .. }
             | DescriptionKind::Ghost { .. }
             | DescriptionKind::Object { .. } => {}
+            DescriptionKind::Terminal { terminal, .. } => terminals::check(manifest, *terminal)?,
         }
     }
     (0..)
@@ -114,7 +118,9 @@ pub(super) fn make(
     companion: Option<&Companion>,
 ) -> Result<Finish, RestoreError> {
     let mut placed = Placed::new(batch.child().control_number());
-    let mut maker = Maker::new(manifest, objects, ghosts, same_kernel, companion)?;
+    let terminals = Terminals::make(batch.child(), manifest)?;
+    terminals.take_control(batch)?;
+    let mut maker = Maker::new(manifest, objects, ghosts, same_kernel, companion, terminals)?;
     let mut held = Vec::new();
     for descriptor in &manifest.descriptors {
         batch.unit()?.step(Step::Descriptor(descriptor.fd));
@@ -143,7 +149,7 @@ pub(super) fn make(
     }
     check_held(batch, &held)?;
     interest::fill(batch, manifest, maker.epolls_in_flight()?)?;
-    Ok(Finish::new(manifest, maker.into_kept(), &placed.by_description))
+    Ok(Finish::new(manifest, maker.into_kept()?, &placed.by_description))
 }
 
 /// Whether the child has opened what it was to open, by number and path.

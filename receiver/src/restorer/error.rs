@@ -269,6 +269,20 @@ pub enum RestoreError {
     /// Something has touched memory whose pages are still to come.
     #[error("memory at {0} was touched before its pages could come: move again")]
     NotMissing(PageRange),
+    /// A pseudo-terminal with the number that it had.
+    #[error(
+        "the pseudo-terminal /dev/pts/{index} cannot be made here: raise kernel.pty.max, or give /dev/pts to the receiver"
+    )]
+    Terminal {
+        /// Its number.
+        index: u32,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The process was made without a `/dev/pts` of its own.
+    #[error("the program has opened a pseudo-terminal meanwhile: try again")]
+    TerminalMeanwhile,
     /// Pages that came ahead, for something else than private memory.
     #[error("pages {0} came ahead and have no place here")]
     NoPlaceAhead(PageRange),

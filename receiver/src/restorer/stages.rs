@@ -59,6 +59,7 @@ pub struct Reserved {
     contents: Contents,
     companion: Option<Companion>,
     own_ipc: bool,
+    own_terminals: bool,
 }
 
 /// The final image stands, but for its pages; threads wait.
@@ -139,13 +140,14 @@ impl Restorer<Reserved> {
         let vdso = Vdso::of(&manifest.host.vdso, here.vdso.as_ref())?;
         let clocks = Offsets::of(manifest, here.is_home_of(manifest));
         let shifted = clocks.to_write();
-        let own_ipc = segments::has_any(manifest);
-        let namespaces =
-            Namespaces { user: here.needs_user_namespace(), ipc: own_ipc, clocks: shifted.as_deref() };
+        let (own_ipc, own_terminals) = (segments::has_any(manifest), !manifest.terminals.is_empty());
+        let (user, ipc, terminals) = (here.needs_user_namespace(), own_ipc, own_terminals);
+        let namespaces = Namespaces { user, ipc, terminals, clocks: shifted.as_deref() };
         let identity = Identity::of(&manifest.process, policy.pid == policy::Pid::Keep);
         let child = BlankChild::start(identity, hole, control_number, namespaces)?;
         clocks.report(child.pid());
         segments::prove(&child, manifest)?;
+        descriptors::prove_terminals(&child, manifest)?;
         let memory = open_memory(&child)?;
         vdso.map(&child, &memory, hole.range().end())?;
         let uffd = create_uffd(&child, &permission)?;
@@ -169,6 +171,7 @@ impl Restorer<Reserved> {
             contents,
             companion: None,
             own_ipc,
+            own_terminals,
         };
         Ok((Self { child, here, stage }, answer))
     }
@@ -274,6 +277,9 @@ impl Restorer<Reserved> {
         files::check_names(manifest)?;
         if segments::has_any(manifest) && !self.stage.own_ipc {
             return Err(RestoreError::SegmentMeanwhile);
+        }
+        if !manifest.terminals.is_empty() && !self.stage.own_terminals {
+            return Err(RestoreError::TerminalMeanwhile);
         }
         let identity = self.child.identity();
         if Identity::of(&manifest.process, identity.outside_too) != identity {

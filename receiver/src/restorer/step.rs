@@ -33,6 +33,8 @@ pub enum Step {
     SetLimit(u32),
     /// A descriptor.
     Descriptor(u32),
+    /// The controlling terminal.
+    TakeTerminal,
     /// A lock on the file of a descriptor.
     Lock(u32),
     /// A segment of System V shared memory, by its id.
@@ -77,6 +79,7 @@ impl fmt::Display for Step {
             Self::SetProcessFlags => write!(f, "setting umask, personality and process flags"),
             Self::SetLimit(resource) => write!(f, "setting resource limit {resource}"),
             Self::Descriptor(fd) => write!(f, "opening descriptor {fd}"),
+            Self::TakeTerminal => write!(f, "taking the controlling terminal"),
             Self::Lock(fd) => write!(f, "locking the file of descriptor {fd}"),
             Self::Segment(id) => write!(f, "making System V shared memory {id}"),
             Self::Guard(range) => write!(f, "guarding {range}"),

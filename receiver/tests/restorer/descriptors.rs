@@ -9,7 +9,7 @@ use nix::libc;
 use nix::sys::socket::{getsockopt, sockopt};
 use protocol::{
     DescriptionKind, Descriptor, LockRecord, MessageRecord, ObjectRecord, PipeEnd, PipeRecord, SocketRecord,
-    StreamKind,
+    StreamKind, TerminalEnd, TerminalRecord,
 };
 use receiver::guardian::ExitStatus;
 use receiver::policy::Policy;
@@ -33,6 +33,7 @@ pub(super) const CASES: &[Case] = &[
     ("a_lost_connection_says_that_it_was_reset", lost_connection_says),
     ("a_listener_listens_again_once_the_source_has_let_go", listener_listens),
     ("an_address_that_stays_in_use_leaves_its_socket_unbound", address_stays_in_use),
+    ("a_terminal_that_makes_no_sense_is_refused_by_name", terminals_without_sense),
     ("nobody_is_connected_to_a_listener_that_is_not_the_programs", no_other_listener),
     ("a_file_that_is_not_here_is_refused_beforehand", missing_file),
     ("an_address_of_another_machine_is_refused_beforehand", foreign_address),
@@ -199,6 +200,23 @@ fn what_makes_no_sense() -> Outcome {
     image.manifest.pipes.push(fifo);
     let refused = Restorer::reserve(&image.manifest, &Policy::default()).err().map(|error| error.line());
     assert!(refused.is_some_and(|line| line.contains("the FIFO /no/such/fifo is not here")), "named");
+    Ok(())
+}
+
+fn terminals_without_sense() -> Outcome {
+    privileged()?;
+    let refusal = |indices: &[u32], terminal| {
+        let mut image = image(looked_at(Code::default()));
+        let record = |index: &u32| TerminalRecord { index: *index, ..TerminalRecord::default() };
+        image.manifest.terminals = indices.iter().map(record).collect();
+        image.descriptor(4, libc::O_RDWR, DescriptionKind::Terminal { terminal, end: TerminalEnd::Master });
+        let refused = Restorer::reserve(&image.manifest, &Policy::default()).err();
+        refused.map(|error| error.line()).unwrap_or_default()
+    };
+    assert_eq!(refusal(&[5, 3], 1), "");
+    assert!(refusal(&[5, 3], 2).contains("pseudo-terminal 2"));
+    assert!(refusal(&[3, 3], 0).contains("/dev/pts/3 cannot be made here"));
+    assert!(refusal(&[u32::MAX], 0).contains("cannot be made here"));
     Ok(())
 }
 

@@ -277,6 +277,7 @@ fn manifest() -> Manifest {
             anonymous(STACK - STACK_PAGES * PAGE_SIZE, STACK_PAGES, "rw", grows),
         ],
         pipes: vec![],
+        terminals: vec![],
         ghosts: vec![],
         locks: vec![],
         descriptions: vec![],

@@ -55,6 +55,8 @@ pub(crate) struct OwnProcess {
     locked: Vec<u32>,
     /// Connections that stay here.
     staying: Staying,
+    /// What it is while it stands still, if something was taken out of its terminals.
+    stopped: Option<Arc<Manifest>>,
 }
 
 impl OwnProcess {
@@ -81,6 +83,7 @@ impl OwnProcess {
             segments: Vec::new(),
             locked: Vec::new(),
             staying: Staying::default(),
+            stopped: None,
         })
     }
 
@@ -247,7 +250,13 @@ impl SourceProcess for OwnProcess {
         self.staying.take(&manifest, &self.bound)?;
         self.segments = manifest.objects.iter().map(|object| object.segment.clone()).collect();
         self.locked = manifest.locks.iter().map(|lock| lock.fd).collect();
-        Ok(Arc::new(manifest))
+        let taken = capture::take_out_terminals(&mut manifest);
+        let manifest = Arc::new(manifest);
+        if !manifest.terminals.is_empty() {
+            self.stopped = Some(Arc::clone(&manifest));
+        }
+        taken.map_err(|refusal| Failure::Local(refusal.in_words()))?;
+        Ok(manifest)
     }
 
     fn send_content(
@@ -270,6 +279,9 @@ impl SourceProcess for OwnProcess {
     fn release(&mut self) {
         commit::take_back();
         self.staying.release();
+        if let Some(stopped) = self.stopped.take() {
+            capture::give_back_terminals(&stopped);
+        }
         // Asked again by `migration::run`, which has to know the answer.
         let _ = quiesce::release();
     }

@@ -10,7 +10,9 @@ use std::sync::atomic::AtomicU32;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use protocol::{Connection, DescriptionKind, FileProof, Header, Kind, PipeEnd, SocketRecord, StreamKind};
+use protocol::{
+    Connection, DescriptionKind, FileProof, Header, Kind, PipeEnd, SocketRecord, TerminalEnd, TerminalRecord,
+};
 use sys::descriptor::tcp;
 use sys::proc::fdinfo::{self, Watch};
 
@@ -300,14 +302,28 @@ fn an_open_connection_is_frozen_with_its_bytes_and_goes_on_when_it_is_thawed() {
 }
 
 #[test]
-fn a_terminal_is_a_stream_and_its_multiplexer_is_refused() {
-    alone("descriptors::a_terminal_is_a_stream_and_its_multiplexer_is_refused", || {
+fn a_terminal_inside_is_told_with_what_waits_in_it_and_gets_that_back() {
+    alone("descriptors::a_terminal_inside_is_told_with_what_waits_in_it_and_gets_that_back", || {
         let pty = nix::pty::openpty(None, None).expect("a terminal");
-        let master = pty.master.as_raw_fd();
-        assert!(refusal().contains(&format!("descriptor {master} is a device")));
-        drop(pty.master);
+        let (mut master, mut slave) = (File::from(pty.master), File::from(pty.slave));
+        master.write_all(b"typed\n").expect("room");
+        slave.write_all(b"shown").expect("room");
+        let mut manifest = stopped().manifest;
+        let inside = |end| DescriptionKind::Terminal { terminal: 0, end };
+        assert_eq!(description(&manifest, &master).0.kind, inside(TerminalEnd::Master));
+        assert_eq!(description(&manifest, &slave).0.kind, inside(TerminalEnd::Slave));
+        capture::take_out_terminals(&mut manifest).expect("little waits");
+        let record = &manifest.terminals[0];
+        assert_eq!(record.input, b"typed\n");
+        assert_eq!(record.output.len(), b"typed\r\nshown".len());
+        capture::give_back_terminals(&manifest);
+        let mut bytes = [0; 100];
+        assert_eq!(slave.read(&mut bytes).expect("a line"), 6);
+        assert_eq!(master.read(&mut bytes).expect("all that was shown"), record.output.len());
+        drop(master);
         let manifest = running();
-        assert_eq!(description(&manifest, &pty.slave).0.kind, DescriptionKind::Stream(StreamKind::Input));
+        assert_eq!(description(&manifest, &slave).0.kind, inside(TerminalEnd::Slave));
+        assert!(manifest.terminals[0].is(TerminalRecord::HUNG_UP));
     });
 }
 

@@ -5,7 +5,7 @@ use protocol::{
     Credentials, Description, DescriptionKind, Descriptor, FileProof, FileRecord, GhostRecord, HostFacts,
     LockRecord, Manifest, MessageRecord, MmFields, ObjectRecord, PipeEnd, PipeRecord, ProcValue,
     ProcessRecord, ResourceLimit, RseqRecord, SignalAction, SignalInfo, SocketRecord, StreamKind,
-    ThreadRecord, TimerRecord, TimerTimes, VdsoRecord, XsaveLayout,
+    TerminalEnd, TerminalRecord, ThreadRecord, TimerRecord, TimerTimes, VdsoRecord, XsaveLayout,
 };
 
 /// `pages` pages from page number `start`.
@@ -45,6 +45,15 @@ pub(crate) fn manifest() -> Manifest {
             path: b"/run/fifo".to_vec(),
             capacity: 65_536,
             content: b"in flight".to_vec(),
+        }],
+        terminals: vec![TerminalRecord {
+            index: 3,
+            settings: [1, 5, 0xbf, 0x8a3b, 0, 0x100, 0, 0, 0, 38_400, 38_400],
+            window: 24 | 80 << 16,
+            flags: TerminalRecord::PACKET | TerminalRecord::CONTROLS,
+            name: Some((0o20_620, 1000, 5)),
+            input: b"a line\npart".to_vec(),
+            output: vec![0xff, 0],
         }],
         ghosts: vec![GhostRecord {
             path: b"/tmp/gone".to_vec(),
@@ -221,6 +230,7 @@ fn descriptions() -> Vec<Description> {
         DescriptionKind::LostConnection { domain: 10 },
         DescriptionKind::Ghost { ghost: 0 },
         DescriptionKind::Object { object: 0 },
+        DescriptionKind::Terminal { terminal: 0, end: TerminalEnd::Slave },
     ];
     let description =
         |kind| Description { flags: 2, inode: 77, mode: 0o100_644, info: b"pos:\t12\n".to_vec(), kind };

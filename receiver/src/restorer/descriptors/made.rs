@@ -22,6 +22,7 @@ use super::super::error::RestoreError;
 use super::super::files;
 use super::super::ghosts::Ghosts;
 use super::sockets::{self, Sockets};
+use super::terminals::{self, Terminals};
 use super::{Origin, anonymous, fifos, interest};
 use crate::relaying::Companion;
 use crate::{confinement, peer};
@@ -41,6 +42,7 @@ pub(super) struct Maker<'a> {
     /// Descriptors of processes that have ended: those of one process have one inode.
     dead: BTreeMap<u64, Vec<OwnedFd>>,
     inotifies: Vec<OwnedFd>,
+    terminals: Terminals<'a>,
 }
 
 impl<'a> Maker<'a> {
@@ -51,6 +53,7 @@ impl<'a> Maker<'a> {
         ghosts: &'a Ghosts,
         same_kernel: bool,
         companion: Option<&Companion>,
+        terminals: Terminals<'a>,
     ) -> Result<Self, RestoreError> {
         let pipes = (0..).zip(&manifest.pipes).map(|(index, record)| {
             let access = fifos::access(manifest, index);
@@ -67,6 +70,7 @@ impl<'a> Maker<'a> {
             passed_objects: BTreeSet::new(),
             dead: anonymous::dead(manifest)?,
             inotifies: Vec::new(),
+            terminals,
         };
         maker.make_what_is_in_flight()?;
         let Self { sockets, in_flight, .. } = &mut maker;
@@ -95,8 +99,8 @@ impl<'a> Maker<'a> {
                 Origin::Passed(made) => made,
                 Origin::Inside { path, .. } => {
                     let path = Path::new(OsStr::from_bytes(&path));
-                    if path.starts_with("/proc") {
-                        let what = "in flight, and of /proc";
+                    if path.starts_with("/proc") || path == Path::new(terminals::CONTROLLING) {
+                        let what = "in flight, and of the process itself";
                         return Err(RestoreError::NotMoved { fd: index, what });
                     }
                     let opened = peer::with_its_rights(|| confinement::file(path, libc::O_RDONLY));
@@ -150,8 +154,9 @@ impl<'a> Maker<'a> {
     }
 
     /// The sockets and the inotifies, which are still needed when everything has been passed.
-    pub(super) fn into_kept(self) -> (Sockets, Vec<OwnedFd>) {
-        (self.sockets, self.inotifies)
+    pub(super) fn into_kept(self) -> Result<(Sockets, Vec<OwnedFd>), RestoreError> {
+        self.terminals.finish()?;
+        Ok((self.sockets, self.inotifies))
     }
 
     /// How description `index`, which is behind descriptor `fd`, comes into the child.
@@ -194,6 +199,9 @@ impl<'a> Maker<'a> {
                 Ok(Origin::Passed(itself.into()))
             }
             DescriptionKind::Object { object } => self.object(fd, *object, description),
+            DescriptionKind::Terminal { terminal, end } => {
+                self.terminals.origin(fd, *terminal, *end, description.flags)
+            }
         }
     }
 
