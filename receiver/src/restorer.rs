@@ -31,6 +31,7 @@ mod room;
 mod segments;
 mod stages;
 mod step;
+mod system_v;
 mod threads;
 mod timers;
 pub mod trampoline;

@@ -77,6 +77,49 @@ def segments(mode: str, lab) -> None:
     subprocess.run(["ipcrm", "-m", unattached], check=True, timeout=20)
 
 
+def semaphores(mode: str, lab) -> None:
+    """System V semaphores and messages, and threads that wait for them; nothing of them is left at the first place."""
+    receivers = [lab.receiver(arguments=("--mode", mode)) for _ in range(2)]
+    process = lab.program("semaphores", [compile_c("semaphores", lab.directory)])
+    made = process.wait_lines(3)[:2]
+    for step in range(3):
+        expect(check(process.pid)[0] == 0, check(process.pid)[1])
+        process = lab.move(process, receivers[step % 2])
+        process.wait_complete()
+        until(lambda process=process, step=step: process.text().endswith(f"\n{step + 1}\n"), "it to look", alive=[process])
+        until(lambda: all(number not in [line.split()[1] for line in Path(f"/proc/sysvipc/{kind}").read_text().splitlines()]
+                          for number, kind in zip(made, ("sem", "msg"))), "what it had to be gone where it was before")
+    process.signal(signal.SIGTERM)
+    ended = process.wait_exited()
+    expect(ended.get("exit_code") == 7, f"it ended with {ended}: {process.text().splitlines()[-1:]}")
+
+
+def shared_semaphores(lab) -> None:
+    """Those that another living process has used stay, and the program with them."""
+    receiver = lab.receiver()
+    process = lab.program("semaphores", [compile_c("semaphores", lab.directory)])
+    made = process.wait_lines(3)[0]
+    with subprocess.Popen(["python3", "-c", _OTHER_USER, made], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        try:
+            expect(other.stdout.readline() == b"0\n", "the other process has not changed it")
+            words = f"process {other.pid} uses the same System V semaphores or messages"
+            status, text = check(process.pid)
+            expect(status == 3 and words in text, f"status {status}: {text}")
+            process.aim(receiver.port)
+            try_and_stay(Witness(process), f"{words}: end it first")
+        finally:
+            other.kill()
+    lab.move(process, receiver).wait_complete()
+
+
+_OTHER_USER = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+SETVAL = 16
+print(libc.semctl(int(sys.argv[1]), 1, SETVAL, 700), flush=True)
+sys.stdin.read()
+"""
+
 _HUGE_PAGES = 11  # of 2 MiB, that tests/programs/huge.c has
 _POOL = Path("/proc/sys/vm/nr_hugepages")
 
@@ -149,6 +192,9 @@ def _checks() -> list:
     return checks + [
         Check("System V shared memory that nobody else has moves with its ids, again and again",
               partial(segments, "postcopy")),
+        Check("System V semaphores and messages that nobody else uses move with their ids, again and again",
+              partial(semaphores, "postcopy")),
+        Check("System V semaphores and messages that another process uses too are refused by its name", shared_semaphores),
         Check("huge TLB pages of every kind move", partial(huge_pages, "postcopy")),
         Check("huge TLB pages move while other memory goes ahead", partial(huge_pages, "hybrid")),
         Check("a program that needs more huge TLB pages than are free is refused with both numbers", too_few_huge_pages),

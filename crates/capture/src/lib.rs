@@ -27,6 +27,7 @@ pub mod refusal;
 mod segments;
 mod sockets;
 pub mod survey;
+mod system_v;
 mod tables;
 mod terminals;
 mod thread;
@@ -47,6 +48,7 @@ use pages::Known;
 pub use process::credentials_beside;
 use refusal::{Doing, MappingTrait, Note, ProcessTrait, Refusal};
 pub use segments::remove as remove_segment;
+pub use system_v::remove as remove_system_v;
 use tables::{Files, Ghosts, Objects};
 pub use terminals::{give_back as give_back_terminals, take_out as take_out_terminals};
 
@@ -209,6 +211,7 @@ fn build(
         terminals,
         ghosts: ghosts.into_records(),
         locks,
+        system_v: system_v::collect(sys::thread::process_id(), before.is_some())?,
         descriptions,
         descriptors,
         eager,

@@ -39,6 +39,7 @@ pub(crate) enum Doing {
     Pipe,
     Socket,
     Pages,
+    SystemV,
 }
 
 impl Doing {
@@ -60,6 +61,7 @@ impl Doing {
         Self::Pipe => 14 "looking at a pipe",
         Self::Socket => 15 "looking at a socket",
         Self::Pages => 16 "looking for changed pages",
+        Self::SystemV => 17 "reading System V semaphores or messages",
     }
 }
 
@@ -124,6 +126,8 @@ pub(crate) enum ProcessTrait {
     Vdso,
     /// The descriptors hold more bytes than a manifest takes.
     TooMuchContent,
+    /// Another process uses its System V semaphores or messages too.
+    SystemV(u32),
     /// Its pages lie too far apart for the memory that the parasite got.
     TooScattered,
 }
@@ -266,6 +270,9 @@ impl Piece for ProcessTrait {
     fn put_into(&self, text: &mut impl Text) {
         match self {
             Self::Traced(by) => put!(text, "process ", by, " traces this one: detach it first"),
+            Self::SystemV(pid) => {
+                put!(text, "process ", pid, " uses the same System V semaphores or messages: end it first");
+            }
             Self::Stopped(tid) => put!(text, "thread ", tid, " is stopped: send SIGCONT first"),
             other => text.push_text(other.text()),
         }
@@ -288,7 +295,7 @@ impl ProcessTrait {
         Self::Vdso => 8 "the vDSO is not where the kernel put it: start the program anew",
         Self::TooMuchContent => 9 "pipes, sockets and what is on its way in them hold more than 8 MiB: empty some first",
         Self::TooScattered => 10 "its memory is in more pieces than can be listed: free some, or raise a low ulimit -v",
-        Self::Traced(_) | Self::Stopped(_) => 11 "",
+        Self::Traced(_) | Self::Stopped(_) | Self::SystemV(_) => 11 "",
     }
 }
 

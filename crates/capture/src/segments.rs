@@ -87,7 +87,7 @@ fn is_own(line: &[u8]) -> bool {
     column(line, CREATOR) == Some(u64::from(thread::process_id()))
 }
 
-fn column(line: &[u8], number: usize) -> Option<u64> {
+pub(crate) fn column(line: &[u8], number: usize) -> Option<u64> {
     decimal(words(line).nth(number)?)
 }
 

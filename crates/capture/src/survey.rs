@@ -17,6 +17,7 @@ use crate::mappings;
 use crate::process;
 use crate::refusal::{Doing, Note, ProcessTrait, Refusal};
 use crate::segments;
+use crate::system_v;
 use crate::tables::{Files, Ghosts, Objects};
 
 /// Bytes that the parasite takes where no limit forbids it.
@@ -61,6 +62,14 @@ pub fn process(pid: u32, status: &Status, has_children: bool) -> Vec<Refusal> {
     let children = if has_children { Err(ProcessTrait::Children.into()) } else { Ok(()) };
     let scatter = process::check_scatter(status, ROOM_BYTES).map_err(Refusal::from);
     [children, root, directory, executable, scatter].into_iter().filter_map(Result::err).collect()
+}
+
+/// Whether System V semaphores and messages stand in the way of process `pid`, in whose IPC namespace this one is.
+///
+/// # Errors
+/// They do.
+pub fn system_v(pid: u32) -> Result<(), Refusal> {
+    system_v::collect(pid, false).map(|_| ())
 }
 
 /// Whether thread `tid`, as it numbers itself, can be moved.

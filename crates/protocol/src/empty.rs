@@ -31,6 +31,7 @@ impl Manifest {
             terminals: Vec::new(),
             ghosts: Vec::new(),
             locks: Vec::new(),
+            system_v: Vec::new(),
             descriptions: Vec::new(),
             descriptors: Vec::new(),
             eager: Vec::new(),

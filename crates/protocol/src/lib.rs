@@ -74,8 +74,8 @@ pub use ghost::{GhostRecord, LockRecord, PROC_VALUES, ProcValue};
 pub use manifest::{
     ClockRecord, Credentials, Description, DescriptionKind, Descriptor, FileProof, FileRecord, HostFacts,
     Manifest, MessageRecord, MmFields, ObjectRecord, PipeEnd, PipeRecord, ProcessRecord, ResourceLimit,
-    RseqRecord, SignalAction, SignalInfo, SocketRecord, StreamKind, ThreadRecord, TimerRecord, TimerTimes,
-    VdsoRecord, XsaveLayout,
+    RseqRecord, SignalAction, SignalInfo, SocketRecord, StreamKind, SystemVRecord, SystemVState,
+    ThreadRecord, TimerRecord, TimerTimes, VdsoRecord, XsaveLayout,
 };
 pub use messages::{
     Connections, ContentKind, ContentRecord, FileVerdict, Hello, MAX_PAGES_PER_FRAME, MAX_PAGES_PER_LIST,

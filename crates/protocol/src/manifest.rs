@@ -35,6 +35,8 @@ pub struct Manifest {
     pub ghosts: Vec<GhostRecord>,
     /// Locks on open files.
     pub locks: Vec<LockRecord>,
+    /// System V semaphores and message queues that only this process uses.
+    pub system_v: Vec<SystemVRecord>,
     /// Open file descriptions, referred to by index.
     pub descriptions: Vec<Description>,
     /// Descriptors, ascending.
@@ -372,6 +374,29 @@ pub struct ObjectRecord {
     pub ghost: Option<u32>,
     /// Its line of `/proc/sysvipc/shm` (proc(5)), if it is a segment of System V shared memory; else empty.
     pub segment: Vec<u8>,
+}
+
+/// A System V semaphore set or message queue.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SystemVRecord {
+    /// Its line of `/proc/sysvipc/sem` or `/proc/sysvipc/msg` (proc(5)).
+    pub line: Vec<u8>,
+    /// What is in it.
+    pub state: SystemVState,
+}
+
+/// What is in a [`SystemVRecord`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum SystemVState {
+    /// The value of each semaphore, two bytes in little endian.
+    Semaphores(Vec<u8>),
+    /// A message queue.
+    Queue {
+        /// `msg_qbytes`
+        capacity: u64,
+        /// Its messages in their order, each with its type in front, eight bytes in little endian. Empty in `Reserve`.
+        messages: Vec<Vec<u8>>,
+    },
 }
 
 /// A pipe with its bytes in flight.

@@ -56,6 +56,7 @@ errnos! {
     ERANGE = 34, "result too large";
     ENOSYS = 38, "not implemented by this kernel";
     ELOOP = 40, "too many symbolic links";
+    ENOMSG = 42, "no such message";
     ENODATA = 61, "no data available";
     EOVERFLOW = 75, "value too large";
     ENOTSOCK = 88, "not a socket";

@@ -45,6 +45,7 @@ pub mod signal_name;
 #[cfg(feature = "std")]
 pub mod socket;
 pub mod status;
+pub mod system_v;
 #[cfg(feature = "std")]
 pub mod test_child;
 pub mod thread;

@@ -47,7 +47,10 @@ pub mod nr {
     pub const CLONE: usize = 56;
     pub const EXIT: usize = 60;
     pub const KILL: usize = 62;
+    pub const SEMCTL: usize = 66;
     pub const SHMDT: usize = 67;
+    pub const MSGRCV: usize = 70;
+    pub const MSGCTL: usize = 71;
     pub const FCNTL: usize = 72;
     pub const FLOCK: usize = 73;
     pub const READLINK: usize = 89;

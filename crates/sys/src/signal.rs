@@ -180,6 +180,14 @@ pub fn send_to_thread(pid: u32, tid: u32, signal: u32) -> bool {
     sent != Err(Errno::ESRCH)
 }
 
+/// Whether there is a process with this id in the PID namespace.
+#[must_use]
+pub fn process_exists(pid: u32) -> bool {
+    // SAFETY: plain numbers; signal 0 is none.
+    let asked = unsafe { syscall(nr::KILL, [pid as usize, 0, 0, 0, 0, 0]) };
+    asked != Err(Errno::ESRCH)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, anyhow, bail, ensure};
-use capture::survey::Duplicate;
+use capture::refusal::Refusal;
+use capture::survey::{self, Duplicate};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sys::number::{field, number_of, words};
@@ -25,6 +26,8 @@ pub(super) struct Facts {
     pub(super) has_children: bool,
     pub(super) mappings: Vec<(Mapping, Attributes)>,
     pub(super) duplicates: Vec<Duplicate>,
+    /// What its System V semaphores and messages stand in the way of.
+    pub(super) system_v: Result<(), Refusal>,
     /// `/proc/sysvipc/shm` as the process sees it, if it has attached any of that.
     pub(super) segments: Vec<u8>,
     /// What each descriptor is open on.
@@ -77,6 +80,7 @@ impl Facts {
             mappings: Vec::new(),
             duplicates: Vec::new(),
             segments: Vec::new(),
+            system_v: Ok(()),
             links: BTreeMap::new(),
             environment: Vec::new(),
             auxv: Vec::new(),
@@ -97,12 +101,11 @@ impl Facts {
         facts.take_descriptors().with_context(forbidden)?;
         enter(pid, "net", CloneFlags::CLONE_NEWNET)
             .with_context(|| format!("entering the network of process {pid}: run this as root"))?;
+        enter(pid, "ipc", CloneFlags::CLONE_NEWIPC)
+            .with_context(|| format!("entering the IPC namespace of process {pid}: run this as root"))?;
+        facts.system_v = survey::system_v(pid);
         if facts.mappings.iter().any(|(mapping, _)| mapping.name.starts_with(b"/SYSV")) {
-            let read =
-                enter(pid, "ipc", CloneFlags::CLONE_NEWIPC).and_then(|()| fs::read("/proc/sysvipc/shm"));
-            facts.segments = read.with_context(|| {
-                format!("looking at the System V shared memory of process {pid}: run this as root")
-            })?;
+            facts.segments = fs::read("/proc/sysvipc/shm")?;
         }
         Ok(facts)
     }

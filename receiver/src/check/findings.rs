@@ -64,8 +64,12 @@ impl Findings {
         }
         if let Some(main) = facts.main() {
             let all = survey::process(facts.pid, &main.status, facts.has_children);
-            found.process =
-                all.into_iter().map(|refusal| Finding::new(&facts.pid, &facts.name, Err(refusal))).collect();
+            let system_v = facts.system_v.clone().err();
+            found.process = all
+                .into_iter()
+                .chain(system_v)
+                .map(|refusal| Finding::new(&facts.pid, &facts.name, Err(refusal)))
+                .collect();
         }
         for thread in &facts.threads {
             let result = survey::thread(thread.own_tid, thread.tid == facts.pid, &thread.status);

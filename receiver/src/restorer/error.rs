@@ -255,7 +255,7 @@ pub enum RestoreError {
         source: io::Error,
     },
     /// What the source says of a System V segment.
-    #[error("a segment of System V shared memory is told of in a way that is not known: {line}")]
+    #[error("System V shared memory, semaphores or messages are told of in a way that is not known: {line}")]
     Segment {
         /// What it says.
         line: String,
@@ -263,8 +263,13 @@ pub enum RestoreError {
     /// A System V segment that is not what it was.
     #[error("System V shared memory {0} cannot be made as it was")]
     SegmentId(u32),
+    /// System V semaphores or messages that are not what they were.
+    #[error("System V semaphores or message queue {0} cannot be made as they were")]
+    SystemVId(u32),
     /// The process was made without an IPC namespace of its own.
-    #[error("the program has attached System V shared memory meanwhile: try again")]
+    #[error(
+        "the program has come to use System V shared memory, semaphores or messages meanwhile: try again"
+    )]
     SegmentMeanwhile,
     /// Something has touched memory whose pages are still to come.
     #[error("memory at {0} was touched before its pages could come: move again")]

@@ -106,11 +106,7 @@ impl Segment {
         const HUGE: u64 = 0o4000;
         let mut program = child.program();
         program.step(Step::Segment(self.id));
-        let opened = open_next_id(&mut program);
-        let id = self.id.to_string();
-        let (text, len) = (program.data(id.as_bytes()), id.len() as u64);
-        program.call_with(libc::SYS_write, [0, text.0, len], &[(0, opened)]);
-        program.call_with(libc::SYS_close, [0], &[(0, opened)]);
+        write_number(&mut program, NEXT_ID, u64::from(self.id));
         let pages = if self.huge_kib == 0 { 0 } else { HUGE | huge::size_bits(self.huge_kib) };
         let flags = CREATE_NEW | u64::from(self.mode & 0o777) | pages;
         let key = u64::from(self.key.cast_unsigned());
@@ -164,7 +160,7 @@ pub(super) fn prove(child: &BlankChild, manifest: &Manifest) -> Result<(), Resto
         let segment = segment?;
         let mut program = child.program();
         program.step(Step::Segment(segment.id));
-        let opened = open_next_id(&mut program);
+        let opened = open(&mut program, NEXT_ID);
         program.call_with(libc::SYS_close, [0], &[(0, opened)]);
         child.run(program, &[])?;
     }
@@ -260,10 +256,20 @@ fn move_parts(program: &mut Program, aside: Option<PageRange>, parts: &[&Wanted]
     }
 }
 
-fn open_next_id(program: &mut Program) -> Addr {
+/// Writes `number` to a file of the IPC namespace.
+pub(super) fn write_number(program: &mut Program, path: &[u8], number: u64) {
+    let opened = open(program, path);
+    let number = number.to_string();
+    let (text, len) = (program.data(number.as_bytes()), number.len() as u64);
+    program.call_with(libc::SYS_write, [0, text.0, len], &[(0, opened)]);
+    program.call_with(libc::SYS_close, [0], &[(0, opened)]);
+}
+
+/// Opens a file of the IPC namespace to write.
+pub(super) fn open(program: &mut Program, path: &[u8]) -> Addr {
     const AT_FDCWD: u64 = (-100_i64).cast_unsigned();
     const WRITE_ONLY: u64 = 1;
-    let path = program.c_string(NEXT_ID);
+    let path = program.c_string(path);
     let opened = program.call(libc::SYS_openat, [AT_FDCWD, path.0, WRITE_ONLY, 0]);
     program.result(opened)
 }

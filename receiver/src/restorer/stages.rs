@@ -20,8 +20,8 @@ use super::requirements::{self, Here};
 use super::threads::Threads;
 use super::vdso::Vdso;
 use super::{
-    BlankChild, Hole, RestoreError, Step, files, huge, locks, objects, process, room, segments, threads,
-    timers,
+    BlankChild, Hole, RestoreError, Step, files, huge, locks, objects, process, room, segments, system_v,
+    threads, timers,
 };
 use crate::guardian::{Guardian, Identity, Namespaces};
 use crate::peer;
@@ -140,13 +140,14 @@ impl Restorer<Reserved> {
         let vdso = Vdso::of(&manifest.host.vdso, here.vdso.as_ref())?;
         let clocks = Offsets::of(manifest, here.is_home_of(manifest));
         let shifted = clocks.to_write();
-        let (own_ipc, own_terminals) = (segments::has_any(manifest), !manifest.terminals.is_empty());
+        let (own_ipc, own_terminals) = (needs_own_ipc(manifest), !manifest.terminals.is_empty());
         let (user, ipc, terminals) = (here.needs_user_namespace(), own_ipc, own_terminals);
         let namespaces = Namespaces { user, ipc, terminals, clocks: shifted.as_deref() };
         let identity = Identity::of(&manifest.process, policy.pid == policy::Pid::Keep);
         let child = BlankChild::start(identity, hole, control_number, namespaces)?;
         clocks.report(child.pid());
         segments::prove(&child, manifest)?;
+        system_v::prove(&child, manifest)?;
         descriptors::prove_terminals(&child, manifest)?;
         let memory = open_memory(&child)?;
         vdso.map(&child, &memory, hole.range().end())?;
@@ -235,6 +236,7 @@ impl Restorer<Reserved> {
             objects::make(&self.child, memory, manifest, &ghosts, contents)?
         };
         segments::make(&self.child, manifest, &objects, &self.stage.memory)?;
+        system_v::make(&self.child, manifest)?;
         let (have, kept) = (&self.stage.mappings, &manifest.kept);
         let remade = mappings::change_around(&self.child, have, &wanted, &objects, kept)?;
         segments::mark(&self.child, manifest)?;
@@ -275,7 +277,7 @@ impl Restorer<Reserved> {
     fn check_final(&self, manifest: &Manifest) -> Result<(), RestoreError> {
         self.here.check(manifest)?;
         files::check_names(manifest)?;
-        if segments::has_any(manifest) && !self.stage.own_ipc {
+        if needs_own_ipc(manifest) && !self.stage.own_ipc {
             return Err(RestoreError::SegmentMeanwhile);
         }
         if !manifest.terminals.is_empty() && !self.stage.own_terminals {
@@ -404,6 +406,11 @@ impl<Stage> Restorer<Stage> {
     pub fn is_home_of(&self, manifest: &Manifest) -> bool {
         self.here.is_home_of(manifest)
     }
+}
+
+/// Whether the program holds what has ids of an IPC namespace.
+fn needs_own_ipc(manifest: &Manifest) -> bool {
+    segments::has_any(manifest) || !manifest.system_v.is_empty()
 }
 
 fn find_hole(manifest: &Manifest, here: &Here) -> Result<Hole, RestoreError> {

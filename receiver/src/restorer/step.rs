@@ -39,6 +39,8 @@ pub enum Step {
     Lock(u32),
     /// A segment of System V shared memory, by its id.
     Segment(u32),
+    /// Making a System V semaphore set or message queue.
+    SystemV(u32),
     /// Pages that must not be touched.
     Guard(PageRange),
     /// A command of membarrier(2), or a file below `/proc/self`.
@@ -82,6 +84,7 @@ impl fmt::Display for Step {
             Self::TakeTerminal => write!(f, "taking the controlling terminal"),
             Self::Lock(fd) => write!(f, "locking the file of descriptor {fd}"),
             Self::Segment(id) => write!(f, "making System V shared memory {id}"),
+            Self::SystemV(id) => write!(f, "making System V semaphores or message queue {id}"),
             Self::Guard(range) => write!(f, "guarding {range}"),
             Self::SetProcessValue => write!(f, "setting values that /proc tells of the process"),
             Self::Bind(fd) => write!(f, "binding the socket of descriptor {fd}"),

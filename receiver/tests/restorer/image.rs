@@ -280,6 +280,7 @@ fn manifest() -> Manifest {
         terminals: vec![],
         ghosts: vec![],
         locks: vec![],
+        system_v: vec![],
         descriptions: vec![],
         descriptors: vec![],
         eager: vec![pages(CODE, CODE_PAGES), pages(DATA, DATA_PAGES)],

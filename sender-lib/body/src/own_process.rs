@@ -12,8 +12,8 @@ use engine::Failure;
 use memory::{Addr, Backing, PageRange, PageSet, RangeSet, Sharing};
 use page_server::{Channels, ReadRun, SourceProcess, Sweep};
 use protocol::{
-    Connections, DescriptionKind, FileVerdict, Header, Manifest, Piece, Reserved, SignalAction, ThreadRecord,
-    text,
+    Connections, DescriptionKind, FileVerdict, Header, Manifest, Piece, Reserved, SignalAction,
+    SystemVRecord, ThreadRecord, text,
 };
 use sys::descriptor::{self, tcp};
 use sys::poll::Interest;
@@ -51,6 +51,8 @@ pub(crate) struct OwnProcess {
     bound: Vec<u32>,
     /// What the kernel says of System V segments.
     segments: Vec<Vec<u8>>,
+    /// System V semaphores and message queues.
+    system_v: Vec<SystemVRecord>,
     /// Numbers of locked files, whose locks the destination needs.
     locked: Vec<u32>,
     /// Connections that stay here.
@@ -81,6 +83,7 @@ impl OwnProcess {
             parked: Parked::default(),
             bound: Vec::new(),
             segments: Vec::new(),
+            system_v: Vec::new(),
             locked: Vec::new(),
             staying: Staying::default(),
             stopped: None,
@@ -249,6 +252,7 @@ impl SourceProcess for OwnProcess {
         self.bound = bound_sockets(&manifest);
         self.staying.take(&manifest, &self.bound)?;
         self.segments = manifest.objects.iter().map(|object| object.segment.clone()).collect();
+        self.system_v.clone_from(&manifest.system_v);
         self.locked = manifest.locks.iter().map(|lock| lock.fd).collect();
         let taken = capture::take_out_terminals(&mut manifest);
         let manifest = Arc::new(manifest);
@@ -315,6 +319,7 @@ impl SourceProcess for OwnProcess {
         self.staying.keep();
         self.close_bound();
         self.segments.iter().for_each(|segment| capture::remove_segment(segment));
+        self.system_v.iter().for_each(capture::remove_system_v);
     }
 
     fn reconnect(&mut self, attempt: u32) -> Result<Channels, Failure> {

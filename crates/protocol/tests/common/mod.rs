@@ -5,7 +5,8 @@ use protocol::{
     Credentials, Description, DescriptionKind, Descriptor, FileProof, FileRecord, GhostRecord, HostFacts,
     LockRecord, Manifest, MessageRecord, MmFields, ObjectRecord, PipeEnd, PipeRecord, ProcValue,
     ProcessRecord, ResourceLimit, RseqRecord, SignalAction, SignalInfo, SocketRecord, StreamKind,
-    TerminalEnd, TerminalRecord, ThreadRecord, TimerRecord, TimerTimes, VdsoRecord, XsaveLayout,
+    SystemVRecord, SystemVState, TerminalEnd, TerminalRecord, ThreadRecord, TimerRecord, TimerTimes,
+    VdsoRecord, XsaveLayout,
 };
 
 /// `pages` pages from page number `start`.
@@ -65,6 +66,7 @@ pub(crate) fn manifest() -> Manifest {
             modified_ns: 1 << 60,
             target: Vec::new(),
         }],
+        system_v: system_v(),
         locks: vec![LockRecord { fd: 3, line: b"1: FLOCK  ADVISORY  READ 7 00:2a:1 0 EOF".to_vec() }],
         descriptions: descriptions(),
         descriptors: vec![Descriptor { fd: 3, close_on_exec: true, description: 0 }],
@@ -235,4 +237,12 @@ fn descriptions() -> Vec<Description> {
     let description =
         |kind| Description { flags: 2, inode: 77, mode: 0o100_644, info: b"pos:\t12\n".to_vec(), kind };
     kinds.into_iter().map(description).collect()
+}
+
+fn system_v() -> Vec<SystemVRecord> {
+    let queue = SystemVState::Queue { capacity: 16384, messages: vec![vec![1; 9]] };
+    vec![
+        SystemVRecord { line: b"5 7 600 1".to_vec(), state: SystemVState::Semaphores(vec![3, 0]) },
+        SystemVRecord { line: b"6 8 600 9".to_vec(), state: queue },
+    ]
 }
