@@ -296,7 +296,10 @@ fn no_common_version_is_refused_with_both_ranges() {
         shake_hands(&hello, |connection, hello| welcome(connection, hello, 0).map(|_| ()));
     let Ok(Some(Answer::Refused(text))) = answer else { panic!("not refused: {answer:?}") };
     assert!(text.contains("7 to 9"), "{text}");
-    assert_eq!(answered, Err(ConnectionError::Version { oldest: 7, newest: 9, ours: 2 }));
+    assert_eq!(
+        answered,
+        Err(ConnectionError::Version { oldest: 7, newest: 9, ours: protocol::PROTOCOL_VERSION })
+    );
 }
 
 #[test]

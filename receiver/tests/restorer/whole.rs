@@ -1,6 +1,7 @@
 //! Whole images through reserve, map, register and resume.
 
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use memory::{PAGE_SIZE, PageRange};
@@ -23,6 +24,7 @@ pub(super) const CASES: &[Case] = &[
     ("eight_threads_keep_ids_names_and_rseq", || threads_keep(8)),
     ("256_threads_keep_ids_names_and_rseq", || threads_keep(256)),
     ("what_is_missing_is_named_before_anything_is_built", missing_is_named),
+    ("a_page_that_somebody_has_touched_is_not_taken_for_the_programs", touched_is_refused),
 ];
 
 /// A file that the program writes to as descriptor 3.
@@ -214,6 +216,23 @@ fn threads_keep(count: u32) -> Outcome {
         assert!(result[8..].starts_with(if index % 2 == 0 { b"even\0" } else { b"odd\0" }));
     }
     assert_ne!(cpu, u32::MAX.to_le_bytes(), "the kernel keeps the rseq area");
+    Ok(())
+}
+
+/// As a look at its arguments and environment would, if they lay there.
+fn touched_is_refused() -> Outcome {
+    privileged()?;
+    let mut code = Code::default();
+    code.exit(0);
+    let image = Image::new(vec![main_thread(code)]);
+    let (restorer, _) = Restorer::reserve(&image.manifest, &Policy::default())
+        .unwrap_or_else(|error| panic!("{}", error.line()));
+    let arguments = std::fs::read(format!("/proc/{}/cmdline", restorer.pid())).expect("the child's");
+    assert_eq!(arguments, b"", "it has none yet");
+    let memory = std::fs::File::open(format!("/proc/{}/mem", restorer.pid())).expect("the child's");
+    memory.read_exact_at(&mut [0], LAZY + PAGE_SIZE).expect("a page of zeros");
+    let touched = pages(LAZY + PAGE_SIZE, 1);
+    assert!(matches!(restorer.map(&image.manifest), Err(RestoreError::NotMissing(page)) if page == touched));
     Ok(())
 }
 

@@ -285,7 +285,8 @@ impl Destination {
 
     /// The answers of the kernel and the events of the program, the same in every phase that has pages.
     fn memory_changed(&mut self, input: &DestinationInput) {
-        let obstacle = self.obstacle_to_eager(input);
+        let eager_has_no_place = matches!(self.phase, Phase::Listening(_))
+            && matches!(input, DestinationInput::Installed { outcome: InstallOutcome::RangeGone, .. });
         self.with_pages(|pages, desk| match *input {
             DestinationInput::Installed { space, pages: which, outcome } => {
                 pages.installed(desk, space, which, outcome);
@@ -320,32 +321,10 @@ impl Destination {
             | DestinationInput::Broken(_)
             | DestinationInput::Tick => {}
         });
-        if let Some(what) = obstacle {
-            self.abort(Failure::Local(String::from(what)));
+        if eager_has_no_place {
+            self.abort(Failure::Local(String::from("a page that must be in place has no place here")));
         }
         self.check_before_run();
-    }
-
-    /// Why a page that must be in place is not, although the kernel has been asked to put it there.
-    fn obstacle_to_eager(&self, input: &DestinationInput) -> Option<&'static str> {
-        let (
-            Phase::Listening(Listening { pages, .. }),
-            DestinationInput::Installed { pages: which, outcome, .. },
-        ) = (&self.phase, input)
-        else {
-            return None;
-        };
-        match outcome {
-            InstallOutcome::RangeGone => Some("a page that must be in place has no place here"),
-            // Whoever has brought what is there, it was not the source.
-            InstallOutcome::AlreadyPresent if pages.awaits(*which) => {
-                Some("a page that must be in place was touched before it came")
-            }
-            InstallOutcome::Installed
-            | InstallOutcome::AlreadyPresent
-            | InstallOutcome::Retry
-            | InstallOutcome::SpaceGone => None,
-        }
     }
 
     /// Before `Run`: a process that is gone cannot be resumed; one that has all eager pages is ready.

@@ -218,20 +218,6 @@ fn what_has_never_run_here_is_said_to_go_on_there_when_the_receiver_ends() {
 }
 
 #[test]
-fn a_page_that_something_else_has_brought_is_not_taken_for_the_programs() {
-    let Some(mut stage) = Stage::new() else { return };
-    stage.child.ask(Command::Load(at(3))).expect("a zero page");
-    stage.message(Kind::Reserve, &manifest(&[pages(3, 1)]));
-    stage.expect(Kind::Reserved);
-    stage.message(Kind::Switchover, &manifest(&[pages(3, 1)]));
-    stage.send_pages(Channel::Push, pages(3, 1));
-    let (_, body) = stage.expect(Kind::Abort);
-    assert_eq!(reason(&body), "a page that must be in place was touched before it came");
-    let (_child, (process, _)) = stage.end();
-    assert!(process.discarded.is_some());
-}
-
-#[test]
 fn nonsense_from_the_source_ends_its_own_migration_only() {
     let Some(mut stage) = Stage::new() else { return };
     stage.send(
