@@ -6,6 +6,8 @@ import platform
 import shutil
 from pathlib import Path
 
+from tests.harness.waiting import until
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = ROOT / "bin"
 PROGRAMS = ROOT / "tests" / "programs"
@@ -88,7 +90,13 @@ def inner_ids(pid: int) -> list:
 
 def lasting_descriptors(pid: int) -> dict:
     """The descriptors that a process has open whenever one looks, and of what kind they are."""
-    looks = [descriptors(pid) for _ in range(50)]
+    looks = []
+
+    def has_looked_often() -> bool:
+        looks.append(descriptors(pid))
+        return len(looks) == 50
+
+    until(has_looked_often, "time to look again")
     return {number: what.partition(":")[0] for number, what in looks[0].items()
             if all(number in look for look in looks)}
 

@@ -17,6 +17,8 @@
 #define PR_GET_MDWE 66
 #endif
 
+enum { INTERLEAVE = 3 };
+
 static pthread_barrier_t barrier;
 static char was[64];
 
@@ -41,7 +43,8 @@ static void print_thread(const char *who)
 {
     struct sched_param parameter;
     cpu_set_t processors;
-    int signal = 0;
+    int signal = 0, mode = -1;
+    unsigned long nodes = 0;
     prctl(PR_GET_PDEATHSIG, &signal);
     sched_getparam(0, &parameter);
     sched_getaffinity(0, sizeof processors, &processors);
@@ -49,18 +52,23 @@ static void print_thread(const char *who)
            getpriority(PRIO_PROCESS, 0));
     printf("%s processors %d first %d\n", who, CPU_COUNT(&processors), CPU_ISSET(0, &processors) != 0);
     printf("%s ioprio %ld slack %d death %d\n", who, syscall(SYS_ioprio_get, 1, 0), prctl(PR_GET_TIMERSLACK), signal);
+    syscall(SYS_get_mempolicy, &mode, &nodes, 65, 0, 0);
+    printf("%s memory mode %d nodes %lx\n", who, mode, nodes);
     print_sets(who);
 }
 
 static void *other(void *nothing)
 {
     struct sched_param parameter = {.sched_priority = 3};
+    unsigned long node = 1;
     cpu_set_t first;
     CPU_ZERO(&first);
     CPU_SET(0, &first);
     sched_setaffinity(0, sizeof first, &first);
     sched_setscheduler(0, SCHED_RR, &parameter);
     prctl(PR_SET_PDEATHSIG, 12);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    syscall(SYS_set_mempolicy, INTERLEAVE, &node, 65);
     pthread_barrier_wait(&barrier);
     print_thread("other");
     pthread_barrier_wait(&barrier);
@@ -84,7 +92,6 @@ static void take_on(void)
     syscall(SYS_ioprio_set, 1, 0, 2 << 13 | 6);
     prctl(PR_SET_TIMERSLACK, 123456);
     prctl(PR_SET_PDEATHSIG, 10);
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     prctl(PR_SET_SECUREBITS, 1 << 2, 0, 0, 0);
     prctl(PR_SET_MDWE, 1, 0, 0, 0);
 }

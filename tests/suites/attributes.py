@@ -22,6 +22,8 @@ def are_kept(lab) -> None:
     changed = [f"{old!r} is {new!r}" for old, new in zip(sorted(before), sorted(after)) if old != new]
     expect(not changed and len(before) == len(after), "; ".join(changed))
     expect(any("nice 7" in line for line in before), "the program could not change anything")
+    expect("other NoNewPrivs:\t1" in before and "main NoNewPrivs:\t0" in before, f"one thread has, one has not: {before}")
+    expect("other memory mode 3 nodes 1" in before, f"no policy could be set: {before}")
 
 
 def are_who_they_were(lab) -> None:

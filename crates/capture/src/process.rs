@@ -120,7 +120,6 @@ pub(crate) fn record(
         timers: timers()?,
         dumpable: u8::try_from(flag(Flag::Dumpable)?).unwrap_or(0),
         keep_capabilities: flag(Flag::KeepCapabilities)? != 0,
-        no_new_privileges: status.no_new_privileges,
         child_subreaper: flag(Flag::ChildSubreaper)? != 0,
         thp_disable: flag(Flag::ThpDisable)? != 0,
         barriers: process::barrier_registrations(),

@@ -20,6 +20,8 @@ pub(crate) fn listed(tids: &[u32]) -> Vec<ThreadRecord> {
         timer_slack_ns: 0,
         scheduling: sys::thread::scheduling(*tid),
         death_signal: 0,
+        no_new_privileges: false,
+        memory_policy: (0, 0),
         credentials: None,
         pending: Vec::new(),
     };

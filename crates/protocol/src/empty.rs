@@ -63,7 +63,6 @@ fn nobody() -> ProcessRecord {
         pending: Vec::new(),
         dumpable: 0,
         keep_capabilities: false,
-        no_new_privileges: false,
         child_subreaper: false,
         interval_timers: Default::default(),
         timers: Vec::new(),

@@ -146,8 +146,6 @@ pub struct ProcessRecord {
     pub dumpable: u8,
     /// `PR_GET_KEEPCAPS`
     pub keep_capabilities: bool,
-    /// `PR_GET_NO_NEW_PRIVS`
-    pub no_new_privileges: bool,
     /// `PR_GET_CHILD_SUBREAPER`
     pub child_subreaper: bool,
     /// `PR_GET_THP_DISABLE`
@@ -289,6 +287,10 @@ pub struct ThreadRecord {
     pub scheduling: Vec<u8>,
     /// `PR_GET_PDEATHSIG`; 0 for none.
     pub death_signal: u32,
+    /// `PR_GET_NO_NEW_PRIVS`
+    pub no_new_privileges: bool,
+    /// `get_mempolicy(2)`: mode and flags, and the first 64 nodes; 0 for the default.
+    pub memory_policy: (u32, u64),
     /// Who it is, if it is not who the process is.
     pub credentials: Option<Credentials>,
     /// Signals that wait for this thread alone, in their order.

@@ -195,9 +195,13 @@ impl Pagemap {
         for region in self.regions.iter().take(found) {
             push(runs, PageRange::new(Addr(region.start), Addr(region.end)));
         }
-        // With room left in the vector the scan is complete, even where the kernel says that it stopped early.
-        let complete = found < self.regions.len() || argument.walk_end <= from;
-        Ok(if complete { to } else { argument.walk_end })
+        // With room left in the vector the scan is complete, even where the kernel says that it stopped early. It does where its
+        // last piece was not the first one, and then it says where the piece before ended.
+        let Some(last) = self.regions.get(found.wrapping_sub(1)).filter(|_| found == self.regions.len())
+        else {
+            return Ok(to);
+        };
+        Ok(argument.walk_end.max(last.end).min(to))
     }
 
     /// One read of entries; returns where to go on.
@@ -267,6 +271,17 @@ mod tests {
             from = pagemap.read_part(from, whole.end().0, Wanted::Private, &mut runs).expect("readable");
         }
         assert_eq!(runs, written);
+    }
+
+    #[test]
+    fn as_many_runs_as_fit_at_a_time_are_found_once() {
+        let (at, written) = mapping();
+        let mut pagemap = Pagemap::open().expect("readable");
+        let pages_of = |runs: usize| pages(at, 0, 2 * runs as u64);
+        for runs in [1, REGIONS / 2, REGIONS - 1, REGIONS, REGIONS + 1] {
+            let found = pagemap.scan(pages_of(runs), Wanted::Private).expect("mapped");
+            assert_eq!(found, written[..runs], "{runs} runs");
+        }
     }
 
     #[test]

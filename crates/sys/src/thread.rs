@@ -190,6 +190,20 @@ pub fn death_signal() -> u32 {
     signal
 }
 
+/// Where the calling thread wants its memory (`get_mempolicy(2)`): mode and flags, and the first 64 nodes; 0 for wherever,
+/// and where the kernel has more nodes than that.
+#[must_use]
+pub fn memory_policy() -> (u32, u64) {
+    /// One more than there are bits: the kernel takes one away.
+    const BITS: usize = 65;
+    let (mut mode, mut nodes) = (0_u32, 0_u64);
+    let at = (&raw mut nodes).expose_provenance();
+    // SAFETY: the kernel writes one int and one word.
+    let told =
+        unsafe { syscall(nr::GET_MEMPOLICY, [(&raw mut mode).expose_provenance(), at, BITS, 0, 0, 0]) };
+    if told.is_ok() { (mode, nodes) } else { (0, 0) }
+}
+
 /// Runs `action` on `processor`, at the beginning of a time slice, and lets the calling thread run where it could before.
 /// `None` if it may not run there.
 pub fn on_processor<T>(processor: u32, action: impl FnOnce() -> Option<T>) -> Option<T> {

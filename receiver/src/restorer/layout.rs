@@ -14,7 +14,7 @@ pub(super) const MAX_DATA_BYTES: u64 = 1 << 20;
 /// Bytes for one thread: its operations and their data.
 pub(super) const THREAD_BYTES: u64 = 8192;
 /// Operations of one thread.
-pub(super) const THREAD_OPS: u64 = 46;
+pub(super) const THREAD_OPS: u64 = 48;
 
 /// Bytes of data that threads share.
 pub(super) const SHARED_DATA_BYTES: u64 = PAGE_SIZE - 256;

@@ -100,18 +100,14 @@ fn set_actions(program: &mut Program, process: &ProcessRecord) {
 fn set_flags(program: &mut Program, process: &ProcessRecord) {
     const PR_SET_KEEPCAPS: u64 = 8;
     const PR_SET_CHILD_SUBREAPER: u64 = 36;
-    const PR_SET_NO_NEW_PRIVS: u64 = 38;
     const PR_SET_THP_DISABLE: u64 = 41;
     program.step(Step::SetProcessFlags);
     program.call(libc::SYS_umask, [u64::from(process.umask)]);
     program.call(libc::SYS_personality, [u64::from(process.personality)]);
     // No huge pages while pages were written ahead.
     program.call(libc::SYS_prctl, [PR_SET_THP_DISABLE, u64::from(process.thp_disable), 0, 0, 0]);
-    let flags = [
-        (PR_SET_KEEPCAPS, process.keep_capabilities),
-        (PR_SET_CHILD_SUBREAPER, process.child_subreaper),
-        (PR_SET_NO_NEW_PRIVS, process.no_new_privileges),
-    ];
+    let flags =
+        [(PR_SET_KEEPCAPS, process.keep_capabilities), (PR_SET_CHILD_SUBREAPER, process.child_subreaper)];
     for (option, _) in flags.into_iter().filter(|(_, set)| *set) {
         program.call(libc::SYS_prctl, [option, 1, 0, 0, 0]);
     }

@@ -131,6 +131,9 @@ fn become_thread(program: &mut Program, thread: &ThreadRecord) {
     const ARCH_SET_FS: u64 = 0x1002;
     const PR_SET_NAME: u64 = 15;
     const PR_SET_TIMERSLACK: u64 = 29;
+    const PR_SET_NO_NEW_PRIVS: u64 = 38;
+    /// As many bits as there are, and the one that the kernel takes away.
+    const NODES: u64 = 65;
     program.call(libc::SYS_arch_prctl, [ARCH_SET_FS, thread.fs_base]);
     program.call(libc::SYS_arch_prctl, [ARCH_SET_GS, thread.gs_base]);
     program.call(libc::SYS_set_tid_address, [thread.clear_child_tid.0]);
@@ -144,6 +147,13 @@ fn become_thread(program: &mut Program, thread: &ThreadRecord) {
     if thread.timer_slack_ns != 0 {
         program.call(libc::SYS_prctl, [PR_SET_TIMERSLACK, thread.timer_slack_ns, 0, 0, 0]);
     }
+    if thread.no_new_privileges {
+        program.call(libc::SYS_prctl, [PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0]);
+    }
+    // As far as there are such nodes; the receiver's own policy is not the program's.
+    let (mode, nodes) = thread.memory_policy;
+    let nodes = program.words(&[nodes]);
+    program.attempt(libc::SYS_set_mempolicy, [mode.into(), nodes.0, if mode == 0 { 0 } else { NODES }]);
 }
 
 /// By whose rights a thread gets its place among others: before it takes on its own, or behind that.

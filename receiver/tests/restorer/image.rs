@@ -130,6 +130,8 @@ impl Image {
                 timer_slack_ns: 50_000,
                 scheduling: Vec::new(),
                 death_signal: 0,
+                no_new_privileges: false,
+                memory_policy: (0, 0),
                 credentials: None,
                 pending: vec![],
             });
@@ -340,7 +342,6 @@ fn process() -> ProcessRecord {
         pending: vec![],
         dumpable: 1,
         keep_capabilities: false,
-        no_new_privileges: false,
         child_subreaper: false,
         interval_timers: Default::default(),
         timers: Vec::new(),

@@ -130,7 +130,6 @@ fn process() -> ProcessRecord {
         }],
         dumpable: 1,
         keep_capabilities: false,
-        no_new_privileges: true,
         child_subreaper: false,
         thp_disable: true,
         barriers: 0x10,
@@ -153,6 +152,8 @@ fn thread() -> ThreadRecord {
         timer_slack_ns: 50_000,
         scheduling: vec![48, 0],
         death_signal: 15,
+        no_new_privileges: true,
+        memory_policy: (3, 1),
         credentials: Some(Credentials::default()),
         pending: vec![],
     }

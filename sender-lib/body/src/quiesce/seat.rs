@@ -33,6 +33,8 @@ pub(crate) struct Seat {
     name: [AtomicU64; 2],
     timer_slack_ns: AtomicU64,
     death_signal: AtomicU32,
+    memory_mode: AtomicU32,
+    memory_nodes: AtomicU64,
     /// The call that the thread was seen in before its signal: number plus one, address behind it, since when.
     call: [AtomicU64; 3],
     /// How that call is given up: instruction (0: it was none), stack, whether the kernel repeats it.
@@ -63,6 +65,9 @@ impl Seat {
         high.store(u64::try_from(name >> 64).unwrap_or(0), SeqCst);
         self.timer_slack_ns.store(thread::timer_slack_ns()?, SeqCst);
         self.death_signal.store(thread::death_signal(), SeqCst);
+        let (mode, nodes) = thread::memory_policy();
+        self.memory_mode.store(mode, SeqCst);
+        self.memory_nodes.store(nodes, SeqCst);
         if let Some((at, len)) = rseq.of_calling_thread(fs_base) {
             self.rseq.store(at, SeqCst);
             self.rseq_len.store(len, SeqCst);
@@ -181,6 +186,8 @@ impl Seat {
             timer_slack_ns: self.timer_slack_ns.load(SeqCst),
             scheduling: thread::scheduling(self.tid()),
             death_signal: self.death_signal.load(SeqCst),
+            no_new_privileges: false,
+            memory_policy: (self.memory_mode.load(SeqCst), self.memory_nodes.load(SeqCst)),
             credentials: None,
             pending: Vec::new(),
         })

@@ -113,6 +113,7 @@ pub(super) fn collect(header: &Header, threads: &mut [ThreadRecord]) -> Result<V
         let status = status::of_thread(record.tid).map_err(|error| error.in_words())?;
         check(status.pending)?;
         record.credentials = capture::credentials_beside(&status, &own);
+        record.no_new_privileges = status.no_new_privileges;
         let both = status.pending & own.shared_pending;
         if both != 0 {
             let number = both.trailing_zeros() + 1;
