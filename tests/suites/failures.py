@@ -95,8 +95,8 @@ def refused_by_receiver(hide: str, event: str, lab) -> None:
     witness = Witness(program)
     for _ in range(TIMES):
         try_and_stay(witness, "held/file is not here: provide it")
-    told = [each for each in receiver.events() if each["event"] == event]
-    expect(len(told) == TIMES, f"{len(told)} of {TIMES} refusals were told: {receiver.events()[-1]}")
+    until(lambda: sum(each["event"] == event for each in receiver.events()) == TIMES, f"{TIMES} refusals to be told",
+          alive=[receiver])
     expect(all("held/file" in each["reason"] for each in told), f"the reason is {told[0]['reason']}")
     expect(not receiver.find("resumed"), "it was moved after all")
     _finish(program)
