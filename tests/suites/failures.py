@@ -97,7 +97,8 @@ def refused_by_receiver(hide: str, event: str, lab) -> None:
         try_and_stay(witness, "held/file is not here: provide it")
     until(lambda: sum(each["event"] == event for each in receiver.events()) == TIMES, f"{TIMES} refusals to be told",
           alive=[receiver])
-    expect(all("held/file" in each["reason"] for each in told), f"the reason is {told[0]['reason']}")
+    reasons = [each["reason"] for each in receiver.events() if each["event"] == event]
+    expect(all("held/file" in reason for reason in reasons), f"the reason is {reasons[0]}")
     expect(not receiver.find("resumed"), "it was moved after all")
     _finish(program)
 

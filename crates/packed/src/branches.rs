@@ -44,7 +44,8 @@ fn convert(code: &mut [u8], start: usize, len: usize, other: fn(u32, u32, u32) -
         let end = u32::try_from(start + at + OPERAND).unwrap_or(u32::MAX);
         if let Some(new) = other(u32::from_le_bytes(*operand), end, len) {
             *operand = new.to_le_bytes();
-            at += OPERAND;
         }
+        // Also behind one that stays: what is found within it would change it.
+        at += OPERAND;
     }
 }

@@ -83,7 +83,8 @@ pub fn parse_line(line: &[u8]) -> Result<Option<Mapping>, ProcError> {
     let (start, end) = split_once(addresses, b'-')
         .and_then(|(start, end)| Some((hexadecimal(start)?, hexadecimal(end)?)))
         .ok_or(malformed)?;
-    let Some(range) = PageRange::new(Addr(start), Addr(end)) else { return Ok(None) };
+    let range = PageRange::new(Addr(start), Addr(end)).filter(|range| !range.is_empty());
+    let Some(range) = range else { return Ok(None) };
     let (protection, sharing) = access(permissions).ok_or(malformed)?;
     let device = split_once(device, b':')
         .and_then(|(major, minor)| Some(Device::new(hexadecimal(major)?, hexadecimal(minor)?)))
