@@ -8,10 +8,11 @@ from pathlib import Path
 
 from tests.harness import machine
 from tests.harness.compiling import compile_c
+from tests.harness.counting import end_well, onward
 from tests.harness.results import Check
 from tests.harness.scale import times
 from tests.harness.waiting import Failure, expect, until
-from tests.suites.check import check
+from tests.suites.check import MOVES, check, expect_verdict
 from tests.suites.failures import Witness, try_and_stay
 
 _MOVES = 4
@@ -62,17 +63,13 @@ def segments(mode: str, lab) -> None:
     receivers = [lab.receiver(arguments=("--mode", mode)) for _ in range(2)]
     process = lab.program("system_v", [compile_c("system_v", lab.directory)])
     made, unattached = process.wait_lines(3)[:2]
-    expect(check(process.pid)[0] == 0, check(process.pid)[1])
+    expect_verdict(process.pid, MOVES)
     for step in range(3):
-        process = lab.move(process, receivers[step % 2])
-        process.wait_complete()
-        until(lambda process=process, step=step: process.text().endswith(f"\n{step + 1}\n"), "it to look", alive=[process])
+        process = onward(lab, process, receivers[step % 2], step + 1)
         until(lambda: made not in [line.split()[1] for line in Path("/proc/sysvipc/shm").read_text().splitlines()],
               "its segment to be gone where it was before")
-        expect(check(process.pid)[0] == 0, check(process.pid)[1])
-    process.signal(signal.SIGTERM)
-    ended = process.wait_exited()
-    expect(ended.get("exit_code") == 7, f"it ended with {ended}: {process.text().splitlines()[-1:]}")
+        expect_verdict(process.pid, MOVES)
+    end_well(process)
     # Where it was not attached when the process left, anybody may want it.
     subprocess.run(["ipcrm", "-m", unattached], check=True, timeout=20)
 
@@ -83,15 +80,11 @@ def semaphores(mode: str, lab) -> None:
     process = lab.program("semaphores", [compile_c("semaphores", lab.directory)])
     made = process.wait_lines(3)[:2]
     for step in range(3):
-        expect(check(process.pid)[0] == 0, check(process.pid)[1])
-        process = lab.move(process, receivers[step % 2])
-        process.wait_complete()
-        until(lambda process=process, step=step: process.text().endswith(f"\n{step + 1}\n"), "it to look", alive=[process])
+        expect_verdict(process.pid, MOVES)
+        process = onward(lab, process, receivers[step % 2], step + 1)
         until(lambda: all(number not in [line.split()[1] for line in Path(f"/proc/sysvipc/{kind}").read_text().splitlines()]
                           for number, kind in zip(made, ("sem", "msg"))), "what it had to be gone where it was before")
-    process.signal(signal.SIGTERM)
-    ended = process.wait_exited()
-    expect(ended.get("exit_code") == 7, f"it ended with {ended}: {process.text().splitlines()[-1:]}")
+    end_well(process)
 
 
 def shared_semaphores(lab) -> None:
@@ -149,16 +142,11 @@ def huge_pages(mode: str, lab) -> None:
         receivers = [lab.receiver(arguments=("--mode", mode)) for _ in range(2)]
         process = lab.program("huge", [compile_c("huge", lab.directory)])
         process.wait_lines(1)
-        expect(check(process.pid)[0] == 0, check(process.pid)[1])
+        expect_verdict(process.pid, MOVES)
         for step in range(2):
             until(lambda: _free_huge_pages() >= _HUGE_PAGES, "those of the source to be free")
-            process = lab.move(process, receivers[step])
-            process.wait_complete()
-            until(lambda process=process, step=step: process.text().endswith(f"\n{step + 1}\n"), "it to look",
-                  alive=[process])
-        process.signal(signal.SIGTERM)
-        ended = process.wait_exited()
-        expect(ended.get("exit_code") == 7, f"it ended with {ended}: {process.text().splitlines()[-1:]}")
+            process = onward(lab, process, receivers[step], step + 1)
+        end_well(process)
 
 
 def too_few_huge_pages(lab) -> None:

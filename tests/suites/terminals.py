@@ -5,10 +5,11 @@ import sys
 from functools import partial
 
 from tests.harness.compiling import compile_c
+from tests.harness.counting import end_well, onward
 from tests.harness.link import READY, RUN
 from tests.harness.results import Check
 from tests.harness.waiting import expect, until
-from tests.suites.check import LOSES, MOVES, REFUSES, check
+from tests.suites.check import LOSES, MOVES, REFUSES, check, expect_verdict
 from tests.suites.failures import Witness, try_and_stay
 
 _MOVES = 3
@@ -58,14 +59,10 @@ def every_state(lab) -> None:
     receivers = [lab.receiver() for _ in range(2)]
     process = lab.program("terminals", [compile_c("terminals", lab.directory)])
     process.wait_lines(20)
-    expect(check(process.pid)[0] == LOSES, check(process.pid)[1])
+    expect_verdict(process.pid, LOSES)
     for step in range(_MOVES):
-        process = lab.move(process, receivers[step % 2])
-        process.wait_complete()
-        until(lambda process=process, step=step: process.text().endswith(f"\n{step + 1}\n"), "it to look", alive=[process])
-    process.signal(signal.SIGTERM)
-    ended = process.wait_exited()
-    expect(ended.get("exit_code") == 7, f"it ended with {ended}: {process.text().splitlines()[-1:]}")
+        process = onward(lab, process, receivers[step % 2], step + 1)
+    end_well(process)
 
 
 def stays(frame: tuple, lab) -> None:

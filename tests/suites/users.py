@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.harness import machine
 from tests.harness.compiling import compile_c
+from tests.harness.counting import end_well, onward
 from tests.harness.results import Check
 from tests.harness.waiting import expect, until
 from tests.suites.failures import Witness, try_and_stay
@@ -165,13 +166,8 @@ def terminals(wrapper: tuple, lab) -> None:
         process = lab.program("terminals", command, {"LD_PRELOAD": ""})
         process.wait_lines(20)
         for step, receiver in enumerate(receivers):
-            process = lab.move(process, receiver)
-            process.wait_complete()
-            until(lambda process=process, step=step: process.text().endswith(f"\n{step + 1}\n"), "it to look",
-                  alive=[process])
-        process.signal(signal.SIGTERM)
-        ended = process.wait_exited()
-    expect(ended.get("exit_code") == 7, f"it ended with {ended}: {process.text().splitlines()[-1:]}")
+            process = onward(lab, process, receiver, step + 1)
+        end_well(process)
 
 
 def _expect_rights_of_nobody(pid: int) -> None:

@@ -5,10 +5,11 @@ from functools import partial
 
 from tests.harness import machine
 from tests.harness.compiling import compile_c
+from tests.harness.counting import end_well, onward
 from tests.harness.results import Check
 from tests.harness.scale import times
 from tests.harness.waiting import expect, until
-from tests.suites.check import check
+from tests.suites.check import MOVES, expect_verdict
 from tests.suites.failures import Witness, try_and_stay
 
 _MOVES = 3
@@ -21,13 +22,9 @@ def hammered(mode: str, changes: bool, lab) -> None:
     process = lab.program("vdso_calls", [compile_c("vdso_calls", lab.directory)], settings)
     process.wait_lines(1)
     for step in range(_MOVES):
-        expect(check(process.pid)[0] == 0, check(process.pid)[1])
-        process = lab.move(process, receivers[step % 2])
-        process.wait_complete()
-        until(lambda process=process, step=step: process.text().endswith(f"\n{step + 1}\n"), "it to look", alive=[process])
-    process.signal(signal.SIGTERM)
-    ended = process.wait_exited()
-    expect(ended.get("exit_code") == 7, f"it ended with {ended}: {process.text().splitlines()[-1:]}")
+        expect_verdict(process.pid, MOVES)
+        process = onward(lab, process, receivers[step % 2], step + 1)
+    end_well(process)
 
 
 def interrupted(lab) -> None:
@@ -40,9 +37,7 @@ def interrupted(lab) -> None:
     process.process.send_signal(signal.SIGUSR1)
     until(lambda: "outside" in process.text(), "the end of the handler", alive=[process])
     moved = lab.move(process, receiver)
-    moved.signal(signal.SIGTERM)
-    ended = moved.wait_exited()
-    expect(ended.get("exit_code") == 7, f"it ended with {ended}: {moved.text().splitlines()[-1:]}")
+    end_well(moved)
 
 
 _CLOCKS = """
