@@ -19,6 +19,7 @@ mod error;
 mod files;
 mod ghosts;
 mod huge;
+mod ipc;
 mod layout;
 mod locks;
 mod mappings;

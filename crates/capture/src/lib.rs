@@ -48,7 +48,7 @@ use pages::Known;
 pub use process::credentials_beside;
 use refusal::{Doing, MappingTrait, Note, ProcessTrait, Refusal};
 pub use segments::remove as remove_segment;
-pub use system_v::remove as remove_system_v;
+pub use system_v::{Leftover, leftovers};
 use tables::{Files, Ghosts, Objects};
 pub use terminals::{give_back as give_back_terminals, take_out as take_out_terminals};
 

@@ -50,12 +50,32 @@ pub(crate) fn collect(own: u32, stopped: bool) -> Result<Vec<SystemVRecord>, Ref
     Ok(found)
 }
 
-/// Removes what has moved.
-pub fn remove(record: &SystemVRecord) {
-    match (id(&record.line), &record.state) {
-        (Some(id), SystemVState::Semaphores(_)) => system_v::remove_semaphores(id),
-        (Some(id), SystemVState::Queue { .. }) => system_v::remove_queue(id),
-        (None, _) => {}
+/// What to remove when it has moved.
+#[derive(Clone, Copy, Debug)]
+pub struct Leftover {
+    id: u32,
+    is_queue: bool,
+}
+
+/// What there is to remove of `records`.
+#[must_use]
+pub fn leftovers(records: &[SystemVRecord]) -> Vec<Leftover> {
+    let mut found = Vec::new();
+    for record in records {
+        let is_queue = matches!(record.state, SystemVState::Queue { .. });
+        found.extend(id(&record.line).map(|id| Leftover { id, is_queue }));
+    }
+    found
+}
+
+impl Leftover {
+    /// Removes it.
+    pub fn remove(self) {
+        if self.is_queue {
+            system_v::remove_queue(self.id);
+        } else {
+            system_v::remove_semaphores(self.id);
+        }
     }
 }
 

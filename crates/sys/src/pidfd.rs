@@ -28,6 +28,15 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: u32) -> Result<(), Errno> {
     unsafe { syscall(PIDFD_SEND_SIGNAL, [raw, signal as usize, 0, 0, 0, 0]) }.map(|_| ())
 }
 
+/// Kills the process behind `pidfd`: it runs no instruction more.
+///
+/// # Errors
+/// As for [`send_signal`].
+pub fn kill(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    const SIGKILL: u32 = 9;
+    send_signal(pidfd, SIGKILL)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;

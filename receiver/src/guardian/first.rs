@@ -323,9 +323,7 @@ impl Watch {
             None => {}
         }
     }
-}
 
-impl Watch {
     /// Without a hold on it, memory whose pages are still to come would read as zeros if the session died.
     fn hold(&mut self, fd: Option<OwnedFd>) {
         let Some(fd) = fd else { return kill_everybody() };

@@ -17,7 +17,7 @@ use nix::sys::time::TimeVal;
 use sys::Errno;
 
 use super::layout::{Layout, MAX_DATA_BYTES, MAX_OPS, OP_BYTES};
-use super::process::have_no_arguments;
+use super::process::{forbid_huge_pages, have_no_arguments};
 use super::{Hole, Program, Slot, Step, trampoline};
 use crate::guardian::{Blank, Guardian, GuardianError, Identity, Namespaces, wait_for};
 
@@ -334,7 +334,6 @@ fn prepare(memory: &File, layout: Layout, control_number: u32) -> io::Result<()>
 fn become_blank(program: &mut Program, layout: Layout, memory: BorrowedFd<'_>) {
     const ROBUST_LIST_BYTES: u64 = 24;
     const UNREGISTER: u64 = 1;
-    const PR_SET_THP_DISABLE: u64 = 41;
     program.step(Step::BecomeBlank);
     if let Some(own) = sys::birth::own_rseq() {
         let arguments = [own.address, u64::from(own.len), UNREGISTER, u64::from(own.signature)];
@@ -352,7 +351,7 @@ fn become_blank(program: &mut Program, layout: Layout, memory: BorrowedFd<'_>) {
     }
     have_no_arguments(program, hole.start());
     // One page that is written ahead must not bring its neighbours, as zeros.
-    program.call(libc::SYS_prctl, [PR_SET_THP_DISABLE, 1, 0, 0, 0]);
+    forbid_huge_pages(program, true);
     program.close(memory.as_raw_fd().cast_unsigned());
     for stream in 0..3 {
         program.attempt(libc::SYS_close, [stream]);

@@ -96,9 +96,7 @@ pub(super) fn prove(
             DescriptionKind::Terminal { terminal, .. } => terminals::check(manifest, *terminal)?,
         }
     }
-    (0..)
-        .zip(&manifest.pipes)
-        .try_for_each(|(index, pipe)| fifos::prove(index, pipe, fifos::access(manifest, index)))
+    fifos::all(manifest).try_for_each(|(index, pipe, access)| fifos::prove(index, pipe, access))
 }
 
 /// What the kernel said of the description behind descriptor `fd`.

@@ -97,15 +97,20 @@ fn set_actions(program: &mut Program, process: &ProcessRecord) {
     }
 }
 
+/// Whether memory may have transparent huge pages.
+pub(super) fn forbid_huge_pages(program: &mut Program, forbidden: bool) {
+    const PR_SET_THP_DISABLE: u64 = 41;
+    program.call(libc::SYS_prctl, [PR_SET_THP_DISABLE, u64::from(forbidden), 0, 0, 0]);
+}
+
 fn set_flags(program: &mut Program, process: &ProcessRecord) {
     const PR_SET_KEEPCAPS: u64 = 8;
     const PR_SET_CHILD_SUBREAPER: u64 = 36;
-    const PR_SET_THP_DISABLE: u64 = 41;
     program.step(Step::SetProcessFlags);
     program.call(libc::SYS_umask, [u64::from(process.umask)]);
     program.call(libc::SYS_personality, [u64::from(process.personality)]);
     // No huge pages while pages were written ahead.
-    program.call(libc::SYS_prctl, [PR_SET_THP_DISABLE, u64::from(process.thp_disable), 0, 0, 0]);
+    forbid_huge_pages(program, process.thp_disable);
     let flags =
         [(PR_SET_KEEPCAPS, process.keep_capabilities), (PR_SET_CHILD_SUBREAPER, process.child_subreaper)];
     for (option, _) in flags.into_iter().filter(|(_, set)| *set) {

@@ -10,11 +10,14 @@ use nix::libc;
 use protocol::{Manifest, ObjectRecord};
 
 use super::huge::{self, move_content};
+use super::ipc::{self, IPC_SET, Line, write_number};
 use super::{BlankChild, Program, RestoreError, Slot, Step};
 use crate::peer;
 
 /// The file by which the next segment of an IPC namespace gets a chosen id.
 const NEXT_ID: &[u8] = b"/proc/sys/kernel/shm_next_id";
+/// The column of the owner in the line of a segment.
+const OWNER: usize = 7;
 /// `SHM_RDONLY`
 const READ_ONLY: u64 = 0o10000;
 /// Flags in a segment's mode (`shmctl(2)`).
@@ -24,13 +27,7 @@ const LOCKED: u32 = 0o2000;
 /// What the kernel said of a segment at the source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Segment {
-    /// `shmid`
-    pub(super) id: u32,
-    key: i32,
-    size: u64,
-    mode: u32,
-    user: u32,
-    group: u32,
+    line: Line,
     /// Of its pages, if they are huge TLB pages; else 0.
     huge_kib: u32,
 }
@@ -71,69 +68,47 @@ impl Segment {
         if record.segment.is_empty() {
             return Ok(None);
         }
-        let text = String::from_utf8_lossy(&record.segment);
-        let columns: Vec<&str> = text.split_ascii_whitespace().collect();
-        let column = |index: usize| columns.get(index).copied().unwrap_or_default();
-        let number = |index: usize| column(index).parse::<u32>().ok();
-        let read = || {
-            Some(Self {
-                key: column(0).parse().ok()?,
-                id: number(1)?,
-                mode: u32::from_str_radix(column(2), 8).ok()?,
-                size: column(3).parse().ok()?,
-                user: number(7)?,
-                group: number(8)?,
-                huge_kib,
-            })
-        };
-        read().map(Some).ok_or_else(|| RestoreError::Segment { line: text.trim().to_owned() })
+        Ok(Some(Self { line: Line::read(&record.segment, OWNER)?, huge_kib }))
     }
 
     /// Bytes that attaching it maps.
     const fn len(&self) -> u64 {
         let page = if self.huge_kib == 0 { PAGE_SIZE } else { (self.huge_kib as u64) << 10 };
-        self.size.next_multiple_of(page)
+        self.line.size.next_multiple_of(page)
     }
 
     /// How it is attached from `offset` on.
     pub(super) const fn attachment(&self, offset: u64) -> Attachment {
-        Attachment { id: self.id, offset, len: self.len() }
+        Attachment { id: self.line.id, offset, len: self.len() }
     }
 
     /// Makes it, attaches it for a moment and says where.
     fn make(&self, child: &BlankChild) -> Result<Addr, RestoreError> {
-        const CREATE_NEW: u64 = 0o3000;
         const HUGE: u64 = 0o4000;
         let mut program = child.program();
-        program.step(Step::Segment(self.id));
-        write_number(&mut program, NEXT_ID, u64::from(self.id));
+        program.step(Step::Segment(self.line.id));
+        write_number(&mut program, NEXT_ID, self.line.id());
         let pages = if self.huge_kib == 0 { 0 } else { HUGE | huge::size_bits(self.huge_kib) };
-        let flags = CREATE_NEW | u64::from(self.mode & 0o777) | pages;
-        let key = u64::from(self.key.cast_unsigned());
-        let made = program.call(libc::SYS_shmget, [key, self.size, flags]);
+        let made =
+            program.call(libc::SYS_shmget, [self.line.key(), self.line.size, self.line.flags() | pages]);
         let attached = program.call_with(libc::SYS_shmat, [0; 3], &[(0, program.result(made))]);
         let results = child.run(program, &[])?;
-        if results.of(made) != Ok(u64::from(self.id)) {
-            return Err(RestoreError::SegmentId(self.id));
+        if results.of(made) != Ok(self.line.id()) {
+            return Err(RestoreError::SegmentId(self.line.id));
         }
         Ok(Addr(of(&results, attached)))
     }
 
     /// Detaches it and gives it its owner.
     fn settle(&self, child: &BlankChild, attached: Addr) -> Result<(), RestoreError> {
-        const IPC_SET: u64 = 1;
         const SHM_LOCK: u64 = 11;
         let mut program = child.program();
-        program.step(Step::Segment(self.id));
+        program.step(Step::Segment(self.line.id));
         program.call(libc::SYS_shmdt, [attached.0]);
-        // struct shmid64_ds: key and user, group and creator, creator's group and mode.
-        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-        let mut words = [0; 14];
-        words[..3].copy_from_slice(&[pair(0, self.user), pair(self.group, 0), pair(0, self.mode & 0o777)]);
-        let status = program.words(&words);
-        let id = u64::from(self.id);
+        let status = program.words(&self.line.status());
+        let id = self.line.id();
         program.call(libc::SYS_shmctl, [id, IPC_SET, status.0]);
-        if self.mode & LOCKED != 0 {
+        if self.line.mode & LOCKED != 0 {
             if peer::is_restricted() {
                 tracing::warn!(id, "a segment is not locked in memory here: its sender may not do that");
             } else {
@@ -157,12 +132,7 @@ pub(super) fn has_any(manifest: &Manifest) -> bool {
 /// Proves that segments can be given their ids here.
 pub(super) fn prove(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
     for segment in all(manifest) {
-        let segment = segment?;
-        let mut program = child.program();
-        program.step(Step::Segment(segment.id));
-        let opened = open(&mut program, NEXT_ID);
-        program.call_with(libc::SYS_close, [0], &[(0, opened)]);
-        child.run(program, &[])?;
+        ipc::prove(child, Step::Segment(segment?.line.id), NEXT_ID)?;
     }
     Ok(())
 }
@@ -190,13 +160,13 @@ pub(super) fn make(
 pub(super) fn mark(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
     const IPC_RMID: u64 = 0;
     for segment in all(manifest) {
-        let segment = segment?;
-        if segment.mode & MARKED_FOR_REMOVAL == 0 {
+        let Segment { line, .. } = segment?;
+        if line.mode & MARKED_FOR_REMOVAL == 0 {
             continue;
         }
         let mut program = child.program();
-        program.step(Step::Segment(segment.id));
-        program.call(libc::SYS_shmctl, [u64::from(segment.id), IPC_RMID]);
+        program.step(Step::Segment(line.id));
+        program.call(libc::SYS_shmctl, [line.id(), IPC_RMID]);
         child.run(program, &[])?;
     }
     Ok(())
@@ -256,24 +226,6 @@ fn move_parts(program: &mut Program, aside: Option<PageRange>, parts: &[&Wanted]
     }
 }
 
-/// Writes `number` to a file of the IPC namespace.
-pub(super) fn write_number(program: &mut Program, path: &[u8], number: u64) {
-    let opened = open(program, path);
-    let number = number.to_string();
-    let (text, len) = (program.data(number.as_bytes()), number.len() as u64);
-    program.call_with(libc::SYS_write, [0, text.0, len], &[(0, opened)]);
-    program.call_with(libc::SYS_close, [0], &[(0, opened)]);
-}
-
-/// Opens a file of the IPC namespace to write.
-pub(super) fn open(program: &mut Program, path: &[u8]) -> Addr {
-    const AT_FDCWD: u64 = (-100_i64).cast_unsigned();
-    const WRITE_ONLY: u64 = 1;
-    let path = program.c_string(path);
-    let opened = program.call(libc::SYS_openat, [AT_FDCWD, path.0, WRITE_ONLY, 0]);
-    program.result(opened)
-}
-
 /// What a call that had to succeed returned.
 fn of(results: &super::Results, slot: Slot) -> u64 {
     results.of(slot).unwrap_or(0)
@@ -301,8 +253,10 @@ mod tests {
     fn a_line_of_the_kernels_is_a_segment() {
         let line = "  -1234567      32770  1600                  4097  2911  2911      2     0     5     7     8 1 0 1 0 0";
         let segment = Segment::read(&record(line), 0).expect("a line").expect("not empty");
-        let expected =
-            Segment { id: 32770, key: -1_234_567, size: 4097, mode: 0o1600, user: 0, group: 5, huge_kib: 0 };
+        let expected = Segment {
+            line: Line { id: 32770, key: -1_234_567, size: 4097, mode: 0o1600, user: 0, group: 5 },
+            huge_kib: 0,
+        };
         assert_eq!(segment, expected);
         assert_eq!(segment.attachment(4096), Attachment { id: 32770, offset: 4096, len: 8192 });
     }

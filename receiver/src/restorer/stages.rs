@@ -33,8 +33,6 @@ use crate::relaying::Companion;
 const LOWEST_CONTROL_NUMBER: u32 = 900;
 /// How many numbers above the program's highest the control socket keeps away.
 const CONTROL_DISTANCE: u32 = 64;
-/// SIGKILL
-const KILL: u32 = 9;
 /// Threads that the program may still start between the two manifests.
 const SPARE_THREADS: u64 = 256;
 
@@ -363,7 +361,7 @@ impl Restorer<Registered> {
         if let Err(error) = threads.let_go(&self.child, &manifest) {
             // Not by the guardian, which may stand still itself: whoever is killed runs no instruction more, and only
             // then may the source be told that nothing runs here.
-            let _ = sys::pidfd::send_signal(self.child.pidfd(), KILL);
+            let _ = sys::pidfd::kill(self.child.pidfd());
             return Err(error);
         }
         contents.keep();

@@ -3,13 +3,13 @@
 use nix::libc;
 use protocol::{Manifest, SystemVRecord, SystemVState};
 
-use super::segments::{open, write_number};
+use super::ipc::{self, IPC_SET, Line, write_number};
 use super::{BlankChild, Program, RestoreError, Slot, Step};
 
-const CREATE_NEW: u64 = 0o3000;
+/// The files by which the next one of an IPC namespace gets a chosen id.
+const NEXT_SET: &[u8] = b"/proc/sys/kernel/sem_next_id";
+const NEXT_QUEUE: &[u8] = b"/proc/sys/kernel/msg_next_id";
 const NO_WAIT: u64 = 0o4000;
-/// `IPC_SET` of semctl(2) and msgctl(2).
-const IPC_SET: u64 = 1;
 /// What a new namespace grants: bytes of a queue, and of a message.
 const DEFAULT_QUEUE_BYTES: u64 = 16_384;
 const DEFAULT_MESSAGE_BYTES: u64 = 8192;
@@ -17,58 +17,7 @@ const DEFAULT_MESSAGE_BYTES: u64 = 8192;
 const MOST_MESSAGES: usize = 1024;
 const MOST_BYTES: usize = 512 << 10;
 
-/// What the kernel said of one at the source.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Line {
-    key: i32,
-    id: u32,
-    mode: u32,
-    /// Semaphores of a set.
-    count: u64,
-    user: u32,
-    group: u32,
-}
-
 impl Line {
-    fn read(record: &SystemVRecord) -> Result<Self, RestoreError> {
-        let text = String::from_utf8_lossy(&record.line);
-        let columns: Vec<&str> = text.split_ascii_whitespace().collect();
-        let column = |index: usize| columns.get(index).copied().unwrap_or_default();
-        let number = |index: usize| column(index).parse::<u32>().ok();
-        let owner = if matches!(record.state, SystemVState::Semaphores(_)) { 4 } else { 7 };
-        let read = || {
-            Some(Self {
-                key: column(0).parse().ok()?,
-                id: number(1)?,
-                mode: u32::from_str_radix(column(2), 8).ok()? & 0o777,
-                count: column(3).parse().ok()?,
-                user: number(owner)?,
-                group: number(owner + 1)?,
-            })
-        };
-        read().ok_or_else(|| RestoreError::Segment { line: text.trim().to_owned() })
-    }
-
-    fn key(&self) -> u64 {
-        u64::from(self.key.cast_unsigned())
-    }
-
-    fn id(&self) -> u64 {
-        u64::from(self.id)
-    }
-
-    fn flags(&self) -> u64 {
-        CREATE_NEW | u64::from(self.mode)
-    }
-
-    /// The first words of `struct semid64_ds` and `struct msqid64_ds`.
-    fn permissions(&self) -> [u64; 15] {
-        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-        let mut words = [0; 15];
-        words[..3].copy_from_slice(&[pair(0, self.user), pair(self.group, 0), pair(0, self.mode)]);
-        words
-    }
-
     /// A program about it.
     fn program(&self, child: &BlankChild) -> Program {
         let mut program = child.program();
@@ -85,13 +34,13 @@ impl Line {
     fn make_set(&self, child: &BlankChild, values: &[u8]) -> Result<(), RestoreError> {
         const SETALL: u64 = 17;
         let mut program = self.program(child);
-        write_number(&mut program, next_id(&SystemVState::Semaphores(Vec::new())), self.id());
-        let made = program.call(libc::SYS_semget, [self.key(), self.count, self.flags()]);
+        write_number(&mut program, NEXT_SET, self.id());
+        let made = program.call(libc::SYS_semget, [self.key(), self.size, self.flags()]);
         self.run(child, program, made)?;
         let mut program = self.program(child);
         let values = program.data(values);
         program.call(libc::SYS_semctl, [self.id(), 0, SETALL, values.0]);
-        let status = program.words(&self.permissions());
+        let status = program.words(&self.status());
         program.call(libc::SYS_semctl, [self.id(), 0, IPC_SET, status.0]);
         child.run(program, &[])?;
         Ok(())
@@ -112,8 +61,7 @@ impl Line {
         if longest > DEFAULT_MESSAGE_BYTES {
             write_number(&mut program, b"/proc/sys/kernel/msgmax", longest);
         }
-        let queue = SystemVState::Queue { capacity, messages: Vec::new() };
-        write_number(&mut program, next_id(&queue), self.id());
+        write_number(&mut program, NEXT_QUEUE, self.id());
         let made = program.call(libc::SYS_msgget, [self.key(), self.flags()]);
         self.run(child, program, made)?;
         // One there and back: who used it last tells whose it is at the next move.
@@ -133,7 +81,7 @@ impl Line {
         }
         child.run(program, &[])?;
         let mut program = self.program(child);
-        let mut words = self.permissions();
+        let mut words = self.status();
         words[CAPACITY] = capacity;
         let status = program.words(&words);
         program.call(libc::SYS_msgctl, [self.id(), IPC_SET, status.0]);
@@ -142,20 +90,18 @@ impl Line {
     }
 }
 
-/// The file by which the next one of an IPC namespace gets a chosen id.
-const fn next_id(state: &SystemVState) -> &'static [u8] {
-    match state {
-        SystemVState::Semaphores(_) => b"/proc/sys/kernel/sem_next_id",
-        SystemVState::Queue { .. } => b"/proc/sys/kernel/msg_next_id",
-    }
+/// The line of a record: a queue has three columns more in front of its owner.
+fn read(record: &SystemVRecord) -> Result<Line, RestoreError> {
+    let owner = if matches!(record.state, SystemVState::Semaphores(_)) { 4 } else { 7 };
+    Line::read(&record.line, owner)
 }
 
 /// What is said of each that is told of as it should be.
 fn lines(manifest: &Manifest) -> impl Iterator<Item = Result<(Line, &SystemVState), RestoreError>> {
     manifest.system_v.iter().map(|record| {
-        let line = Line::read(record)?;
+        let line = read(record)?;
         match &record.state {
-            SystemVState::Semaphores(values) if values.len() as u64 != line.count.saturating_mul(2) => {
+            SystemVState::Semaphores(values) if values.len() as u64 != line.size.saturating_mul(2) => {
                 Err(RestoreError::SystemVId(line.id))
             }
             state => Ok((line, state)),
@@ -167,10 +113,11 @@ fn lines(manifest: &Manifest) -> impl Iterator<Item = Result<(Line, &SystemVStat
 pub(super) fn prove(child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
     for found in lines(manifest) {
         let (line, state) = found?;
-        let mut program = line.program(child);
-        let opened = open(&mut program, next_id(state));
-        program.call_with(libc::SYS_close, [0], &[(0, opened)]);
-        child.run(program, &[])?;
+        let next_id = match state {
+            SystemVState::Semaphores(_) => NEXT_SET,
+            SystemVState::Queue { .. } => NEXT_QUEUE,
+        };
+        ipc::prove(child, Step::SystemV(line.id), next_id)?;
     }
     Ok(())
 }
@@ -198,12 +145,12 @@ mod tests {
     #[test]
     fn lines_of_the_kernels_are_understood() {
         let set = record(" -5  3  640  2  7  8  7  8  0  1", SystemVState::Semaphores(vec![0; 4]));
-        let expected = Line { key: -5, id: 3, mode: 0o640, count: 2, user: 7, group: 8 };
-        assert_eq!(Line::read(&set).ok(), Some(expected));
+        let expected = Line { key: -5, id: 3, mode: 0o640, size: 2, user: 7, group: 8 };
+        assert_eq!(read(&set).ok(), Some(expected));
         let queue = SystemVState::Queue { capacity: 16384, messages: Vec::new() };
         let queue = record("9 4 600 11 1 21 22 7 8 7 8 0 0 1", queue);
-        let expected = Line { key: 9, id: 4, mode: 0o600, count: 11, user: 7, group: 8 };
-        assert_eq!(Line::read(&queue).ok(), Some(expected));
+        let expected = Line { key: 9, id: 4, mode: 0o600, size: 11, user: 7, group: 8 };
+        assert_eq!(read(&queue).ok(), Some(expected));
     }
 
     #[test]

@@ -10,8 +10,6 @@ use super::teller::Teller;
 use crate::events::SessionEvent;
 use crate::guardian::wait_for;
 
-/// SIGKILL
-const KILL: u32 = 9;
 /// How long the end of a copy is waited for.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// How long a copy sleeps at a time.
@@ -61,14 +59,14 @@ impl Standby {
     pub(super) fn turn(&mut self) {
         if let Some(old) = std::mem::replace(&mut self.current, self.next.take()) {
             // It may have been killed by somebody else.
-            let _ = sys::pidfd::send_signal(old.as_fd(), KILL);
+            let _ = sys::pidfd::kill(old.as_fd());
         }
     }
 
     /// Nobody is to go on any more, after the last word has been told: the daemon sees the copy end before this process.
     pub(super) fn dismiss(&mut self) {
         for copy in [self.current.take(), self.next.take()].into_iter().flatten() {
-            let _ = sys::pidfd::send_signal(copy.as_fd(), KILL);
+            let _ = sys::pidfd::kill(copy.as_fd());
             let _ = wait_for(copy.as_fd(), DEADLINE);
         }
     }

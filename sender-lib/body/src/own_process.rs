@@ -7,13 +7,13 @@ use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 
 use capture::refusal::Note;
-use capture::{Captured, Content, Surroundings, Verdicts};
+use capture::{Captured, Content, Leftover, Surroundings, Verdicts};
 use engine::Failure;
 use memory::{Addr, Backing, PageRange, PageSet, RangeSet, Sharing};
 use page_server::{Channels, ReadRun, SourceProcess, Sweep};
 use protocol::{
-    Connections, DescriptionKind, FileVerdict, Header, Manifest, Piece, Reserved, SignalAction,
-    SystemVRecord, ThreadRecord, text,
+    Connections, DescriptionKind, FileVerdict, Header, Manifest, Piece, Reserved, SignalAction, ThreadRecord,
+    text,
 };
 use sys::descriptor::{self, tcp};
 use sys::poll::Interest;
@@ -52,7 +52,7 @@ pub(crate) struct OwnProcess {
     /// What the kernel says of System V segments.
     segments: Vec<Vec<u8>>,
     /// System V semaphores and message queues.
-    system_v: Vec<SystemVRecord>,
+    system_v: Vec<Leftover>,
     /// Numbers of locked files, whose locks the destination needs.
     locked: Vec<u32>,
     /// Connections that stay here.
@@ -252,7 +252,7 @@ impl SourceProcess for OwnProcess {
         self.bound = bound_sockets(&manifest);
         self.staying.take(&manifest, &self.bound)?;
         self.segments = manifest.objects.iter().map(|object| object.segment.clone()).collect();
-        self.system_v.clone_from(&manifest.system_v);
+        self.system_v = capture::leftovers(&manifest.system_v);
         self.locked = manifest.locks.iter().map(|lock| lock.fd).collect();
         let taken = capture::take_out_terminals(&mut manifest);
         let manifest = Arc::new(manifest);
@@ -319,7 +319,7 @@ impl SourceProcess for OwnProcess {
         self.staying.keep();
         self.close_bound();
         self.segments.iter().for_each(|segment| capture::remove_segment(segment));
-        self.system_v.iter().for_each(capture::remove_system_v);
+        self.system_v.iter().for_each(|left| left.remove());
     }
 
     fn reconnect(&mut self, attempt: u32) -> Result<Channels, Failure> {

@@ -20,16 +20,21 @@ use super::super::files;
 use crate::confinement::{self, Place};
 use crate::peer;
 
-/// What the program may do with the pipe `index`, by its descriptors.
-pub(super) fn access(manifest: &Manifest, index: u32) -> AccessFlags {
-    let is_it = |kind: &DescriptionKind| matches!(kind, DescriptionKind::Pipe { pipe, .. } if *pipe == index);
-    let all = manifest.descriptions.iter().filter(|description| is_it(&description.kind));
-    all.map(|description| match description.flags.cast_signed() & libc::O_ACCMODE {
-        libc::O_RDONLY => AccessFlags::R_OK,
-        libc::O_WRONLY => AccessFlags::W_OK,
-        _ => AccessFlags::R_OK | AccessFlags::W_OK,
-    })
-    .collect()
+/// The pipes with their indices, and what the program may do with each, by its descriptors.
+pub(super) fn all(manifest: &Manifest) -> impl Iterator<Item = (u32, &PipeRecord, AccessFlags)> {
+    let mut access = vec![AccessFlags::empty(); manifest.pipes.len()];
+    for description in &manifest.descriptions {
+        if let DescriptionKind::Pipe { pipe, .. } = description.kind
+            && let Some(access) = access.get_mut(pipe as usize)
+        {
+            *access |= match description.flags.cast_signed() & libc::O_ACCMODE {
+                libc::O_RDONLY => AccessFlags::R_OK,
+                libc::O_WRONLY => AccessFlags::W_OK,
+                _ => AccessFlags::R_OK | AccessFlags::W_OK,
+            };
+        }
+    }
+    (0..).zip(&manifest.pipes).zip(access).map(|((index, record), access)| (index, record, access))
 }
 
 /// Proves that a FIFO with a name is here, and that its sender may open it so; or that a pipe can be had as large as it

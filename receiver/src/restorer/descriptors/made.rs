@@ -55,8 +55,7 @@ impl<'a> Maker<'a> {
         companion: Option<&Companion>,
         terminals: Terminals<'a>,
     ) -> Result<Self, RestoreError> {
-        let pipes = (0..).zip(&manifest.pipes).map(|(index, record)| {
-            let access = fifos::access(manifest, index);
+        let pipes = fifos::all(manifest).map(|(index, record, access)| {
             fifos::make(record, access, same_kernel).map_err(broken_pipe(index))
         });
         let mut maker = Self {
