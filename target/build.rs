@@ -18,6 +18,7 @@ fn main() {
         "mappings_kinds.c",
         "mappings_changes.c",
         "forker.c",
+        "held.c",
         "sleeper.c",
     ];
     let mut build = cc::Build::new();

@@ -1,6 +1,7 @@
 /* The entry of the program. It runs the workloads written in C itself and leaves every other command line, options
  * that it does not know included, to Rust's main. The linker's --wrap=main puts it in front (see build.rs). */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,12 +68,27 @@ static int parse(int argc, char **argv, struct options *options)
     return threads >= 1 && threads <= 256 ? found : -1;
 }
 
+/* What --mappings asks for, which goes with every workload written in Rust. */
+static uint64_t mappings_to_hold(int argc, char **argv)
+{
+    uint64_t count = 0;
+    for (int at = 1; at < argc; at++)
+        number_option(argv, &at, "--mappings", &count);
+    return count;
+}
+
 int __wrap_main(int argc, char **argv)
 {
     struct options options;
     int found = parse(argc, argv, &options);
-    if (found < 0)
+    if (found < 0) {
+        uint64_t held = mappings_to_hold(argc, argv);
+        if (held > 0 && !hold_mappings(held)) {
+            perror("target: making mappings");
+            return EXIT_FAILURE;
+        }
         return __real_main(argc, argv);
+    }
     begin(workloads[found].name, options.count);
     workloads[found].run(&options);
     say(": PASS");

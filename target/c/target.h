@@ -37,6 +37,9 @@ uint64_t now_ns(void);
 /* Keeps a processor busy, as a program at work does; nothing waits for the end of it. */
 void work_for_us(uint64_t us);
 
+/* Makes `count` mappings of one page that are verified at exit(3); false with errno set if there cannot be so many. */
+bool hold_mappings(uint64_t count);
+
 /* A stream of numbers that its seed decides. */
 uint64_t random_next(uint64_t *state);
 size_t random_below(uint64_t *state, size_t bound);

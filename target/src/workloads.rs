@@ -8,6 +8,7 @@ mod hash_chain;
 mod heap_churn;
 mod threads;
 mod ticks;
+mod writer;
 
 use anyhow::Result;
 
@@ -32,6 +33,7 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     rust("counter", "prints 0, 1, 2 … and verifies the memory that it holds", counter::run),
     rust("ticks", "prints the largest gap between two looks at the clock", ticks::run),
     rust("chase", "follows pointers through all of its memory in random order", chase::run),
+    rust("writer", "writes random pages of its memory at a held rate and counts", writer::run),
     rust(
         "hash_chain",
         "a hash chain over a large buffer, computed again without the buffer",

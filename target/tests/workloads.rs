@@ -84,7 +84,7 @@ fn largest_mapping(child: &Child) -> (u64, u64) {
 
 #[test]
 fn pages_that_arrive_as_zeros_are_noticed() {
-    for name in ["counter", "ticks", "hash_chain", "forker"] {
+    for name in ["counter", "ticks", "writer", "hash_chain", "forker"] {
         let (mut child, mut output) = match name {
             "forker" => start(&[name]),
             _ => start(&[name, "--resident-mib", "32", "--interval-ms", "1"]),
@@ -106,6 +106,24 @@ fn pages_that_arrive_as_zeros_are_noticed() {
 fn counter_is_the_default_and_counts_from_zero() {
     let output = run(&["--count", "4", "--interval-ms", "0", "--resident-mib", "2"]);
     assert_eq!(lines(&output), ["0", "1", "2", "3", "counter: PASS"]);
+}
+
+#[test]
+fn memory_of_every_content_and_held_mappings_pass() {
+    for content in ["random", "half", "heap"] {
+        let arguments = ["--content", content, "--resident-mib", "2", "--count", "2", "--interval-ms", "1"];
+        let output = run(&[&["ticks", "--sleepers", "3", "--mappings", "500"], &arguments[..]].concat());
+        assert_eq!(lines(&output).last().map(String::as_str), Some("ticks: PASS"), "{content}");
+    }
+}
+
+#[test]
+fn the_writer_counts_what_it_has_written() {
+    let output = run(&["writer", "--resident-mib", "1", "--count", "3", "--interval-ms", "1"]);
+    let lines = lines(&output);
+    let [first, second, ..] = lines.as_slice() else { panic!("{lines:?}") };
+    let kib = |line: &str| line.split(' ').nth(3).and_then(|kib| kib.parse::<u64>().ok()).expect("a number");
+    assert!(first.starts_with("writer 0 written_kib ") && kib(first) < kib(second), "{lines:?}");
 }
 
 #[test]

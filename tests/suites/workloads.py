@@ -19,7 +19,7 @@ COUNTER_MOVES = 100
 _CLOCK = "import time\nwhile True:\n    print(time.monotonic())\n    time.sleep(0.01)"
 _QUICK = ("--interval-ms", "2")
 _ARGUMENTS = {"counter": (*_QUICK, "--resident-mib", "8"), "ticks": (*_QUICK, "--resident-mib", "8"),
-              "chase": (*_QUICK, "--resident-mib", "32")}
+              "chase": (*_QUICK, "--resident-mib", "32"), "writer": (*_QUICK, "--resident-mib", "32")}
 
 
 def names() -> list:

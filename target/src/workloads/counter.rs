@@ -14,7 +14,7 @@ const PAGES_PER_NUMBER: usize = 64;
 /// Prints 0, 1, 2 … and verifies its memory on the way, all of it at the end.
 pub(crate) fn run(progress: &mut Progress) -> Result<()> {
     let interval = Duration::from_millis(progress.options().interval_ms);
-    let mut resident = Resident::new(progress.options().resident_mib);
+    let mut resident = Resident::new(progress.options().resident_mib, progress.options().content);
     while progress.goes_on() {
         let number = progress.count_round();
         progress.say(&number.to_string())?;
