@@ -90,10 +90,10 @@ impl<O: Origin> SourceProcess for Tree<O> {
         self.origin.reconnect(attempt)
     }
 
-    fn read(&mut self, pages: PageRange, buffer: &mut [u8]) -> ReadRun {
+    fn read<'a>(&'a mut self, pages: PageRange, buffer: &'a mut [u8]) -> ReadRun<'a> {
         match self.read_passage(pages, buffer) {
-            Some(pages) => ReadRun { pages, readable: true },
-            None => ReadRun { pages: 1, readable: false },
+            Some(pages) => ReadRun { pages, content: Some(buffer) },
+            None => ReadRun { pages: 1, content: None },
         }
     }
 

@@ -22,14 +22,12 @@ pub(crate) fn send_pages(
     let mut rest = pages;
     while !rest.is_empty() {
         let (part, _) = rest.split_at_pages((buffer.len() / PAGE_BYTES) as u64);
-        let content = buffer.get_mut(..byte_len(part)).unwrap_or_default();
-        let ReadRun { pages, readable } = process.read(part, content);
-        let readable = readable && pages > 0;
+        let room = buffer.get_mut(..byte_len(part)).unwrap_or_default();
+        let ReadRun { pages, content } = process.read(part, room);
         let (run, _) = part.split_at_pages(pages.max(1));
-        if readable {
-            send_content(connection, run, content)?;
-        } else {
-            connection.enqueue_lost_pages(run)?;
+        match content {
+            Some(content) => send_content(connection, run, content)?,
+            None => connection.enqueue_lost_pages(run)?,
         }
         (_, rest) = rest.split_at_pages(run.pages());
     }

@@ -12,11 +12,12 @@ use crate::Channels;
 
 /// How a read of pages went: the first `pages` pages of the range are alike.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ReadRun {
+pub struct ReadRun<'a> {
     /// How many pages from the start of the range this is about; at least one.
     pub pages: u64,
-    /// Whether their bytes are in the buffer. Otherwise nobody can read them: not mapped, or beyond a file's end.
-    pub readable: bool,
+    /// Begins with their bytes, wherever these are. `None`: nobody can read them, they are not mapped, or beyond a file's
+    /// end.
+    pub content: Option<&'a [u8]>,
 }
 
 /// What has changed since an earlier look.
@@ -101,8 +102,8 @@ pub trait SourceProcess {
     /// It cannot be reached ([`Failure::LinkLost`]), or knows nothing of this migration ([`Failure::Peer`]).
     fn reconnect(&mut self, attempt: u32) -> Result<Channels, Failure>;
 
-    /// Reads pages of the stopped process into `buffer`, which is `pages.len()` bytes long.
-    fn read(&mut self, pages: PageRange, buffer: &mut [u8]) -> ReadRun;
+    /// Reads pages, which may take `buffer`: it is `pages.len()` bytes long.
+    fn read<'a>(&'a mut self, pages: PageRange, buffer: &'a mut [u8]) -> ReadRun<'a>;
 
     /// The maximal runs of pages in `range` that hold data, ascending; pages of which it cannot tell count as such.
     fn scan(&mut self, range: PageRange) -> Vec<PageRange>;

@@ -200,6 +200,21 @@ pub fn read_own(at: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
     unsafe { syscall(nr::PROCESS_VM_READV, [pid, vectors.0, 1, vectors.1, 1, 0]) }
 }
 
+/// The bytes of `len` bytes of memory at `at` where they are, once the kernel has brought all of them in
+/// (`MADV_POPULATE_READ`, Linux 5.14): `None` where some cannot be read, or are not there, and reading would be a fault.
+///
+/// # Safety
+/// For as long as the bytes are in use, nobody writes to them, and nobody unmaps them.
+#[must_use]
+pub unsafe fn brought_in<'memory>(at: u64, len: usize) -> Option<&'memory [u8]> {
+    const MADV_POPULATE_READ: usize = 22;
+    let at = usize::try_from(at).ok()?;
+    // SAFETY: nothing changes but the page tables.
+    unsafe { syscall3(nr::MADVISE, at, len, MADV_POPULATE_READ) }.ok()?;
+    // SAFETY: the kernel has read all of it; the rest is handed on to the caller.
+    Some(unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(at), len) })
+}
+
 /// Whether the sixteen bytes at `at` can be written: the kernel writes there what is there.
 ///
 /// Only for memory that no other thread writes at the moment.
@@ -241,6 +256,17 @@ mod tests {
         let there = [42_u8];
         assert_eq!(read_own((&raw const there).expose_provenance() as u64, &mut byte), Ok(1));
         assert_eq!(byte, there);
+    }
+
+    #[test]
+    fn memory_is_brought_in_where_all_of_it_can_be_read() {
+        let at = map_anonymous(3 * 4096).expect("three pages");
+        // SAFETY: nobody else knows the mapping.
+        assert_eq!(unsafe { brought_in(at, 2 * 4096) }, Some(&[0; 2 * 4096][..]));
+        // SAFETY: as above.
+        unsafe { unmap(at + 4096, 4096) }.expect("it was just mapped");
+        // SAFETY: as above.
+        assert_eq!(unsafe { brought_in(at, 3 * 4096) }, None);
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl SourceProcess for Source {
         page_server::Channels::open(sockets.into(), &Hello { attempt, ..HELLO }, None, LONGEST_WAIT)
     }
 
-    fn read(&mut self, pages: PageRange, buffer: &mut [u8]) -> ReadRun {
+    fn read<'a>(&'a mut self, pages: PageRange, buffer: &'a mut [u8]) -> ReadRun<'a> {
         self.cut_link_when_due();
         let readable = !self.unreadable.contains(pages.start());
         let first = (pages.start().0 - BASE) / PAGE_SIZE;
@@ -156,7 +156,7 @@ impl SourceProcess for Source {
             }
             run += 1;
         }
-        ReadRun { pages: run, readable }
+        ReadRun { pages: run, content: readable.then_some(buffer) }
     }
 
     fn scan(&mut self, range: PageRange) -> Vec<PageRange> {

@@ -76,6 +76,14 @@ pub(crate) fn empty(range: PageRange) {
     let _ = unsafe { own_memory::empty(range.start().0, len) };
 }
 
+/// The bytes of private memory of a stopped program where they are, if all of them can be read.
+pub(crate) fn bytes<'stopped>(pages: PageRange) -> Option<&'stopped [u8]> {
+    let len = usize::try_from(pages.len()).ok()?;
+    // SAFETY: the program's threads rest until the parasite has let go of what it reads, and the range is none of the
+    // parasite's.
+    unsafe { own_memory::brought_in(pages.start().0, len) }
+}
+
 /// Unmaps memory of a program that runs elsewhere.
 pub(crate) fn unmap(range: PageRange) {
     let Ok(len) = usize::try_from(range.len()) else { return };

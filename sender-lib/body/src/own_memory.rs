@@ -124,18 +124,27 @@ impl OwnMemory {
     }
 
     /// See [`page_server::SourceProcess::read`].
-    pub(crate) fn read(&self, pages: PageRange, buffer: &mut [u8]) -> ReadRun {
+    pub(crate) fn read<'a>(&self, pages: PageRange, buffer: &'a mut [u8]) -> ReadRun<'a> {
+        if let Some(content) = self.private_part(pages).and_then(ffi::bytes) {
+            return ReadRun { pages: whole_pages(content.len()), content: Some(content) };
+        }
         let at = pages.start().0;
-        let direct = read_own(at, buffer).map_or(0, whole_pages);
-        if direct > 0 {
-            return ReadRun { pages: direct, readable: true };
+        let mut read = read_own(at, buffer).map_or(0, whole_pages);
+        if read == 0 {
+            // Not readable by the program itself (PROT_NONE, or execute only): the kernel reads it anyway.
+            read = file::read_at(&self.mem, buffer, at).map_or(0, whole_pages);
         }
-        // Not readable by the program itself (PROT_NONE, or execute only): the kernel reads it anyway.
-        let through_kernel = file::read_at(&self.mem, buffer, at).map_or(0, whole_pages);
-        if through_kernel > 0 {
-            return ReadRun { pages: through_kernel, readable: true };
+        ReadRun { pages: read.max(1), content: (read > 0).then_some(buffer) }
+    }
+
+    /// The front of `pages` that lies in one private anonymous mapping of the stopped process: nobody else can change
+    /// such memory, or take it away.
+    fn private_part(&self, pages: PageRange) -> Option<PageRange> {
+        let next = self.vmas.partition_point(|vma| vma.range.end() <= pages.start());
+        match piece_of(self.vmas.get(next)?, pages)? {
+            (part, Pages::Written) => Some(part),
+            _ => None,
         }
-        ReadRun { pages: 1, readable: false }
     }
 }
 

@@ -272,7 +272,7 @@ impl SourceProcess for OwnProcess {
             .map_err(|refusal| Failure::Local(refusal.in_words()))
     }
 
-    fn read(&mut self, pages: PageRange, buffer: &mut [u8]) -> ReadRun {
+    fn read<'a>(&'a mut self, pages: PageRange, buffer: &'a mut [u8]) -> ReadRun<'a> {
         self.memory.read(pages, buffer)
     }
 

@@ -97,7 +97,7 @@ impl SourceProcess for FakeProcess {
         Err(Failure::Peer(String::from("the destination is gone")))
     }
 
-    fn read(&mut self, pages: PageRange, buffer: &mut [u8]) -> ReadRun {
+    fn read<'a>(&'a mut self, pages: PageRange, buffer: &'a mut [u8]) -> ReadRun<'a> {
         let first = pages.start();
         let readable = !self.unreadable.contains(first);
         let mut run = 0;
@@ -112,7 +112,7 @@ impl SourceProcess for FakeProcess {
             }
             run += 1;
         }
-        ReadRun { pages: run, readable }
+        ReadRun { pages: run, content: readable.then_some(buffer) }
     }
 
     fn scan(&mut self, range: PageRange) -> Vec<PageRange> {
