@@ -1,30 +1,31 @@
 //! What CRIU does only if the user says so, under CRIU's own option names.
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
 
 use crate::rpc::Options;
 
 /// Options that dumps and restores share.
-#[derive(Args, Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Consent {
+#[derive(Args, Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Consent {
     /// Move open TCP connections; the address has to move along
     #[arg(long)]
-    pub(crate) tcp_established: bool,
+    pub tcp_established: bool,
     /// Move programs that were started from a shell, with its terminal
     #[arg(long, short = 'j')]
-    pub(crate) shell_job: bool,
+    pub shell_job: bool,
     /// Cut Unix sockets whose other end does not move
     #[arg(long)]
-    pub(crate) ext_unix_sk: bool,
+    pub ext_unix_sk: bool,
     /// Move locks on files
     #[arg(long)]
-    pub(crate) file_locks: bool,
+    pub file_locks: bool,
     /// Move deleted files that have another name elsewhere
     #[arg(long)]
-    pub(crate) link_remap: bool,
+    pub link_remap: bool,
     /// Something outside that the tree uses, in CRIU's words, such as `tty[RDEV:DEV]`
     #[arg(long, value_name = "WHAT")]
-    pub(crate) external: Vec<String>,
+    pub external: Vec<String>,
 }
 
 impl Consent {

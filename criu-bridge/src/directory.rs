@@ -2,13 +2,16 @@
 
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use crate::rpc::Options;
+
+/// Options for CRIU that its RPC does not have.
+const CONFIGURATION: &str = "criu.conf";
 
 /// A directory that a CRIU which is started meanwhile can use.
 #[derive(Debug)]
@@ -32,6 +35,49 @@ impl Directory {
     pub(crate) fn make(path: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         Self::open(path)
+    }
+
+    /// Makes a new one for root alone in `parent`, of which nobody else knows the name.
+    pub(crate) fn private(parent: &Path) -> io::Result<Self> {
+        let name: String = sys::random::sixteen_bytes()?.iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = parent.join(format!("posthaste-{name}"));
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Self::open(&path)
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open directory, for whoever starts CRIU elsewhere.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Deletes it with all that is in it.
+    pub(crate) fn delete(&self) {
+        // What cannot be deleted stays, as after a crash.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+
+    /// The same for a CRIU in other namespaces, and with `configuration` for what it takes from files only.
+    pub(crate) fn options_anywhere(
+        &self,
+        options: Options,
+        configuration: &str,
+        log: &str,
+    ) -> io::Result<(Options, PathBuf)> {
+        std::fs::write(self.path.join(CONFIGURATION), configuration)?;
+        let inherited = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let options = Options {
+            images_dir_fd: -1,
+            config_file: Some(format!("{inherited}/{CONFIGURATION}")),
+            images_dir: Some(inherited),
+            log_file: Some(log.to_owned()),
+            ..options
+        };
+        Ok((options, self.path.join(log)))
     }
 
     /// `options` with this directory for images and log, and the log's path.

@@ -8,6 +8,8 @@ use memory::{Addr, PAGE_SIZE, PageRange};
 use protocol::Manifest;
 use serde::{Deserialize, Serialize};
 
+use crate::consent::Consent;
+
 /// What there is of one process.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Task {
@@ -33,6 +35,19 @@ pub struct Instance {
     pub tasks: Vec<Task>,
     /// Its images.
     pub files: Vec<ImageFile>,
+    /// How it is to be restored.
+    pub terms: Terms,
+}
+
+/// What whoever restores a tree has to know beforehand.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Terms {
+    /// The version of the CRIU that dumps it.
+    pub criu: (i32, i32),
+    /// Whether its lazy pages come after the images.
+    pub lazy: bool,
+    /// What CRIU was permitted, and is to be permitted again.
+    pub consent: Consent,
 }
 
 /// A run of source pages, and whose they are.
@@ -140,7 +155,7 @@ mod tests {
             Task { pid: 8, lazy: vec![pages(0x40_0000, 3)] },
         ];
         let files = vec![ImageFile { name: b"core-7.img".to_vec(), len: 4097 }];
-        let instance = Instance { tasks, files };
+        let instance = Instance { tasks, files, terms: Terms::default() };
         let manifest = instance.manifest().expect("a small tree");
         assert_eq!(manifest.lazy, [pages(0x1000, 2), pages(0x3000, 1), pages(0x4000, 3)]);
         assert_eq!(manifest.eager, [pages(0x7000, 2)]);

@@ -6,7 +6,7 @@
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -184,10 +184,6 @@ impl Rebuilder for Restore {
         }
         let text = "criu has ended before everything was restored";
         Some(if line == Line::Finished { Ok(()) } else { Err(Failure::Local(text.to_owned())) })
-    }
-
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        None
     }
 
     fn resume(&mut self) -> Result<u32, Failure> {

@@ -6,22 +6,30 @@
 mod check;
 pub mod client;
 pub mod complaint;
-mod consent;
+pub mod consent;
 mod criu;
 mod directory;
+mod frozen;
 mod handover;
 pub mod images;
+mod inside;
 pub mod instance;
 mod lazy_pages;
 pub mod local_pages;
+mod members;
 mod offline;
 pub mod page_server;
+mod receive;
+mod restoration;
+mod route;
 pub mod rpc;
+mod send;
 mod served;
 mod source;
 mod swrk;
 pub mod wire;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,6 +63,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Take in trees of processes that criu-bridge send brings
+    Receive(receive::Receive),
+    /// Move a running tree of processes to where criu-bridge receive waits for it
+    Send(send::Send),
     /// Write a tree of processes as CRIU's images
     Dump(offline::Dump),
     /// Build a tree of processes from CRIU's images
@@ -68,9 +80,14 @@ enum Command {
 /// Does what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let line = Line::parse();
-    match run(&line) {
-        Ok(status) => ExitCode::from(status),
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let done = match arguments.as_slice() {
+        [_, word, rest @ ..] if word == receive::SESSION => receive::session(rest),
+        [_, word, rest @ ..] if word == inside::OPTION => inside::run(rest),
+        _ => run(&Line::parse()),
+    };
+    match done {
+        Ok(status) => status,
         Err(error) => {
             complain(&error);
             ExitCode::from(FAILED)
@@ -78,14 +95,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(line: &Line) -> anyhow::Result<u8> {
-    match &line.command {
+fn run(line: &Line) -> anyhow::Result<ExitCode> {
+    let status = match &line.command {
+        Command::Receive(receive) => return receive.run(&line.criu()?),
+        Command::Send(send) => send.run(line.criu()?),
         Command::Check { json } => Ok(check(line, *json)),
         Command::Dump(dump) => dump.run(&line.criu()?),
         Command::Restore(restore) => restore.run(&line.criu()?),
         Command::PageServer(page_server) => page_server.run(),
         Command::LazyPages(lazy_pages) => lazy_pages.run(line.criu().ok().as_ref()),
-    }
+    };
+    status.map(ExitCode::from)
 }
 
 impl Line {

@@ -67,6 +67,10 @@ pub struct Options {
     pub external: Vec<String>,
     #[prost(bool, optional, tag = "48")]
     pub lazy_pages: Option<bool>,
+    #[prost(string, optional, tag = "51")]
+    pub config_file: Option<String>,
+    #[prost(string, optional, tag = "68")]
+    pub images_dir: Option<String>,
 }
 
 /// `criu_req`
@@ -89,6 +93,13 @@ pub struct Restored {
     pub pid: i32,
 }
 
+/// `criu_notify`
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Notify {
+    #[prost(string, optional, tag = "1")]
+    pub script: Option<String>,
+}
+
 /// `criu_version`
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Version {
@@ -109,6 +120,8 @@ pub struct Response {
     pub success: bool,
     #[prost(message, optional, tag = "4")]
     pub restore: Option<Restored>,
+    #[prost(message, optional, tag = "5")]
+    pub notify: Option<Notify>,
     #[prost(int32, optional, tag = "7")]
     pub errno: Option<i32>,
     #[prost(string, optional, tag = "9")]

@@ -41,8 +41,15 @@ pub(crate) trait Rebuilder {
     /// over memory.
     fn progress(&mut self, line: Line) -> Option<Result<(), Failure>>;
 
-    /// Readable when there is progress.
-    fn readiness(&self) -> Option<BorrowedFd<'_>>;
+    /// Descriptors that are readable when there is progress or a notification; the list only grows, at its end.
+    fn readiness(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+
+    /// Something else that has happened.
+    fn notification(&mut self) -> Option<Notification> {
+        None
+    }
 
     /// Lets the tree run and returns the process id of its root here, 0 if that is not known.
     ///
@@ -204,6 +211,9 @@ impl<R: Rebuilder> DestinationProcess for Served<R> {
     }
 
     fn notification(&mut self) -> Option<Notification> {
+        if let Some(other) = self.rebuilder.notification() {
+            return Some(other);
+        }
         if self.instance.tasks.is_empty() {
             // Whose memory it is, is not known yet.
             return None;

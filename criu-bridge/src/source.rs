@@ -18,6 +18,11 @@ pub(crate) trait Origin {
     /// Why not, in words for the user; [`release`](Self::release) follows.
     fn stop(&mut self) -> Result<Instance, Failure>;
 
+    /// Why the stopped tree cannot go after all: asked when the destination is ready.
+    fn obstacle(&mut self) -> Option<Failure> {
+        None
+    }
+
     /// The point of no return.
     fn commit(&mut self);
 
@@ -80,6 +85,10 @@ impl<O: Origin> SourceProcess for Tree<O> {
         let instance = self.origin.stop()?;
         self.sequence = instance.sequence().ok_or_else(too_large)?;
         instance.manifest().map(Arc::new).ok_or_else(too_large)
+    }
+
+    fn obstacle(&mut self) -> Option<Failure> {
+        self.origin.obstacle()
     }
 
     fn commit(&mut self) {

@@ -1,7 +1,8 @@
 //! CRIU as a worker of this process: started for one request, asked over a socket pair (`criu swrk`), never linked.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use prost::Message;
 
 use crate::complaint;
 use crate::criu::Criu;
+use crate::members;
 use crate::rpc::{Kind, Options, Request, Response};
 
 /// Bytes of an answer that are taken: an error text and a few numbers.
@@ -51,7 +53,11 @@ pub(crate) enum SwrkError {
 /// A CRIU that waits for a request, or for leave to go on with one.
 #[derive(Debug)]
 pub(crate) struct Swrk {
-    child: Child,
+    /// It, or whoever has started it in other namespaces and ends with it; none if it is somebody else's.
+    child: Option<Child>,
+    /// It, once that is known.
+    process: Option<OwnedFd>,
+    is_wrapped: bool,
     socket: OwnedFd,
     what: &'static str,
     /// Where it writes what happens.
@@ -61,8 +67,8 @@ pub(crate) struct Swrk {
 /// What a CRIU says while it works.
 #[derive(Debug)]
 pub(crate) enum Word {
-    /// It waits for [`Swrk::go_on`].
-    Waits,
+    /// It has got to this point, in CRIU's words, and waits for [`Swrk::go_on`].
+    Waits(String),
     /// It is done.
     Done(Box<Response>),
 }
@@ -79,8 +85,38 @@ impl Swrk {
         if !wrapper.is_empty() {
             command.arg(criu.path());
         }
-        let child = command.arg("swrk").arg(its.as_raw_fd().to_string()).stdin(Stdio::null()).spawn()?;
-        Ok(Self { child, socket: ours, what: "answer", log: PathBuf::new() })
+        command.arg("swrk").arg(its.as_raw_fd().to_string()).stdin(Stdio::null());
+        // The terminal's Ctrl-C is not for it: it would leave a stopped tree as it is.
+        let child = command.process_group(0).spawn()?;
+        let is_wrapped = !wrapper.is_empty();
+        Ok(Self {
+            child: Some(child),
+            process: None,
+            is_wrapped,
+            socket: ours,
+            what: "answer",
+            log: PathBuf::new(),
+        })
+    }
+
+    /// One that somebody else has started, on `socket`.
+    pub(crate) fn over(socket: OwnedFd) -> Self {
+        Self { child: None, process: None, is_wrapped: false, socket, what: "answer", log: PathBuf::new() }
+    }
+
+    /// Lets another process start it: returns this side's socket.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn begin(criu: &Criu) -> io::Result<OwnedFd> {
+        let worker = Self::start(criu, &[]).map_err(|error| match error {
+            SwrkError::Io(error) => error,
+            other => io::Error::other(other.to_string()),
+        })?;
+        let socket = worker.socket.try_clone()?;
+        // Whoever is called here reaps it.
+        std::mem::forget(worker);
+        Ok(socket)
     }
 
     /// Starts `criu` on a request; `log` is where the options have it write.
@@ -91,14 +127,23 @@ impl Swrk {
         (options, log): (Options, PathBuf),
     ) -> Result<Self, SwrkError> {
         let mut worker = Self::start(criu, wrapper)?;
-        worker.log = log;
-        worker.what = match kind {
+        worker.request(kind, (options, log))?;
+        Ok(worker)
+    }
+
+    /// Has it begin with a request; `log` is where the options have it write.
+    pub(crate) fn request(
+        &mut self,
+        kind: Kind,
+        (options, log): (Options, PathBuf),
+    ) -> Result<(), SwrkError> {
+        self.log = log;
+        self.what = match kind {
             Kind::Dump => "dump this process",
             Kind::Restore => "restore these images",
             Kind::Empty | Kind::Notify | Kind::Version => "answer",
         };
-        worker.send(&Request { kind: kind.into(), options: Some(options), ..Request::default() })?;
-        Ok(worker)
+        self.send(&Request { kind: kind.into(), options: Some(options), ..Request::default() })
     }
 
     /// The next thing that it says, its refusal as an error; `None` when nothing came within `patience`.
@@ -113,7 +158,8 @@ impl Swrk {
         }
         let response = Response::decode(buffer.get(..len).unwrap_or_default())?;
         if response.kind == i32::from(Kind::Notify) {
-            return Ok(Some(Word::Waits));
+            let script = response.notify.and_then(|notify| notify.script);
+            return Ok(Some(Word::Waits(script.unwrap_or_default())));
         }
         if response.success { Ok(Some(Word::Done(Box::new(response)))) } else { Err(self.refusal(&response)) }
     }
@@ -131,9 +177,42 @@ impl Swrk {
             let left = until.saturating_duration_since(Instant::now());
             match self.hear(left)? {
                 None => return Err(SwrkError::Deadline(deadline)),
-                Some(Word::Waits) => self.go_on(true)?,
+                Some(Word::Waits(_)) => self.go_on(true)?,
                 Some(Word::Done(response)) => return Ok(*response),
             }
+        }
+    }
+
+    /// Readable when there is something to [`hear`](Self::hear).
+    pub(crate) fn readiness(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Looks which process it is: right when it has said something.
+    pub(crate) fn identify(&mut self) -> io::Result<()> {
+        let Some(child) = &self.child else { return Ok(()) };
+        let found = if self.is_wrapped { members::children_of(child.id())?.pop() } else { Some(child.id()) };
+        self.process = Some(sys::pidfd::open(found.ok_or(io::ErrorKind::NotFound)?)?);
+        Ok(())
+    }
+
+    /// Whether it is known to be there still.
+    pub(crate) fn is_alive(&self) -> bool {
+        let has_ended = |process: &OwnedFd| {
+            poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) != Ok(0)
+        };
+        self.process.as_ref().is_some_and(|process| !has_ended(process))
+    }
+
+    /// Ends it where it is: it changes nothing more.
+    pub(crate) fn kill(&mut self) {
+        if let Some(child) = &mut self.child {
+            // One that has ended already is as dead.
+            let killed = self.process.as_ref().map(|process| sys::pidfd::kill(process.as_fd()));
+            if killed.is_none() {
+                let _ = child.kill();
+            }
+            let _ = child.wait();
         }
     }
 
@@ -173,12 +252,15 @@ impl Drop for Swrk {
         // Both directions, so that it hears of it although the descriptor is still open here.
         let _ = nix::sys::socket::shutdown(self.socket.as_raw_fd(), nix::sys::socket::Shutdown::Both);
         let patience = PollTimeout::try_from(FAREWELL).unwrap_or(PollTimeout::MAX);
-        if let Ok(pidfd) = sys::pidfd::open(self.child.id()) {
+        let Some(child) = &mut self.child else { return };
+        if matches!(child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        if let Ok(pidfd) = sys::pidfd::open(child.id()) {
             let _ = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], patience);
         }
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        if matches!(child.try_wait(), Ok(None)) {
+            self.kill();
         }
     }
 }

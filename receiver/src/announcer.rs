@@ -15,20 +15,21 @@ const SHOWN_RANGES: usize = 4;
 /// The daemon's voice. Standard output is not its own: it belongs to the moved programs.
 #[derive(Debug)]
 pub struct Announcer {
+    name: &'static str,
     journal: Journal,
     bars: Bars,
 }
 
 impl Announcer {
-    /// An announcer that also writes to `journal`.
+    /// An announcer that speaks as `name` and also writes to `journal`.
     #[must_use]
-    pub fn new(journal: Journal) -> Self {
-        Self { journal, bars: Bars::default() }
+    pub fn new(name: &'static str, journal: Journal) -> Self {
+        Self { name, journal, bars: Bars::default() }
     }
 
     /// Says something that no program waits for.
     pub fn note(&self, text: fmt::Arguments<'_>) {
-        self.bars.print(format_args!("receiver: {text}"));
+        self.bars.print(format_args!("{}: {text}", self.name));
     }
 
     /// Tells an event of the daemon.

@@ -12,7 +12,7 @@ use engine::OnLoss;
 use nix::sys::signal::SigSet;
 
 use crate::config::DEFAULT_PORT;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Trade};
 use crate::inherited::{Inherited, SESSION_OPTION};
 use crate::policy::Policy;
 use crate::relaying::RELAY_OPTION;
@@ -156,7 +156,7 @@ fn keygen_main(arguments: &[OsString]) -> ExitCode {
 }
 
 fn daemon_main(options: &Options) -> ExitCode {
-    let mut daemon = match Daemon::start(options) {
+    let mut daemon = match Daemon::start(options, Trade::default()) {
         Ok(daemon) => daemon,
         Err(error) => {
             complain(format_args!("{error:#}"));

@@ -10,6 +10,7 @@ mod lobby;
 mod shutdown;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -48,9 +49,25 @@ const FIRST_FREE: usize = 2;
 /// After an `accept` that failed for want of descriptors, when to try again.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// What a daemon is, and what its sessions do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trade {
+    /// Under which name it speaks.
+    pub name: &'static str,
+    /// Arguments of its sessions ahead of those that every session gets.
+    pub session: Vec<OsString>,
+}
+
+impl Default for Trade {
+    fn default() -> Self {
+        Self { name: "receiver", session: Vec::new() }
+    }
+}
+
 /// The receiver's daemon.
 #[derive(Debug)]
 pub struct Daemon {
+    trade: Trade,
     poll: Poll,
     listener: TcpListener,
     signals: SignalFd,
@@ -84,7 +101,7 @@ impl Daemon {
     ///
     /// # Errors
     /// A port or file that cannot be had, with what to do about it.
-    pub fn start(options: &Options) -> anyhow::Result<Self> {
+    pub fn start(options: &Options, trade: Trade) -> anyhow::Result<Self> {
         let journal = match &options.events {
             None => Journal::default(),
             Some(path) => Journal::open(path)
@@ -106,7 +123,7 @@ impl Daemon {
         let registry = poll.registry();
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
         registry.register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)?;
-        let mut announcer = Announcer::new(journal);
+        let mut announcer = Announcer::new(trade.name, journal);
         announcer.daemon(
             None,
             &DaemonEvent::Listening {
@@ -117,6 +134,7 @@ impl Daemon {
             },
         );
         Ok(Self {
+            trade,
             poll,
             listener,
             signals,
@@ -269,7 +287,8 @@ impl Daemon {
         self.make_room(now);
         let token = self.token();
         let purpose = Purpose::Receive { on_loss: self.on_loss, patience_s: self.patience_s };
-        match Session::start(self.poll.registry(), token, party, purpose, self.policy.clone()) {
+        match Session::start(self.poll.registry(), token, party, purpose, (&self.trade, self.policy.clone()))
+        {
             Ok(session) => {
                 self.sessions.insert(token, session);
             }
@@ -325,7 +344,9 @@ impl Daemon {
         };
         let Some(fate) = fate else { return };
         let token = self.token();
-        match Session::start(self.poll.registry(), token, party, Purpose::Tell(fate), self.policy.clone()) {
+        let purpose = Purpose::Tell(fate);
+        match Session::start(self.poll.registry(), token, party, purpose, (&self.trade, self.policy.clone()))
+        {
             Ok(session) => _ = self.tellers.insert(token, session),
             Err(error) => self.announcer.note(format_args!("telling {migration} how it ended: {error}")),
         }

@@ -54,6 +54,9 @@ pub enum GuardianError {
         #[source]
         source: io::Error,
     },
+    /// Whoever builds the processes.
+    #[error("starting who builds the processes in new namespaces")]
+    Begin(#[source] io::Error),
     /// The guardian has ended or hangs.
     #[error("the guardian process ended or gave no answer in {} s", DEADLINE.as_secs())]
     Silent,
@@ -130,6 +133,45 @@ impl Guardian {
             }),
             _ => Err(GuardianError::Silent),
         }
+    }
+
+    /// Starts a guardian in whose namespaces `begin` starts whoever builds the processes there; `begin` runs in the
+    /// guardian, which keeps the descriptors `kept` open, and what it returns is handed to the caller. `child` is the
+    /// id there of the process whose end is told.
+    ///
+    /// # Errors
+    /// See [`GuardianError`].
+    pub fn start_over(
+        child: u32,
+        kept: &[BorrowedFd<'_>],
+        begin: &dyn Fn() -> io::Result<OwnedFd>,
+    ) -> Result<(Self, OwnedFd), GuardianError> {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(talk)?;
+        let process = match birth::birth(Kind::FirstOfNamespaces).map_err(GuardianError::Start)? {
+            Birth::Child => first::run_over(&theirs, child, kept, begin),
+            Birth::Parent(guardian) => guardian.pidfd,
+        };
+        drop(theirs);
+        let guardian = Self { socket: Some(ours), process, released: false };
+        guardian.wait_readable()?;
+        match guardian.receive()? {
+            Some((Word::Ready, Some(begun))) => Ok((guardian, begun)),
+            Some((Word::NoProc(errno), _)) => {
+                Err(GuardianError::MountProc(io::Error::from_raw_os_error(errno)))
+            }
+            Some((Word::NoChild(errno), _)) => Err(GuardianError::Begin(io::Error::from_raw_os_error(errno))),
+            _ => Err(GuardianError::Silent),
+        }
+    }
+
+    /// Its process id, as this process's PID namespace numbers it.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn pid(&self) -> io::Result<u32> {
+        pid_behind(&self.process)
     }
 
     /// Hands a duplicate of a userfaultfd over for safe keeping.
@@ -264,7 +306,10 @@ fn talk(errno: nix::errno::Errno) -> GuardianError {
 }
 
 /// Waits until `fd` can be read or its other side is gone; `false` when the time is over.
-pub(crate) fn wait_for(fd: BorrowedFd<'_>, at_most: Duration) -> io::Result<bool> {
+///
+/// # Errors
+/// Those of poll(2).
+pub fn wait_for(fd: BorrowedFd<'_>, at_most: Duration) -> io::Result<bool> {
     let timeout = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
     loop {
         match nix::poll::poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {

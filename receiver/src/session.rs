@@ -12,9 +12,9 @@
 mod answer;
 mod construction;
 mod migrant;
-mod report;
+pub mod report;
 mod standby;
-mod teller;
+pub mod teller;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -65,13 +65,14 @@ pub fn run(inherited: Inherited) -> anyhow::Result<ExitCode> {
 }
 
 /// Control, fault and push.
-fn over(connections: [Connection<TcpStream>; 3]) -> Channels {
+#[must_use]
+pub fn over(connections: [Connection<TcpStream>; 3]) -> Channels {
     let [control, fault, push] = connections;
     Channels::over(control, fault, push)
 }
 
 /// Every child that the process forks before it has all its memory costs a descriptor here.
-fn raise_descriptor_limit() {
+pub fn raise_descriptor_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
     {

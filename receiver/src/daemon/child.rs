@@ -12,6 +12,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use protocol::{Hello, MigrationId};
 
+use super::Trade;
 use super::course::{Course, Stage};
 use super::lobby::Party;
 use crate::config::MAX_EVENT_BYTES;
@@ -55,7 +56,7 @@ impl Session {
         token: Token,
         party: Party,
         purpose: Purpose,
-        policy: Policy,
+        (trade, policy): (&Trade, Policy),
     ) -> io::Result<Self> {
         let Party { hello, channels, sealing, peer: _ } = party;
         let channels = <[OwnedFd; 3]>::try_from(channels);
@@ -70,7 +71,8 @@ impl Session {
         pipe.set_nonblocking(true)?;
         // The running program itself: its file may have been replaced by another build since.
         let child = Command::new("/proc/self/exe")
-            .arg0("receiver")
+            .arg0(trade.name)
+            .args(&trade.session)
             .args(inherited.hand_over()?)
             // A group of its own: the terminal's Ctrl-C is the daemon's to handle.
             .process_group(0)

@@ -124,6 +124,51 @@ pub(super) fn run(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids) -> ! {
     sys::thread::exit_process(code)
 }
 
+/// Lives as the first process of namespaces in which somebody else builds the processes, and never returns.
+pub(super) fn run_over(
+    socket: &OwnedFd,
+    child: u32,
+    kept: &[BorrowedFd<'_>],
+    begin: &dyn Fn() -> std::io::Result<OwnedFd>,
+) -> ! {
+    let _ = setsid();
+    sys::thread::set_name(c"guardian");
+    let code = match watch_over(socket, child, kept, begin) {
+        Ok(()) => 0,
+        Err(word) => {
+            say(socket, word, &[]);
+            1
+        }
+    };
+    sys::thread::exit_process(code)
+}
+
+fn watch_over(
+    socket: &OwnedFd,
+    child: u32,
+    kept: &[BorrowedFd<'_>],
+    begin: &dyn Fn() -> std::io::Result<OwnedFd>,
+) -> Result<(), Word> {
+    let kept: Vec<_> = kept.iter().copied().chain([socket.as_fd()]).collect();
+    birth::close_all_but(&kept).map_err(|errno| Word::NoChild(errno.0))?;
+    mount_proc().map_err(|errno| Word::NoProc(errno as i32))?;
+    // Before signals are blocked: what is started inherits that.
+    let begun = begin().map_err(|error| Word::NoChild(error.raw_os_error().unwrap_or(0)))?;
+    let deaths = deaths().map_err(|errno| Word::NoChild(errno as i32))?;
+    say(socket, Word::Ready, &[begun.as_raw_fd()]);
+    drop(begun);
+    watch(socket, &deaths, child.cast_signed());
+    Ok(())
+}
+
+/// Tells of children that have ended.
+fn deaths() -> Result<SignalFd, Errno> {
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    children.thread_block()?;
+    SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
 fn serve(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids) -> Result<(), Word> {
     let no_child = |errno: Errno| Word::NoChild(errno as i32);
     birth::close_all_but(&[socket.as_fd(), blank.memory, blank.control])
@@ -142,11 +187,7 @@ fn serve(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids) -> Result<(), Word> {
         // Without the right to do so the clocks stay those of this machine, which the session sees and says.
         let _ = birth::new_time_namespace(offsets);
     }
-    let mut children = SigSet::empty();
-    children.add(Signal::SIGCHLD);
-    children.thread_block().map_err(no_child)?;
-    let deaths =
-        SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(no_child)?;
+    let deaths = deaths().map_err(no_child)?;
     let Identity { pid, session, .. } = blank.identity;
     if session == pid || session == OWN {
         start(socket, blank, false)?;

@@ -12,7 +12,8 @@ use crate::report::{FaultLatency, Pages, Phases, Ram, Report};
 
 /// From the last instruction at the source to the first one here, as the source saw it: threads parked, image
 /// captured, `Run` sent, `Running` received. Without the source's word, what was seen here.
-pub(super) fn downtime_us(source: Option<&SourceReport>, here: Duration) -> u64 {
+#[must_use]
+pub fn downtime_us(source: Option<&SourceReport>, here: Duration) -> u64 {
     source.map_or_else(
         || us(here),
         |source| [source.park_us, source.capture_us, source.switchover_us, source.resume_us].iter().sum(),
@@ -20,7 +21,8 @@ pub(super) fn downtime_us(source: Option<&SourceReport>, here: Duration) -> u64 
 }
 
 /// What is told of memory that never came: the first ranges, so that an event stays a line.
-pub(super) fn lost(lost: &LostPages) -> SessionEvent {
+#[must_use]
+pub fn lost(lost: &LostPages) -> SessionEvent {
     const TOLD_RANGES: usize = 256;
     let range = |range: &PageRange| format!("{:x}-{:x}", range.start().0, range.end().0);
     SessionEvent::Lost {
@@ -30,7 +32,8 @@ pub(super) fn lost(lost: &LostPages) -> SessionEvent {
 }
 
 /// The whole report.
-pub(super) fn report(
+#[must_use]
+pub fn report(
     outcome: &Outcome,
     engine: &engine::Report,
     traffic: &Traffic,

@@ -9,34 +9,38 @@ use crate::events::SessionEvent;
 
 /// Tells the daemon what happens, as long as it listens.
 #[derive(Debug)]
-pub(super) struct Teller {
+pub struct Teller {
     pipe: File,
 }
 
 impl Teller {
-    pub(super) fn new(pipe: OwnedFd) -> Self {
+    /// Writes to `pipe`.
+    #[must_use]
+    pub fn new(pipe: OwnedFd) -> Self {
         Self { pipe: File::from(pipe) }
     }
 
     /// Tells an event. That nobody listens any more is noticed by [`Self::has_hung_up`] and changes nothing here.
-    pub(super) fn tell(&self, event: &SessionEvent) {
+    pub fn tell(&self, event: &SessionEvent) {
         let _ = event.write_to(&self.pipe);
     }
 
     /// Tells an event that is of no use later: not at all, if it would have to wait.
-    pub(super) fn tell_in_passing(&self, event: &SessionEvent) {
+    pub fn tell_in_passing(&self, event: &SessionEvent) {
         if self.state().contains(PollFlags::POLLOUT) {
             self.tell(event);
         }
     }
 
     /// Whether the daemon is gone.
-    pub(super) fn has_hung_up(&self) -> bool {
+    #[must_use]
+    pub fn has_hung_up(&self) -> bool {
         self.state().contains(PollFlags::POLLERR)
     }
 
     /// Becomes ready when the daemon hangs up.
-    pub(super) fn readiness(&self) -> BorrowedFd<'_> {
+    #[must_use]
+    pub fn readiness(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
     }
 

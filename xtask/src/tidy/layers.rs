@@ -1,7 +1,7 @@
 //! Who may depend on whom: lower layers only, never a sibling.
 //!
 //! ```text
-//! {memory, noise, packed} → protocol → {engine, transport, sys} → relay → {capture, page-server, fault-handler, sender-seam} → sender-body → programs → hostile
+//! {memory, noise, packed} → protocol → {engine, transport, sys} → relay → {capture, page-server, fault-handler, sender-seam} → sender-body → programs → criu-bridge → hostile
 //! ```
 //!
 //! `target` and `xtask` know nothing of the others, but for tests of `xtask` that have no better place. The
@@ -16,14 +16,15 @@ use serde_json::Value;
 
 use super::{Finding, run};
 
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
     &["memory", "noise", "packed"],
     &["protocol"],
     &["engine", "transport", "sys"],
     &["relay"],
     &["capture", "page-server", "fault-handler", "sender-seam"],
     &["sender-body"],
-    &["sender-lib", "receiver", "criu-bridge", "node", "simulator"],
+    &["sender-lib", "receiver", "node", "simulator"],
+    &["criu-bridge"],
     &["hostile"],
 ];
 

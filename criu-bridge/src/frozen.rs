@@ -1,0 +1,212 @@
+//! A tree that CRIU has dumped and holds still, whose memory is where it always was.
+//!
+//! CRIU waits at the end of its dump, asked by RPC, for leave to go on: until then every thread is stopped, and its
+//! lazy pages can be read in place, in any order. CRIU's own page server never begins: it is given an address that is
+//! none. If CRIU dies, or is hung up on, it lets the tree go. That is right until the destination may run it; from
+//! there on a stop signal waits for each process, so that none of them gets to its next instruction.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use engine::Failure;
+use memory::PageRange;
+use nix::poll::PollTimeout;
+use nix::sys::signal::{SigSet, Signal};
+use page_server::Channels;
+
+use crate::consent::Consent;
+use crate::criu::Criu;
+use crate::directory::Directory;
+use crate::inside;
+use crate::instance::{ImageFile, Instance, Terms};
+use crate::local_pages;
+use crate::members::{self, Member};
+use crate::route::Route;
+use crate::rpc::{Kind, Options};
+use crate::source::Origin;
+use crate::swrk::{Swrk, SwrkError, Word};
+
+/// How long a dump may take, from the stop of the tree to the last image.
+const DUMP_DEADLINE: Duration = Duration::from_secs(600);
+/// How long CRIU may take to let a tree go.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a process that was killed may take to end, in milliseconds.
+const END_MS: u16 = 10_000;
+/// Where CRIU waits.
+const DUMPED: &str = "post-dump";
+/// No address: a page server that is to listen there fails at once.
+const NOWHERE: &str = "address nobody-listens-here\n";
+
+/// What is to be moved, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Order {
+    /// The tree's root.
+    pub(crate) pid: u32,
+    /// Where images lie for a moment.
+    pub(crate) directory: PathBuf,
+    /// For CRIU, here and there.
+    pub(crate) terms: Terms,
+}
+
+/// The tree.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    criu: Criu,
+    order: Order,
+    route: Route,
+    worker: Option<Swrk>,
+    /// As in the instance.
+    members: Vec<Option<Member>>,
+    files: Vec<File>,
+    /// Stop signals wait for all of them.
+    is_held: bool,
+}
+
+impl Frozen {
+    pub(crate) fn new(criu: Criu, order: Order, route: Route) -> Self {
+        Self { criu, order, route, worker: None, members: Vec::new(), files: Vec::new(), is_held: false }
+    }
+
+    /// Ends the tree: it lives elsewhere.
+    pub(crate) fn end(mut self) {
+        self.signal(Signal::SIGKILL);
+        // Not asked to go on: it would end open connections. It takes what it holds of them along without a word.
+        if let Some(worker) = &mut self.worker {
+            worker.kill();
+        }
+        for member in self.members.iter().flatten() {
+            member.has_ended(PollTimeout::from(END_MS));
+        }
+    }
+
+    fn dump(&mut self, directory: &Directory) -> Result<Instance, Failure> {
+        let worker = self.ask(directory).map_err(|error| local(&error))?;
+        let worker = self.worker.insert(worker);
+        let until = Instant::now() + DUMP_DEADLINE;
+        loop {
+            match worker
+                .hear(until.saturating_duration_since(Instant::now()))
+                .map_err(|error| local(&error))?
+            {
+                Some(Word::Waits(script)) if script == DUMPED => break,
+                Some(Word::Waits(_)) => worker.go_on(true).map_err(|error| local(&error))?,
+                Some(Word::Done(_)) => return Err(Failure::Local("criu did not wait with the tree".into())),
+                None => return Err(local(&SwrkError::Deadline(DUMP_DEADLINE))),
+            }
+        }
+        worker.identify().map_err(|error| Failure::Local(format!("looking for criu: {error}")))?;
+        self.collect(directory).map_err(|error| Failure::Local(format!("{error:#}")))
+    }
+
+    fn ask(&self, directory: &Directory) -> Result<Swrk, SwrkError> {
+        let Terms { lazy, ref consent, .. } = self.order.terms;
+        let pid = self.order.pid;
+        let inner = members::innermost(pid)?;
+        let wrapper = inside::wrapper(pid, inner)?;
+        let options = Options {
+            pid: Some(if wrapper.is_empty() { pid } else { inner }.cast_signed()),
+            lazy_pages: lazy.then_some(true),
+            notify_scripts: Some(true),
+            ..Consent::options(consent)
+        };
+        let options = directory.options_anywhere(options, NOWHERE, "dump.log")?;
+        Swrk::ask(&self.criu, &wrapper, Kind::Dump, options)
+    }
+
+    /// Opens everything that the dump has left.
+    fn collect(&mut self, directory: &Directory) -> anyhow::Result<Instance> {
+        let mut instance = local_pages::instance(directory.path())?;
+        if !self.order.terms.lazy {
+            instance.tasks.iter_mut().for_each(|task| task.lazy.clear());
+        }
+        let pids = members::of_tree(self.order.pid)?;
+        for task in &instance.tasks {
+            // A process that has ended and is not waited for has no memory.
+            let member = pids.get(&task.pid).map(|pid| Member::hold(*pid));
+            self.members.push(match member.transpose() {
+                Ok(member) => member,
+                Err(_) if task.lazy.is_empty() => None,
+                Err(error) => return Err(error.into()),
+            });
+        }
+        for entry in std::fs::read_dir(directory.path())? {
+            let entry = entry?;
+            let name = entry.file_name().into_encoded_bytes();
+            if name.ends_with(b".img") {
+                let file = File::open(entry.path())?;
+                instance.files.push(ImageFile { name, len: file.metadata()?.len() });
+                self.files.push(file);
+            }
+        }
+        instance.terms = self.order.terms.clone();
+        Ok(instance)
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.members.iter().flatten().for_each(|member| member.signal(signal));
+    }
+}
+
+impl Origin for Frozen {
+    fn stop(&mut self) -> Result<Instance, Failure> {
+        let parent = &self.order.directory;
+        let making = |error| Failure::Local(format!("making a directory in '{}': {error}", parent.display()));
+        let directory = Directory::private(parent).map_err(making)?;
+        let dumped = self.dump(&directory);
+        // What is open stays readable.
+        directory.delete();
+        dumped
+    }
+
+    fn obstacle(&mut self) -> Option<Failure> {
+        self.signal(Signal::SIGSTOP);
+        self.is_held = true;
+        // Behind the signals: from here on it does not matter whether it lives.
+        let is_alive = self.worker.as_ref().is_some_and(Swrk::is_alive);
+        (!is_alive).then(|| Failure::Local("criu has ended, and with it the tree's standstill".to_owned()))
+    }
+
+    fn commit(&mut self) {
+        // The tree stands still whatever becomes of this process, but somebody should tell how it went.
+        let _ = [Signal::SIGINT, Signal::SIGHUP].into_iter().collect::<SigSet>().thread_block();
+    }
+
+    fn read_memory(&mut self, index: usize, at: PageRange, buffer: &mut [u8]) -> Option<u64> {
+        self.members.get(index)?.as_ref()?.read(at, buffer)
+    }
+
+    fn read_file(&mut self, index: usize, offset: u64, buffer: &mut [u8]) -> Option<()> {
+        let file = self.files.get(index)?;
+        let mut got = 0;
+        while got < buffer.len() {
+            match file.read_at(buffer.get_mut(got..)?, offset + got as u64).ok()? {
+                0 => break,
+                more => got += more,
+            }
+        }
+        buffer.get_mut(got..)?.fill(0);
+        Some(())
+    }
+
+    fn reconnect(&mut self, attempt: u32) -> Result<Channels, Failure> {
+        self.route.open_again(attempt)
+    }
+
+    /// Also where it has moved and is to go on here all the same.
+    fn release(&mut self) {
+        if std::mem::take(&mut self.is_held) {
+            self.signal(Signal::SIGCONT);
+        }
+        let Some(worker) = self.worker.take() else { return };
+        // It refuses in the end, as it was told to; only then the tree runs.
+        if worker.go_on(false).is_ok() {
+            let _ = worker.finish(RELEASE_DEADLINE);
+        }
+    }
+}
+
+fn local(error: &SwrkError) -> Failure {
+    Failure::Local(error.to_string())
+}

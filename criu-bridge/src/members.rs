@@ -1,0 +1,94 @@
+//! The processes of a tree as they live here: found in `/proc`, held by descriptor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use memory::{PAGE_SIZE, PageRange};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+/// Processes that one tree may have.
+const MOST: usize = 1 << 16;
+
+/// One process.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pidfd: OwnedFd,
+    memory: File,
+}
+
+impl Member {
+    /// Holds the process with this id.
+    pub(crate) fn hold(pid: u32) -> io::Result<Self> {
+        let pidfd = sys::pidfd::open(pid)?;
+        Ok(Self { pidfd, memory: File::open(format!("/proc/{pid}/mem"))? })
+    }
+
+    /// Reads its pages, from the first one on, and returns how many; `None` if the first one cannot be read.
+    pub(crate) fn read(&self, at: PageRange, buffer: &mut [u8]) -> Option<u64> {
+        let whole = usize::try_from(at.len()).ok()?;
+        let mut got = 0;
+        while got < whole {
+            let offset = at.start().0 + got as u64;
+            match self.memory.read_at(buffer.get_mut(got..whole)?, offset) {
+                Ok(0) | Err(_) => break,
+                Ok(more) => got += more,
+            }
+        }
+        Some(got as u64 / PAGE_SIZE).filter(|pages| *pages > 0)
+    }
+
+    /// Sends it a signal, unless it has ended.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let _ = sys::pidfd::send_signal(self.pidfd.as_fd(), signal as u32);
+    }
+
+    /// Waits until it has ended, and returns whether it has.
+    pub(crate) fn has_ended(&self, patience: PollTimeout) -> bool {
+        poll(&mut [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)], patience).is_ok_and(|ready| ready > 0)
+    }
+}
+
+/// The processes of the tree below `root`, which stands still: by their innermost ids, those that they have here.
+pub(crate) fn of_tree(root: u32) -> io::Result<BTreeMap<u32, u32>> {
+    let mut found = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    let mut next = vec![root];
+    while let Some(pid) = next.pop() {
+        if !seen.insert(pid) || seen.len() > MOST {
+            continue;
+        }
+        found.insert(innermost(pid)?, pid);
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            next.extend(children(&task?.path().join("children"))?);
+        }
+    }
+    Ok(found)
+}
+
+/// The child of `parent` whose innermost id is `wanted`.
+pub(crate) fn child_of(parent: u32, wanted: u32) -> io::Result<u32> {
+    let mut all = children_of(parent)?.into_iter();
+    all.find(|pid| innermost(*pid).is_ok_and(|id| id == wanted)).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// The children of a process with a single thread.
+pub(crate) fn children_of(parent: u32) -> io::Result<Vec<u32>> {
+    children(format!("/proc/{parent}/task/{parent}/children").as_ref())
+}
+
+fn children(path: &std::path::Path) -> io::Result<Vec<u32>> {
+    let text = fs::read_to_string(path)?;
+    Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+}
+
+/// Its id in the innermost of its PID namespaces.
+pub(crate) fn innermost(pid: u32) -> io::Result<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let id = ids.and_then(|ids| ids.split_ascii_whitespace().next_back()?.parse().ok());
+    id.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}

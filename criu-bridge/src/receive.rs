@@ -1,0 +1,192 @@
+//! `receive`: the receiver's daemon, whose sessions take in trees of processes.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use clap::{Args, ValueEnum};
+use engine::{Config, Failure, OnLoss};
+use fault_handler::{Ended, FaultHandler, HandlerError, Outcome};
+use nix::sys::signal::SigSet;
+use receiver::cli::Options;
+use receiver::daemon::{Daemon, Trade};
+use receiver::events::{SessionEvent, Whereabouts};
+use receiver::inherited::{Inherited, Purpose, SESSION_OPTION};
+use receiver::peer::Peer;
+use receiver::policy::Policy;
+use receiver::sealing::connections;
+use receiver::session;
+use receiver::session::report::{lost, report};
+use receiver::session::teller::Teller;
+
+use crate::criu::Criu;
+use crate::directory::Directory;
+use crate::handover::Handover;
+use crate::restoration::Restoration;
+use crate::send::RESTORE_DEADLINE;
+use crate::served::Served;
+
+/// Where sources look for it.
+const DEFAULT_PORT: u16 = 43001;
+
+/// `criu-bridge receive`
+#[derive(Args, Debug)]
+pub(crate) struct Receive {
+    /// Port to listen on; 0 takes a free one and says which
+    #[arg(default_value_t = DEFAULT_PORT)]
+    port: u16,
+    /// Take one tree only and exit when its root has ended
+    #[arg(long)]
+    once: bool,
+    /// Append what happens to FILE, one JSON object a line; - is standard output
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+    /// What becomes of a tree whose missing memory does not come: wait, poison (SIGBUS where it is touched), kill
+    #[arg(long, value_name = "WHAT", default_value = "poison")]
+    on_loss: Loss,
+    /// How long a tree waits for a lost link, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u16).range(1..))]
+    loss_deadline: u16,
+    /// Address to listen on, such as 0.0.0.0; any but a loopback address needs a key
+    #[arg(long, value_name = "ADDRESS")]
+    bind: Option<IpAddr>,
+    /// Take only trees whose sender has the same key, over encrypted links
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Where images lie until a tree runs
+    #[arg(long, short = 'D', value_name = "DIR")]
+    images_dir: Option<PathBuf>,
+}
+
+/// What becomes of a tree whose missing memory does not come.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Loss {
+    /// It waits on.
+    Wait,
+    /// Touching what is lost ends in SIGBUS.
+    Poison,
+    /// It is killed.
+    Kill,
+}
+
+impl Receive {
+    /// Receives until a signal or `--once` ends it.
+    ///
+    /// # Errors
+    /// A port, key or file that cannot be had.
+    pub(crate) fn run(&self, criu: &Criu) -> anyhow::Result<ExitCode> {
+        let directory = self.images_dir.clone().unwrap_or_else(std::env::temp_dir);
+        if !directory.is_dir() {
+            bail!("--images-dir: '{}' is no directory", directory.display());
+        }
+        let options = Options {
+            port: self.port,
+            once: self.once,
+            events: self.events.clone(),
+            on_loss: match self.on_loss {
+                Loss::Wait => OnLoss::Wait,
+                Loss::Poison => OnLoss::Poison,
+                Loss::Kill => OnLoss::Kill,
+            },
+            loss_deadline: self.loss_deadline,
+            bind: self.bind,
+            key_file: self.key_file.clone(),
+            policy: Policy::default(),
+        };
+        let session = vec![SESSION.into(), criu.path().into(), directory.into_os_string()];
+        Daemon::start(&options, Trade { name: "criu-bridge", session })?.run()
+    }
+}
+
+/// The first argument of a session.
+pub(crate) const SESSION: &str = "--receive-session";
+
+/// Runs the session that the daemon has started with `arguments`, what is behind [`SESSION`].
+///
+/// # Errors
+/// What made it end early; the daemon tells its user.
+pub(crate) fn session(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
+    let inherited = match arguments {
+        [criu, directory, option, rest @ ..] if option == SESSION_OPTION => {
+            Inherited::take_over(rest).map(|inherited| (criu, directory, inherited))
+        }
+        _ => None,
+    };
+    let (criu, directory, inherited) =
+        inherited.ok_or_else(|| anyhow!("{SESSION} is for the daemon's own use"))?;
+    // The daemon's, who takes its signals from a descriptor; a session is to be ended by them.
+    SigSet::empty().thread_set_mask().context("clearing the signal mask")?;
+    let criu =
+        Criu::find(Some(criu.as_ref()), directory.as_ref(), None).context("there is no criu any more")?;
+    let Purpose::Receive { on_loss, patience_s } = inherited.purpose else {
+        return session::run(inherited);
+    };
+    let Inherited { control, fault, push, line, sealing, events, .. } = inherited;
+    let is_root = sealing.is_some() || matches!(Peer::of(&control), Peer::Trusted);
+    let channels = session::over(connections([control, fault, push], sealing)?);
+    session::raise_descriptor_limit();
+    let teller = Teller::new(events);
+    if !is_root {
+        let reason = "without a key only root brings a tree: its processes may be anybody's".to_owned();
+        teller.tell(&SessionEvent::Refused { reason });
+        return Ok(ExitCode::SUCCESS);
+    }
+    let directory = Directory::private(directory.as_ref()).context("making a directory for images")?;
+    let handover = Handover::listen(directory.path()).context("listening for criu")?;
+    let config = Config {
+        on_loss,
+        setup_deadline: RESTORE_DEADLINE,
+        switchover_deadline: RESTORE_DEADLINE,
+        recovery_deadline: Duration::from_secs(patience_s.into()),
+        ..Config::default()
+    };
+    let mut served = Served::new(Restoration::new(criu, directory, teller, line), handover);
+    let handler =
+        FaultHandler::new(&mut served, channels, config).context("preparing to wait for the source")?;
+    let ended = handler.run();
+    conclude(&mut served.rebuilder, ended);
+    served.rebuilder.follow();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tells how the migration ended.
+fn conclude(tree: &mut Restoration, ended: Result<Ended, HandlerError>) {
+    let event = match ended {
+        Err(error) => {
+            let process = if tree.pid.is_some() { Whereabouts::Lost } else { Whereabouts::Source };
+            SessionEvent::Failed { reason: error.in_full(), process }
+        }
+        Ok(Ended { outcome: Outcome::Discarded(failure), .. }) => discarded(tree, &failure),
+        Ok(Ended { outcome: Outcome::Killed(failure), .. }) => {
+            SessionEvent::Failed { reason: failure.to_string(), process: Whereabouts::Lost }
+        }
+        Ok(Ended { outcome, engine, traffic }) => {
+            tree.tell_resumed(engine.report().downtime);
+            match &outcome {
+                Outcome::Completed(Some(failure)) => {
+                    tree.tell(&lost(&engine.report().lost));
+                    SessionEvent::Failed { reason: failure.to_string(), process: Whereabouts::Here }
+                }
+                Outcome::Completed(None) | Outcome::Discarded(_) | Outcome::Killed(_) => {
+                    let report = report(&outcome, engine.report(), &traffic, tree.source.as_ref(), 0);
+                    SessionEvent::Complete { report: Box::new(report) }
+                }
+            }
+        }
+    };
+    tree.tell(&event);
+}
+
+/// The tree never ran here.
+fn discarded(tree: &Restoration, failure: &Failure) -> SessionEvent {
+    let reason = failure.to_string();
+    let in_doubt = tree.prepared && matches!(failure, Failure::LinkLost(_) | Failure::Deadline(_));
+    match (tree.refused, in_doubt) {
+        (true, _) => SessionEvent::Refused { reason },
+        (false, true) => SessionEvent::Failed { reason, process: Whereabouts::InDoubt },
+        (false, false) => SessionEvent::Failed { reason, process: Whereabouts::Source },
+    }
+}

@@ -1,0 +1,368 @@
+//! A tree that comes in: its images into a directory of their own, CRIU on them in namespaces of its own, and everything
+//! told to the daemon.
+//!
+//! CRIU waits when everything stands and nothing runs yet, asked by RPC: that is when the destination is ready, and it
+//! goes on when the source has given its word. The guardian is the first process of the tree's namespaces: it holds
+//! duplicates of the userfaultfds, and if this process dies before all memory is here it kills the tree before it lets go
+//! of them.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use engine::Failure;
+use fault_handler::{Measurement, Notification};
+use memory::PAGE_SIZE;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use protocol::SourceReport;
+use receiver::events::{SessionEvent, Status};
+use receiver::guardian::{ExitStatus, Guardian, GuardianEvent};
+use receiver::handover::{self, HandedOver};
+use receiver::sealing::connections;
+use receiver::session::report::downtime_us;
+use receiver::session::teller::Teller;
+use sys::uffd::Uffd;
+
+use crate::criu::Criu;
+use crate::directory::Directory;
+use crate::instance::Instance;
+use crate::members;
+use crate::rpc::{Kind, Options};
+use crate::served::{Line, Rebuilder};
+use crate::swrk::{self, Swrk, Word};
+
+/// Images that one tree may have, and bytes of the name of one.
+const MOST_FILES: usize = 1 << 20;
+const LONGEST_NAME: usize = 255;
+/// Where CRIU waits: nothing below can fail for it.
+const STANDS: &str = "post-restore";
+/// CRIU's own process gets an id near the end, where trees rarely are.
+const LAST_ID: &str = "/proc/sys/kernel/ns_last_pid";
+const IDS_LEFT: u32 = 300;
+
+/// How far CRIU is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// It has not begun, or builds.
+    Building,
+    /// Everything stands.
+    Stands,
+    /// It lets the tree go, or has.
+    Going,
+    /// It is done, or dead.
+    Over,
+}
+
+/// The tree.
+#[derive(Debug)]
+pub(crate) struct Restoration {
+    criu: Criu,
+    /// With its images, until it needs them no more.
+    directory: Directory,
+    teller: Teller,
+    /// On which the daemon hands over the channels of a source that connects again.
+    line: OwnedFd,
+    instance: Instance,
+    files: Vec<File>,
+    worker: Option<Swrk>,
+    guardian: Option<Guardian>,
+    stage: Stage,
+    /// Why it was refused while it still ran at the source.
+    pub(crate) refused: bool,
+    /// The source may have let go of it.
+    pub(crate) prepared: bool,
+    /// Id here of the root, once it runs.
+    pub(crate) pid: Option<u32>,
+    /// The source's side of the report.
+    pub(crate) source: Option<SourceReport>,
+    resume_was_told: bool,
+    exit: Option<ExitStatus>,
+    is_empty: bool,
+}
+
+impl Restoration {
+    pub(crate) fn new(criu: Criu, directory: Directory, teller: Teller, line: OwnedFd) -> Self {
+        Self {
+            criu,
+            directory,
+            teller,
+            line,
+            instance: Instance::default(),
+            files: Vec::new(),
+            worker: None,
+            guardian: None,
+            stage: Stage::Building,
+            refused: false,
+            prepared: false,
+            pid: None,
+            source: None,
+            resume_was_told: false,
+            exit: None,
+            is_empty: false,
+        }
+    }
+
+    /// Tells the daemon.
+    pub(crate) fn tell(&self, event: &SessionEvent) {
+        self.teller.tell(event);
+    }
+
+    /// Tells once that the tree runs here, with `here` as the downtime if the source has not told its own.
+    pub(crate) fn tell_resumed(&mut self, here: Duration) {
+        let Some(pid) = self.pid.filter(|_| !self.resume_was_told) else { return };
+        self.resume_was_told = true;
+        let downtime_us = downtime_us(self.source.as_ref(), here);
+        self.teller.tell(&SessionEvent::Resumed { pid, source_pid: self.root(), downtime_us });
+    }
+
+    /// Waits for the end of the tree's root and tells of it; returns at once if it never ran, and early when nobody
+    /// listens any more.
+    pub(crate) fn follow(&mut self) {
+        let Some(pid) = self.pid else { return self.directory.delete() };
+        while self.exit.is_none() && !self.is_empty && !self.teller.has_hung_up() {
+            let mut interests = vec![PollFd::new(self.teller.readiness(), PollFlags::empty())];
+            interests.push(PollFd::new(self.line.as_fd(), PollFlags::POLLIN));
+            let guardian = self.guardian.as_ref().and_then(Guardian::readiness);
+            let worker = self.worker.as_ref().filter(|_| self.stage != Stage::Over).map(Swrk::readiness);
+            interests.extend(guardian.into_iter().chain(worker).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+            if poll(&mut interests, PollTimeout::NONE).is_err_and(|errno| errno != nix::errno::Errno::EINTR) {
+                break;
+            }
+            // A source that has not heard the end asks again, and the daemon knows the answer by then.
+            drop(handover::receive(&self.line));
+            self.hear_criu();
+            self.hear_guardian();
+        }
+        self.directory.delete();
+        if let Some(status) = self.exit {
+            self.teller.tell(&SessionEvent::Exited { pid, status: status_of(status) });
+        }
+    }
+
+    fn root(&self) -> u32 {
+        self.instance.tasks.first().map_or(0, |task| task.pid)
+    }
+
+    /// Takes in what CRIU says and has it go on, except where it is waited for; the error is why it does not.
+    fn hear_criu(&mut self) -> Option<Result<(), Failure>> {
+        if matches!(self.stage, Stage::Stands | Stage::Over) {
+            return None;
+        }
+        loop {
+            let worker = self.worker.as_ref()?;
+            match worker.hear(Duration::ZERO) {
+                Ok(None) => return None,
+                Ok(Some(Word::Waits(script))) if script == STANDS && self.stage == Stage::Building => {
+                    self.stage = Stage::Stands;
+                    return Some(Ok(()));
+                }
+                Ok(Some(Word::Waits(_))) => {
+                    // If it cannot hear that, the next turn says why.
+                    let _ = worker.go_on(true);
+                }
+                Ok(Some(Word::Done(_))) => {
+                    self.stage = Stage::Over;
+                    self.directory.delete();
+                    return None;
+                }
+                Err(error) => {
+                    self.stage = Stage::Over;
+                    return Some(Err(Failure::Local(error.to_string())));
+                }
+            }
+        }
+    }
+
+    fn hear_guardian(&mut self) {
+        while let Some(guardian) = &mut self.guardian {
+            match guardian.event() {
+                Ok(Some(GuardianEvent::ChildExited(status))) => self.exit = Some(status),
+                Ok(None) => return,
+                Ok(Some(GuardianEvent::Empty)) | Err(_) => {
+                    self.is_empty = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn start(&mut self) -> anyhow::Result<()> {
+        let criu = &self.criu;
+        let begin = || {
+            let most: u32 = std::fs::read_to_string("/proc/sys/kernel/pid_max")
+                .and_then(|text| text.trim().parse().map_err(std::io::Error::other))?;
+            // Else CRIU might have an id that the tree needs.
+            std::fs::write(LAST_ID, most.saturating_sub(IDS_LEFT).to_string())?;
+            Swrk::begin(criu)
+        };
+        let kept = [self.directory.as_fd()];
+        let (guardian, socket) = Guardian::start_over(self.root(), &kept, &begin)?;
+        self.guardian = Some(guardian);
+        let terms = &self.instance.terms;
+        let options = Options {
+            rst_sibling: Some(true),
+            notify_scripts: Some(true),
+            lazy_pages: terms.lazy.then_some(true),
+            ..terms.consent.options()
+        };
+        let worker = self.worker.insert(Swrk::over(socket));
+        worker.request(Kind::Restore, self.directory.options(options, "restore.log"))?;
+        Ok(())
+    }
+}
+
+impl Rebuilder for Restoration {
+    fn reserve(&mut self, instance: &Instance) -> Result<(), Failure> {
+        self.teller.tell(&SessionEvent::Introduced);
+        let refuse = |text: String| Err(Failure::Local(text));
+        let there = instance.terms.criu;
+        let answer = match swrk::version(&self.criu) {
+            Ok(here) if here < there => {
+                let ((a, b), (c, d)) = (here, there);
+                refuse(format!(
+                    "criu {a}.{b} is older than the source's {c}.{d}: make criu installs a newer one"
+                ))
+            }
+            Ok(_) => Ok(()),
+            Err(error) => refuse(error.to_string()),
+        };
+        self.refused = answer.is_err();
+        answer
+    }
+
+    fn prepare(&mut self, instance: &Instance) -> Result<(), Failure> {
+        const BAD: Failure = Failure::Protocol("images that cannot be");
+        let is_name = |name: &[u8]| {
+            name.ends_with(b".img")
+                && name.len() <= LONGEST_NAME
+                && !name.contains(&b'/')
+                && !name.contains(&0)
+        };
+        if instance.files.len() > MOST_FILES || instance.files.iter().any(|file| !is_name(&file.name)) {
+            return Err(BAD);
+        }
+        for image in &instance.files {
+            let name = std::str::from_utf8(&image.name).map_err(|_| BAD)?;
+            let path = self.directory.path().join(name);
+            let file = File::create_new(&path).and_then(|file| file.set_len(image.len).map(|()| file));
+            self.files.push(file.map_err(|error| writing(&error))?);
+        }
+        self.instance = instance.clone();
+        self.prepared = true;
+        Ok(())
+    }
+
+    fn write(&mut self, index: usize, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
+        let file = self.files.get(index).ok_or(Failure::Protocol("an image that nobody named"))?;
+        file.write_all_at(bytes, offset).map_err(|error| writing(&error))
+    }
+
+    fn begin(&mut self) -> Result<(), Failure> {
+        self.files.clear();
+        self.start().map_err(|error| Failure::Local(format!("{error:#}")))
+    }
+
+    fn progress(&mut self, _line: Line) -> Option<Result<(), Failure>> {
+        self.hear_criu()
+    }
+
+    fn readiness(&self) -> Vec<BorrowedFd<'_>> {
+        let worker = self.worker.as_ref().map(Swrk::readiness);
+        let guardian = self.guardian.as_ref().and_then(Guardian::readiness);
+        [self.teller.readiness(), self.line.as_fd()].into_iter().chain(worker).chain(guardian).collect()
+    }
+
+    fn notification(&mut self) -> Option<Notification> {
+        if self.teller.has_hung_up() {
+            return Some(Notification::Abandoned(Failure::Local("the receiver has ended".into())));
+        }
+        // If they cannot be sealed, the source sees them close and comes again.
+        if let Ok(Some(HandedOver::Channels(sockets, sealing))) = handover::receive(&self.line)
+            && let Ok(connections) = connections(sockets, sealing)
+        {
+            return Some(Notification::Reconnected(Box::new(receiver::session::over(connections))));
+        }
+        let was_empty = self.is_empty;
+        self.hear_guardian();
+        if was_empty || !self.is_empty {
+            return None;
+        }
+        if self.stage == Stage::Building {
+            // What CRIU has to say about that is of more use.
+            return None;
+        }
+        Some(Notification::Ended)
+    }
+
+    fn resume(&mut self) -> Result<u32, Failure> {
+        let failed = |text: String| Failure::Local(format!("letting the tree go: {text}"));
+        let worker = self.worker.as_ref().filter(|_| self.stage == Stage::Stands);
+        let (Some(worker), Some(guardian)) = (worker, &self.guardian) else {
+            return Err(failed("it does not stand".to_owned()));
+        };
+        let pid = guardian.pid().and_then(|guardian| members::child_of(guardian, self.root()));
+        let pid = pid.map_err(|error| failed(error.to_string()))?;
+        self.teller.tell(&SessionEvent::Committed);
+        worker.go_on(true).map_err(|error| failed(error.to_string()))?;
+        self.stage = Stage::Going;
+        self.pid = Some(pid);
+        Ok(pid)
+    }
+
+    fn process_here(&self, pid: u32) -> Option<u32> {
+        let guardian = self.guardian.as_ref()?.pid().ok()?;
+        members::of_tree(guardian).ok()?.get(&pid).copied()
+    }
+
+    fn hold(&mut self, uffd: &Uffd) -> Result<(), Failure> {
+        let guardian =
+            self.guardian.as_ref().ok_or_else(|| Failure::Local("there is no guardian".to_owned()))?;
+        guardian.hold(uffd.as_fd()).map_err(|error| Failure::Local(error.to_string()))
+    }
+
+    fn finished(&mut self) {
+        if let Some(guardian) = &mut self.guardian {
+            // One that cannot be talked to has ended, and the tree with it.
+            let _ = guardian.complete();
+        }
+    }
+
+    fn discard(&mut self) {
+        self.guardian = None;
+        self.worker = None;
+        self.stage = Stage::Over;
+        self.directory.delete();
+    }
+
+    fn measured(&mut self, measurement: Measurement) {
+        match measurement {
+            Measurement::Source(report) => {
+                self.source = Some(report);
+                self.tell_resumed(Duration::ZERO);
+            }
+            Measurement::Paused(failure) => self.tell(&SessionEvent::Paused { reason: failure.to_string() }),
+            Measurement::Recovered => self.tell(&SessionEvent::Recovered),
+            Measurement::Progress(progress) if self.resume_was_told => {
+                self.teller.tell_in_passing(&SessionEvent::Progress {
+                    done_bytes: progress.done_pages * PAGE_SIZE,
+                    total_bytes: progress.total_pages * PAGE_SIZE,
+                });
+            }
+            Measurement::Progress(_) => {}
+        }
+    }
+}
+
+fn writing(error: &std::io::Error) -> Failure {
+    Failure::Local(format!("writing images: {error}"))
+}
+
+fn status_of(status: ExitStatus) -> Status {
+    match status {
+        ExitStatus::Code(code) => Status::Exited { exit_code: u8::try_from(code & 0xff).unwrap_or(u8::MAX) },
+        ExitStatus::Signal(signal) => {
+            Status::Killed { signal: u8::try_from(signal & 0x7f).unwrap_or(u8::MAX) }
+        }
+    }
+}

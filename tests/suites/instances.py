@@ -1,0 +1,167 @@
+"""Whole trees of processes that nobody here wrote, moved by one command on each side."""
+
+import subprocess
+import sys
+
+from tests.harness import machine
+from tests.harness.compiling import compile_c
+from tests.harness.criu import Tree, need_criu
+from tests.harness.results import Check
+from tests.harness.trees import Taker, end, send
+from tests.harness.waiting import expect, until
+
+
+def _counting(lab, name: str = "tree") -> Tree:
+    tree = Tree(lab, name, [sys.executable, str(machine.PROGRAMS / "tree.py")])
+    tree.wait_number(20)
+    return tree
+
+
+def _reader(lab, mebibytes: int, static: bool = False) -> Tree:
+    program = compile_c("random_reader", lab.directory, options=("-static",) if static else ())
+    tree = Tree(lab, "reader", [program, str(mebibytes)])
+    until(lambda: "ready" in tree.text(), "the reader to have filled its memory")
+    return tree
+
+
+def _expect_read(tree: Tree) -> None:
+    (tree.directory / "go").touch()
+    line = until(lambda: tree.text().partition("ready\n")[2].endswith("ms\n") and tree.text(), "the reader", 60)
+    expect("\n0 of " in line, f"it read wrong: {line}")
+
+
+def moves_a_tree(lab) -> None:
+    need_criu()
+    tree = _counting(lab)
+    taker = Taker(lab)
+    for turn in range(1, 4):
+        pid = tree.pid if turn == 1 else taker.event("resumed", turn - 1)["pid"]
+        source_pid = int(machine.inner_ids(pid)[-1])
+        send(lab, pid, taker.port)
+        resumed = taker.event("resumed", turn)
+        expect(resumed["source_pid"] == source_pid, f"it was {source_pid}: {resumed}")
+        expect(int(machine.inner_ids(resumed["pid"])[-1]) == tree.pid, "it has another id")
+        taker.event("complete", turn)
+        tree.expect_counting()
+    expect(not tree.runs(), "it runs at the source too")
+    until(taker.is_tidy, "the images to be gone")
+    end(tree)
+    taker.event("exited", 3)
+    taker.end()
+
+
+def moves_at_a_stop(lab) -> None:
+    need_criu()
+    tree = _counting(lab)
+    taker = Taker(lab, "--once")
+    send(lab, tree.pid, taker.port, "--mode", "stop")
+    report = taker.event("complete")["report"]
+    expect(report["pages"]["fault"] + report["pages"]["push"] == 0, f"pages came later: {report['pages']}")
+    tree.expect_counting()
+    end(tree)
+    taker.wait(20)
+
+
+def moves_a_static_program(lab) -> None:
+    need_criu()
+    tree = _reader(lab, 64, static=True)
+    taker = Taker(lab, "--once")
+    send(lab, tree.pid, taker.port)
+    _expect_read(tree)
+    taker.event("complete")
+    expect(taker.event("exited")["exit_code"] == 0, "it did not end well")
+    taker.wait(20)
+
+
+def moves_sealed(lab) -> None:
+    need_criu()
+    tree = _counting(lab)
+    key = lab.key()
+    taker = Taker(lab, "--once", "--key-file", key)
+    send(lab, tree.pid, taker.port, fails="the receiver at ")
+    tree.expect_counting()
+    send(lab, tree.pid, taker.port, "--key-file", key)
+    taker.event("complete")
+    tree.expect_counting()
+    end(tree)
+    taker.wait(20)
+
+
+def moves_a_pipeline(lab) -> None:
+    """awk into sort's likes: programs of the shell, each with the next one's pipe."""
+    need_criu()
+    script = ("i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i+1)); [ $((i % 100)) = 0 ] && sleep 0.05; done"
+              " | awk '{ s += $1; print s; fflush() }' | tee copy | sed 's/^/sum /'; echo done")
+    tree = Tree(lab, "pipeline", ["sh", "-c", script])
+    taker = Taker(lab, "--once")
+    until(lambda: tree.text().count("\n") > 300, "the pipeline to have begun")
+    send(lab, tree.pid, taker.port)
+    until(lambda: tree.text().endswith("done\n"), "the pipeline to end", 60)
+    sums, total = [], 0
+    for number in range(3000):
+        total += number
+        sums.append(f"sum {total}")
+    expect(tree.text().splitlines() == [*sums, "done"], "it says something else")
+    expect(taker.event("exited")["exit_code"] == 0, "it did not end well")
+    taker.wait(20)
+
+
+def moves_make(lab) -> None:
+    need_criu()
+    machine.need_command("make", "gcc")
+    here = _project(lab, "here")
+    subprocess.run(["make", "-s", "-C", here], check=True, capture_output=True)
+    wanted = subprocess.run([here / "all"], capture_output=True, check=True).stdout
+    project = _project(lab, "there")
+    tree = Tree(lab, "make", ["make", "-j2", "-C", str(project)])
+    taker = Taker(lab, "--once")
+    until(lambda: list(project.glob("*.o")), "the first object")
+    expect(not (project / "all").exists(), "make was too fast")
+    send(lab, tree.pid, taker.port)
+    expect(taker.event("exited", seconds=120)["exit_code"] == 0, f"make failed: {tree.text()[-300:]}")
+    got = subprocess.run([project / "all"], capture_output=True, check=True).stdout
+    expect(got == wanted, "it has built something else")
+    taker.wait(20)
+
+
+def _project(lab, name: str):
+    """A C project whose parts take a while to compile."""
+    project = lab.directory / name
+    project.mkdir()
+    parts = [f"part{index}" for index in range(10)]
+    for index, part in enumerate(parts):
+        body = "\n".join(f"long {part}_{n}(long x) {{ return x * {n + 1} + {index}; }}" for n in range(400))
+        (project / f"{part}.c").write_text(f"{body}\nlong {part}(long x) {{ return {part}_7(x) + {part}_300(x); }}\n")
+    calls = "".join(f'    printf("%ld\\n", {part}({index}));\n' for index, part in enumerate(parts))
+    declared = "".join(f"long {part}(long);\n" for part in parts)
+    (project / "all.c").write_text(f"#include <stdio.h>\n{declared}int main(void)\n{{\n{calls}    return 0;\n}}\n")
+    objects = " ".join(f"{part}.o" for part in [*parts, "all"])
+    (project / "Makefile").write_text(f"all: {objects}\n\tcc -o $@ $^\n%.o: %.c\n\tcc -O2 -c -o $@ $<\n")
+    return project
+
+
+def leaves_a_copy(lab) -> None:
+    need_criu()
+    tree = _reader(lab, 16)
+    taker = Taker(lab, "--once")
+    done = send(lab, tree.pid, taker.port, "--leave-running", says="copied; the tree's root is process")
+    expect("goes on here" in done, done)
+    taker.event("complete")
+    expect(tree.runs(), "it does not run here any more")
+    end(tree)
+    taker.wait(20)
+
+
+def _checks() -> list:
+    return [
+        Check("a tree with threads, pipe and socket moves three times and counts on", moves_a_tree),
+        Check("with --mode stop all of a tree's memory comes before it goes on", moves_at_a_stop),
+        Check("a static program moves", moves_a_static_program),
+        Check("a pipeline of the shell's says the same after a move", moves_a_pipeline),
+        Check("make -j2 builds the same after a move", moves_make),
+        Check("with --leave-running a tree goes on at both places", leaves_a_copy),
+        Check("with a key a tree moves sealed, and one without it goes on where it is", moves_sealed),
+    ]
+
+
+CHECKS = _checks
