@@ -2,6 +2,7 @@
 # make demo       build, then show a process move from one receiver to another and on
 # make test       install what the tests need, build, run every test
 # make criu      install a criu that works here, for criu-bridge
+# make bench      measure this machine, beside CRIU, into docs/benchmarks.md
 # make lint       formatting, clippy, docs, house rules
 # make install    PREFIX=/usr/local DESTDIR=
 
@@ -65,8 +66,7 @@ demo: build
 	$(PYTHON) tests/demo.py
 
 bench: build criu
-	$(CARGO) run --locked --release --package xtask -- bench downtime
-	$(CARGO) run --locked --release --package xtask -- bench peers
+	$(CARGO) run --locked --release --package xtask -- bench --docs docs/benchmarks.md --json build/benchmarks.json
 
 lint: toolchain
 	$(CARGO) fmt --all --check

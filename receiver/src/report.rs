@@ -83,8 +83,14 @@ pub struct Phases {
     pub park_us: u64,
     /// Reading registers, mappings and descriptors.
     pub capture_us: u64,
-    /// From the captured image to `Run`.
+    /// From the captured image to `Run`: `send_us` and `rebuild_us`.
     pub switchover_us: u64,
+    /// Of that, the image on its way and the word that it is built.
+    #[serde(default)]
+    pub send_us: u64,
+    /// Of that, building the process here, with what must be in place before it goes on.
+    #[serde(default)]
+    pub rebuild_us: u64,
     /// From `Run` to the first instruction here.
     pub resume_us: u64,
     /// Looking for pages that hold data; the program runs here already.
@@ -118,7 +124,7 @@ pub struct Pages {
 }
 
 /// Fault latencies in microseconds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct FaultLatency {
     /// Faults that were measured.
     pub count: u64,
@@ -128,12 +134,16 @@ pub struct FaultLatency {
     pub p99_us: u64,
     /// All.
     pub max_us: u64,
+    /// The distribution, ascending: a latency, and how many faults took at most that long but longer than the one
+    /// before.
+    #[serde(default)]
+    pub buckets: Vec<(u64, u64)>,
 }
 
 impl fmt::Display for Report {
     /// A table of a few lines, indented, without a final newline.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (phases, pages, latency) = (self.phases, self.pages, self.fault_latency);
+        let (phases, pages, latency) = (self.phases, self.pages, &self.fault_latency);
         let us = |us| Micros(us);
         writeln!(f, "  downtime        {} of {} in all", us(self.downtime_us), us(self.total_us))?;
         writeln!(
@@ -145,10 +155,11 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  while it stood  park {}, capture {}, hand over {}, resume {}",
+            "  while it stood  park {}, capture {}, send {}\n                  rebuild {}, resume {}",
             us(phases.park_us),
             us(phases.capture_us),
-            us(phases.switchover_us),
+            us(phases.send_us),
+            us(phases.rebuild_us),
             us(phases.resume_us)
         )?;
         let Pages { ahead, eager, fault, prefetch, push, data, zero, same_file, lost } = pages;

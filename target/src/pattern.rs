@@ -8,6 +8,9 @@ use crate::random::mix;
 /// Words of a page.
 pub(crate) const PAGE_WORDS: usize = 512;
 
+/// Words that are alike: sixteen pages, because a block of memory need not begin where a page does.
+const RUN_WORDS: usize = 16 * PAGE_WORDS;
+
 /// What memory looks like to somebody who wants to send it in fewer bytes.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Content {
@@ -22,7 +25,7 @@ pub(crate) enum Content {
 impl Content {
     /// Word `index` of the memory.
     fn word(self, index: usize) -> u64 {
-        match (self, index / PAGE_WORDS % 4) {
+        match (self, index / RUN_WORDS % 4) {
             (Self::Half | Self::Heap, 0) => 0,
             (Self::Half | Self::Heap, 1) => text_word(index),
             (Self::Heap, _) => heap_word(index),

@@ -1,145 +1,161 @@
-//! Benchmarks that print a table and fail when a promise is broken.
+//! The benchmark: what a move costs, beside what the peers take for it and what the machine can do, in one run.
 //!
-//! `downtime`: the time for which a program stands still must not grow with its memory. Small and large take
-//! turns in one run, so that whatever else the machine does meets both. `peers`: the same moves by us and by CRIU.
+//! ```text
+//! part (idle, reader, …)  ──►  figures: name → a value for every round  ──►  tables, promises  ──►  terminal, JSON, page
+//!                         ──►  charts                                   ──►  plots             ──►  page
+//! ```
+//!
+//! Who is compared takes turns within a round, so that whatever else the machine does meets all of them. It tunes
+//! nothing and leaves nothing behind.
 
 mod criu;
-mod peers;
-mod session;
+mod document;
+mod figures;
+mod floor;
+mod machine;
+mod moving;
+mod parts;
+mod place;
+mod plots;
+mod programs;
+mod promises;
+mod relay;
+mod sizes;
+mod table;
+mod watch;
 
-use std::io::{self, Write};
-use std::path::Path;
-use std::time::Duration;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use serde_json::json;
 
-pub(crate) use peers::{Peers, peers};
-use session::{Sample, Workload};
+use self::criu::Criu;
+use self::figures::Figures;
+pub(crate) use self::floor::Floor;
+use self::machine::Machine;
+use self::parts::Part;
+use self::plots::{Chart, Kind};
+use self::sizes::Sizes;
+use self::table::Table;
 
-/// By how much the medians of small and large may differ, as the program itself sees it.
-const LIMIT: Duration = Duration::from_millis(2);
-
-/// What to measure.
-#[derive(clap::Args, Clone, Copy, Debug)]
-pub(crate) struct Downtime {
-    /// Moves of each size; the median counts
-    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=999))]
-    rounds: u32,
-    /// Memory of the small program, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 1)]
-    small: u64,
-    /// Memory of the large program, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 4096)]
-    large: u64,
+/// What to measure, and where to say it.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Smaller programs and fewer rounds: less than five minutes
+    #[arg(long)]
+    quick: bool,
+    /// Rounds of everything; the median counts (default: 5, with --quick 3)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: Option<u32>,
+    /// Measure these only
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_enum)]
+    only: Vec<Part>,
+    /// Write every figure of every round as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a page in Markdown, and plots into a directory of the same name beside it
+    #[arg(long, value_name = "FILE.md")]
+    docs: Option<PathBuf>,
 }
 
-/// Moves `target ticks` with little and with much memory; whether the promise holds.
+/// What a part measures with.
+#[derive(Debug)]
+struct Bench {
+    bin: PathBuf,
+    /// None if there is none: then the peers are missing.
+    criu: Option<Criu>,
+    rounds: u32,
+    sizes: Sizes,
+}
+
+/// What has been found so far.
+#[derive(Debug, Default)]
+struct Results {
+    figures: Figures,
+    tables: Vec<Table>,
+    charts: Vec<Chart>,
+    /// What could not be measured, and why.
+    troubles: Vec<String>,
+}
+
+/// Measures and says what was found; whether every promise that was measured is kept and nothing failed.
 ///
 /// # Errors
-/// A move that fails, programs that are not built, too little memory.
-pub(crate) fn downtime(root: &Path, what: Downtime) -> anyhow::Result<bool> {
+/// Programs that are not built, files that cannot be written. A part that fails is told of and the others go on.
+pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<bool> {
     let bin = root.join("bin");
     anyhow::ensure!(bin.join("libsender.so").exists(), "bin/libsender.so is not there: run make first");
-    check_memory(what.large)?;
-    warn_of_load();
-    let mut samples: [Vec<Sample>; 2] = [Vec::new(), Vec::new()];
-    for round in 1..=what.rounds {
-        for (samples, resident) in samples.iter_mut().zip([what.small, what.large]) {
-            let workload = Workload { name: "ticks", resident_mib: resident };
-            let sample = session::move_once(&bin, workload)
-                .with_context(|| format!("round {round} with {resident} MiB resident"))?;
-            samples.push(sample);
+    let machine = Machine::here();
+    machine.warn_of_load();
+    let mut results = Results::default();
+    let criu =
+        Criu::find().map_err(|error| results.trouble(format!("the peers are missing: {error:#}"))).ok();
+    let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 5 });
+    let sizes = Sizes::new(options.quick, machine::room_mib());
+    let bench = Bench { bin, criu, rounds, sizes };
+    for part in Part::ALL {
+        if options.only.is_empty() || options.only.contains(&part) {
+            part.measure(&bench, &mut results);
         }
-        let _ = write!(io::stderr(), "\rround {round} of {}", what.rounds);
     }
-    let _ = writeln!(io::stderr());
-    let [small, large] = samples;
-    let difference = median(&small, seen).abs_diff(median(&large, seen));
-    let kept = difference < LIMIT;
+    drop(bench.criu);
+    let promises = promises::judge(&results.figures, &bench.sizes);
+    results.tables.insert(0, promises::table(&promises));
+    say(&results)?;
+    if let Some(path) = &options.json {
+        let all = json!({
+            "machine": machine.as_json(), "rounds": rounds, "quick": options.quick,
+            "figures": results.figures.as_json(), "promises": promises::as_json(&promises),
+            "troubles": results.troubles,
+        });
+        std::fs::write(path, format!("{all:#}\n")).with_context(|| format!("writing {}", path.display()))?;
+    }
+    if let Some(path) = &options.docs {
+        document::write(path, &machine, rounds, options.quick, &results)?;
+    }
+    Ok(results.troubles.is_empty() && promises::all_kept(&promises))
+}
+
+fn say(results: &Results) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "downtime of target ticks, medians of {} (least to most), in microseconds", what.rounds)?;
-    writeln!(
-        out,
-        "{:>12}  {:>24}  {:>24}  {:>12}",
-        "resident MiB", "as it sees it", "as the report says", "move in ms"
-    )?;
-    for (resident, samples) in [(what.small, &small), (what.large, &large)] {
-        let total = median(samples, |sample| sample.total).as_millis();
-        writeln!(
-            out,
-            "{resident:>12}  {:>24}  {:>24}  {total:>12}",
-            spread(samples, seen),
-            spread(samples, reported)
-        )?;
+    for table in &results.tables {
+        writeln!(out, "{}", table.as_text()).context("printing the tables")?;
     }
-    let verdict = if kept { "less" } else { "not less" };
-    let (difference, limit) = (difference.as_micros(), LIMIT.as_micros());
-    writeln!(out, "the medians that the program sees differ by {difference}, {verdict} than {limit}")?;
-    Ok(kept)
-}
-
-fn seen(sample: &Sample) -> Duration {
-    sample.seen
-}
-
-fn reported(sample: &Sample) -> Duration {
-    sample.reported
-}
-
-fn median(samples: &[Sample], value: fn(&Sample) -> Duration) -> Duration {
-    let values = sorted(samples, value);
-    values.get(values.len() / 2).copied().unwrap_or_default()
-}
-
-fn spread(samples: &[Sample], value: fn(&Sample) -> Duration) -> String {
-    let values = sorted(samples, value);
-    let (least, most) = (values.first(), values.last());
-    let us = |value: Option<&Duration>| value.map_or(0, Duration::as_micros);
-    format!("{} ({} to {})", median(samples, value).as_micros(), us(least), us(most))
-}
-
-fn sorted(samples: &[Sample], value: fn(&Sample) -> Duration) -> Vec<Duration> {
-    let mut values: Vec<Duration> = samples.iter().map(value).collect();
-    values.sort();
-    values
-}
-
-/// The memory is there twice while it moves.
-fn check_memory(large: u64) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
-    let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib: u64 =
-        available.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(u64::MAX);
-    let needed = large * 2 + 512;
-    anyhow::ensure!(
-        kib / 1024 >= needed,
-        "{needed} MiB of free memory are needed and {} are there: take less with --large",
-        kib / 1024
-    );
+    for trouble in &results.troubles {
+        writeln!(out, "not measured: {trouble}").context("printing the tables")?;
+    }
     Ok(())
 }
 
-/// Others that want the processors show up in every gap.
-fn warn_of_load() {
-    let load = std::fs::read_to_string("/proc/loadavg").ok();
-    let load: Option<f64> = load.and_then(|text| text.split(' ').next()?.parse().ok());
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    if let Some(load) = load.filter(|load| *load > 1.0) {
-        let _ = writeln!(
-            io::stderr(),
-            "load {load} on {processors} processors: others will be part of the result"
-        );
+impl Results {
+    /// The chart of this kind.
+    fn chart(&mut self, kind: Kind) -> &mut Chart {
+        let at = self.charts.iter().position(|chart| chart.kind() == kind).unwrap_or_else(|| {
+            self.charts.push(Chart::new(kind));
+            self.charts.len() - 1
+        });
+        &mut self.charts[at]
+    }
+
+    /// Notes what could not be measured, and says so at once.
+    fn trouble(&mut self, text: String) {
+        let _ = writeln!(io::stderr(), "{text}");
+        self.troubles.push(text);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_the_middle_and_the_spread_its_neighbourhood() {
-        let samples = [5, 1, 9].map(|us| Sample { seen: Duration::from_micros(us), ..Sample::default() });
-        assert_eq!(median(&samples, seen), Duration::from_micros(5));
-        assert_eq!(spread(&samples, seen), "5 (1 to 9)");
+impl Bench {
+    /// Does something once in every round, and says which one it is.
+    fn each_round(&self, what: &str, mut act: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        for round in 1..=self.rounds {
+            let _ = write!(io::stderr(), "\r\x1b[K{what}: round {round} of {}", self.rounds);
+            let done = act().with_context(|| format!("{what}, round {round}"));
+            if done.is_err() || round == self.rounds {
+                let _ = writeln!(io::stderr());
+            }
+            done?;
+        }
+        Ok(())
     }
 }

@@ -16,17 +16,11 @@ use clap::Parser;
 enum Task {
     /// Check the rules of the house; prints what breaks them as path:line and exits with 1
     Tidy,
-    /// Measure the programs in bin/; exits with 1 when a promise is broken
-    #[command(subcommand)]
-    Bench(Bench),
-}
-
-#[derive(clap::Subcommand)]
-enum Bench {
-    /// Whether the time for which a program stands still grows with its memory
-    Downtime(bench::Downtime),
-    /// The same programs moved by us and by CRIU's lazy pages, in turn
-    Peers(bench::Peers),
+    /// Measure the programs in bin/ beside CRIU and what the machine can do; exits with 1 when a promise is broken
+    Bench(bench::Options),
+    /// One process of what the benchmark measures of the machine; for its own use
+    #[command(subcommand, hide = true)]
+    Floor(bench::Floor),
 }
 
 fn main() -> ExitCode {
@@ -40,8 +34,8 @@ fn perform(task: &Task) -> anyhow::Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
     match task {
         Task::Tidy => tidy_main(root),
-        Task::Bench(Bench::Downtime(what)) => Ok(exit_code(bench::downtime(root, *what)?)),
-        Task::Bench(Bench::Peers(what)) => bench::peers(root, what).map(|()| ExitCode::SUCCESS),
+        Task::Bench(options) => Ok(exit_code(bench::run(root, options)?)),
+        Task::Floor(floor) => floor.run().map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -39,6 +39,8 @@ pub mod process;
 pub mod random;
 pub mod raw;
 pub mod secret;
+#[cfg(feature = "std")]
+pub mod served_memory;
 pub mod signal;
 pub mod signal_frame;
 pub mod signal_name;

@@ -43,6 +43,7 @@ pub fn report(
     let counts = &engine.pages;
     let downtime_us = downtime_us(source, engine.downtime);
     let source = source.copied().unwrap_or_default();
+    let rebuild_us = us(engine.phases.map + engine.phases.eager).min(source.switchover_us);
     let status = if *outcome == Outcome::Completed(None) { "completed" } else { "failed" };
     let pages = Pages {
         ahead: counts.ahead,
@@ -70,6 +71,8 @@ pub fn report(
             park_us: source.park_us,
             capture_us: source.capture_us,
             switchover_us: source.switchover_us,
+            send_us: source.switchover_us - rebuild_us,
+            rebuild_us,
             resume_us: source.resume_us,
             scan_us: source.scan_us,
             postcopy_us: us(engine.phases.postcopy),
@@ -80,6 +83,7 @@ pub fn report(
             p50_us: engine.fault_latency.p50_us(),
             p99_us: engine.fault_latency.p99_us(),
             max_us: engine.fault_latency.max_us(),
+            buckets: engine.fault_latency.buckets().collect(),
         },
         relayed_connections: 0,
     }
@@ -126,6 +130,21 @@ mod tests {
         };
         assert_eq!(downtime_us(Some(&source), Duration::from_secs(9)), 4321);
         assert_eq!(downtime_us(None, Duration::from_micros(77)), 77);
+    }
+
+    #[test]
+    fn handing_over_is_sending_and_rebuilding() {
+        let source = SourceReport { switchover_us: 900, ..SourceReport::default() };
+        let mut engine = engine::Report::default();
+        (engine.phases.map, engine.phases.eager) = (Duration::from_micros(500), Duration::from_micros(100));
+        let split = |engine: &engine::Report| {
+            let outcome = Outcome::Completed(None);
+            let phases = report(&outcome, engine, &Traffic::default(), Some(&source), 0).phases;
+            (phases.send_us, phases.rebuild_us)
+        };
+        assert_eq!(split(&engine), (300, 600));
+        engine.phases.map = Duration::from_secs(1);
+        assert_eq!(split(&engine), (0, 900));
     }
 
     #[test]

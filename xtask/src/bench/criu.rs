@@ -1,5 +1,5 @@
-//! One move of a workload of `target` by CRIU's lazy pages: dump, page server, lazy-pages daemon and restore on this
-//! machine, the restored program in a PID namespace of its own.
+//! One move of a workload of `target` by CRIU, the restored program in a PID namespace of its own: by lazy pages (dump,
+//! page server, lazy-pages daemon and restore on this machine), or whole (dump into files, then restore).
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::session::{PATIENCE, Sample, WARM_LINES, Workload, gap_of};
+use super::moving::{Look, WARM_LINES};
+use super::programs::{Line, PATIENCE, Workload};
+use super::watch;
 
 /// CRIU keeps pages in pipes of this size, which root may ask for.
 const PIPE_BYTES: u64 = 16 << 20;
@@ -19,7 +21,29 @@ const LOOK: Duration = Duration::from_millis(1);
 /// Lines of the restored program behind the last page.
 const LINES_AFTER: usize = 3;
 
+/// How CRIU moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Method {
+    /// Memory follows as it is touched, and by itself.
+    LazyPages,
+    /// All of it into files and out of them.
+    Whole,
+}
+
+/// What a move by CRIU was like.
+#[derive(Clone, Debug)]
+pub(super) struct Carried {
+    /// The longest gap of the program. It does not see that across the move itself: CRIU gives it a clock that has
+    /// stood still between dump and restore (time_namespaces(7)), which is added here.
+    pub(super) longest: Duration,
+    /// From the beginning of the dump until every page was there.
+    pub(super) total: Duration,
+    /// How much of the restored program's memory was there, in KiB, since the beginning.
+    pub(super) resident: Vec<(Duration, u64)>,
+}
+
 /// The program, and what it needs of the machine for as long as this lives.
+#[derive(Debug)]
 pub(super) struct Criu {
     path: PathBuf,
     /// The machine's own limit, to be put back.
@@ -53,13 +77,15 @@ impl Criu {
     /// Starts the program, moves it, ends it. `directory` is made for this and removed.
     ///
     /// # Errors
-    /// A step that fails, with the place of its log.
+    /// A step that fails; what CRIU says of it is its [`complaint`].
     pub(super) fn move_once(
         &self,
         bin: &Path,
-        workload: Workload,
+        workload: &Workload,
+        method: Method,
+        look: Look,
         directory: &Path,
-    ) -> anyhow::Result<Sample> {
+    ) -> anyhow::Result<Carried> {
         let images = directory.join("images");
         fs::create_dir_all(&images).context("making a directory for images")?;
         let out = directory.join("out");
@@ -68,7 +94,7 @@ impl Criu {
         let mut program = Killed(
             Command::new("setsid")
                 .arg(bin.join("target"))
-                .args(workload.command(bin).get_args())
+                .args(workload.arguments())
                 .stdin(Stdio::null())
                 .stdout(stdout)
                 .stderr(Stdio::null())
@@ -76,53 +102,129 @@ impl Criu {
                 .context("starting the program")?,
         );
         wait_for(|| Ok(lines(&out)?.len() >= WARM_LINES)).context("waiting for the program to be warm")?;
-        let pid = program.0.id();
         let before = lines(&out)?.len();
-        let begin = Instant::now();
-        let mut restored = self.carry_over(pid, &images)?;
-        let total = begin.elapsed();
+        let pid = program.0.id();
+        let course = Course { begin: Instant::now(), pid, images: &images, out: &out, bin, look };
+        let mut restored = match method {
+            Method::LazyPages => self.carry_lazily(&course)?,
+            Method::Whole => self.carry_whole(&course)?,
+        };
+        let total = course.begin.elapsed();
+        let hidden = course.hidden()?;
         let arrived = lines(&out)?.len();
         wait_for(|| Ok(lines(&out)?.len() >= arrived + LINES_AFTER)).context("waiting for its next lines")?;
-        let gaps: Vec<Duration> = lines(&out)?.iter().skip(before).filter_map(|gap| *gap).collect();
-        restored.end();
+        let mut gaps: Vec<Duration> = lines(&out)?.into_iter().map(|line| line.gap).collect();
+        restored.process.end();
         program.end();
         fs::remove_dir_all(directory).context("removing the images")?;
-        let longest = gaps.into_iter().max().context("the program has printed nothing since")?;
-        Ok(Sample { longest, total, ..Sample::default() })
+        *gaps.get_mut(restored.said).context("the program has printed nothing since")? += hidden;
+        let longest = gaps.into_iter().skip(before).max().unwrap_or_default();
+        Ok(Carried { longest, total, resident: restored.resident })
     }
 
     /// Returns when every page has been carried over, with what keeps the restored program alive.
-    fn carry_over(&self, pid: u32, images: &Path) -> anyhow::Result<Killed> {
+    fn carry_lazily(&self, course: &Course<'_>) -> anyhow::Result<Restored> {
         let port = free_port()?.to_string();
-        let (pid, directory) = (pid.to_string(), images.to_str().context("a path of text")?);
+        let (pid, directory) = (course.pid.to_string(), course.directory()?);
         let place = ["--images-dir", directory, "--address", "127.0.0.1", "--port", &port];
         let dump = [&["dump", "--tree", &pid, "--lazy-pages", "-o", "dump.log"], &place[..]].concat();
         let mut dump = Killed(self.command(&dump).spawn().context("starting criu dump")?);
         // The last image that it writes before it listens.
         wait_for(|| {
-            ensure!(dump.0.try_wait()?.is_none(), "criu dump has ended: see {directory}/dump.log");
-            Ok(images.join("inventory.img").exists() && is_listening(&port)?)
+            ensure!(dump.0.try_wait()?.is_none(), "criu dump has ended");
+            Ok(course.images.join("inventory.img").exists() && is_listening(&port)?)
         })
         .context("waiting for criu dump")?;
+        let said = lines(course.out)?.len();
         let serve = [&["lazy-pages", "--page-server", "-o", "lazy.log"], &place[..]].concat();
         let mut serve = Killed(self.command(&serve).spawn().context("starting criu lazy-pages")?);
-        wait_for(|| Ok(images.join("lazy-pages.socket").exists())).context("waiting for criu lazy-pages")?;
-        let restored = Killed(
-            Command::new("unshare")
-                .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
-                .arg(&self.path)
-                .args(["restore", "--lazy-pages", "--images-dir", directory, "-o", "restore.log"])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .context("starting criu restore")?,
-        );
-        let served = serve.0.wait().context("waiting for criu lazy-pages")?;
-        ensure!(served.success(), "criu lazy-pages has failed: see {directory}/lazy.log");
+        wait_for(|| Ok(course.images.join("lazy-pages.socket").exists()))
+            .context("waiting for criu lazy-pages")?;
+        let mut process = self.restore(&["--lazy-pages", "--images-dir", directory])?;
+        let resident = course.look_at_memory(&mut process, &mut serve)?;
+        ensure!(serve.0.wait()?.success(), "criu lazy-pages has failed");
         let dumped = dump.0.wait().context("waiting for criu dump")?;
-        ensure!(dumped.success(), "criu dump has failed: see {directory}/dump.log");
-        Ok(restored)
+        ensure!(dumped.success(), "criu dump has failed");
+        Ok(Restored { process, said, resident })
+    }
+
+    /// Returns when the restored program prints again.
+    fn carry_whole(&self, course: &Course<'_>) -> anyhow::Result<Restored> {
+        let (pid, directory) = (course.pid.to_string(), course.directory()?);
+        let dump = ["dump", "--tree", &pid, "--images-dir", directory, "-o", "dump.log"];
+        let dumped = self.command(&dump).status().context("starting criu dump")?;
+        ensure!(dumped.success(), "criu dump has failed");
+        let said = lines(course.out)?.len();
+        let mut process = self.restore(&["--images-dir", directory])?;
+        wait_for(|| {
+            ensure!(process.0.try_wait()?.is_none(), "criu restore has ended");
+            Ok(lines(course.out)?.len() > said)
+        })
+        .context("waiting for the restored program")?;
+        Ok(Restored { process, said, resident: Vec::new() })
+    }
+
+    fn restore(&self, arguments: &[&str]) -> anyhow::Result<Killed> {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]).arg(&self.path).arg("restore");
+        command.args(arguments).args(["-o", "restore.log"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().map(Killed).context("starting criu restore")
+    }
+}
+
+/// A program that CRIU has let go on.
+struct Restored {
+    /// What keeps it alive.
+    process: Killed,
+    /// Its lines before that.
+    said: usize,
+    resident: Vec<(Duration, u64)>,
+}
+
+/// One move on its way.
+struct Course<'a> {
+    begin: Instant,
+    pid: u32,
+    images: &'a Path,
+    out: &'a Path,
+    bin: &'a Path,
+    look: Look,
+}
+
+impl Course<'_> {
+    fn directory(&self) -> anyhow::Result<&str> {
+        self.images.to_str().context("a path of text")
+    }
+
+    /// By how much the restored program's clock is behind the machine's.
+    fn hidden(&self) -> anyhow::Result<Duration> {
+        let program = fs::canonicalize(self.bin.join("target")).context("the program is there")?;
+        let pid = watch::newcomer(&program, self.pid).context("the restored program is not there")?;
+        let offsets = fs::read_to_string(format!("/proc/{pid}/timens_offsets"));
+        Ok(offsets.ok().and_then(|offsets| behind(&offsets)).unwrap_or_default())
+    }
+
+    /// How much of the restored program's memory is there until `serve` ends.
+    fn look_at_memory(
+        &self,
+        restored: &mut Killed,
+        serve: &mut Killed,
+    ) -> anyhow::Result<Vec<(Duration, u64)>> {
+        if self.look == Look::Away {
+            serve.0.wait().context("waiting for criu lazy-pages")?;
+            return Ok(Vec::new());
+        }
+        let program = fs::canonicalize(self.bin.join("target")).context("the program is there")?;
+        let (mut pid, mut found) = (None, Vec::new());
+        wait_for(|| {
+            ensure!(restored.0.try_wait()?.is_none(), "criu restore has ended");
+            pid = pid.or_else(|| watch::newcomer(&program, self.pid));
+            found.extend(pid.and_then(watch::resident_kib).map(|kib| (self.begin.elapsed(), kib)));
+            Ok(serve.0.try_wait()?.is_some())
+        })
+        .context("waiting for criu lazy-pages")?;
+        Ok(found)
     }
 }
 
@@ -150,11 +252,30 @@ impl Drop for Killed {
     }
 }
 
-/// The program's lines so far, each with the gap that it names.
-fn lines(out: &Path) -> anyhow::Result<Vec<Option<Duration>>> {
+/// The first error in CRIU's own logs of a move.
+pub(super) fn complaint(directory: &Path) -> String {
+    let logs = ["dump.log", "lazy.log", "restore.log"].map(|log| directory.join("images").join(log));
+    let texts = logs.iter().filter_map(|log| fs::read_to_string(log).ok());
+    let errors = texts.filter_map(|text| text.lines().find(|line| line.contains("Error")).map(str::to_owned));
+    errors.into_iter().next().unwrap_or_else(|| "nothing".to_owned())
+}
+
+/// The program's lines so far; when they came is not known.
+fn lines(out: &Path) -> anyhow::Result<Vec<Line>> {
     let text = fs::read_to_string(out).context("reading the program's output")?;
     let whole = text.rfind('\n').map_or("", |end| text.get(..end).unwrap_or_default());
-    whole.lines().map(gap_of).collect()
+    let at = Instant::now();
+    Ok(whole.lines().filter_map(|line| Line::read(line, at)).collect())
+}
+
+/// By how much the monotonic clock is behind, out of `/proc/PID/timens_offsets`; none if it is not.
+fn behind(offsets: &str) -> Option<Duration> {
+    let line = offsets.lines().find_map(|line| line.strip_prefix("monotonic"))?;
+    let mut fields = line.split_whitespace().map(str::parse::<i64>);
+    // The nanoseconds are never negative.
+    let (seconds, nanoseconds) = (fields.next()?.ok()?, fields.next()?.ok()?);
+    let behind = -(i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds));
+    u64::try_from(behind).ok().filter(|behind| *behind > 0).map(Duration::from_nanos)
 }
 
 fn wait_for(mut holds: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
@@ -182,4 +303,16 @@ fn is_listening(port: &str) -> anyhow::Result<bool> {
         let mut fields = line.split_whitespace().skip(1);
         fields.next().is_some_and(|local| local.ends_with(&port)) && fields.nth(1) == Some(LISTEN)
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_stood_still_is_behind() {
+        let behind = |line: &str| behind(&format!("{line}\nboottime           -1 810298531\n"));
+        assert_eq!(behind("monotonic          -1 812616317"), Some(Duration::from_nanos(187_383_683)));
+        assert_eq!((behind("monotonic          0         0"), behind("monotonic 3 5")), (None, None));
+    }
 }

@@ -69,6 +69,14 @@ impl Latency {
         self.max_us
     }
 
+    /// The distribution: for each bucket that holds any, the longest duration in microseconds that falls into it (of the
+    /// last one, that there was) and how many did.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let bound = |bucket| upper_bound_us(bucket).min(self.max_us);
+        let counted = self.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+        counted.map(move |(bucket, count)| (bound(bucket), *count))
+    }
+
     /// The median, in microseconds.
     #[must_use]
     pub fn p50_us(&self) -> u64 {
@@ -120,6 +128,8 @@ fn upper_bound_us(bucket: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     #[test]
@@ -138,5 +148,13 @@ mod tests {
         assert!((500..=570).contains(&latency.p50_us()), "{latency:?}");
         assert!((990..=1120).contains(&latency.p99_us()), "{latency:?}");
         assert_eq!((latency.count(), latency.percentile_us(100)), (1001, latency.max_us()));
+    }
+
+    #[test]
+    fn the_buckets_hold_every_duration_in_order() {
+        let mut latency = Latency::default();
+        [3, 3, 100, 70_000].into_iter().for_each(|us| latency.record(Duration::from_micros(us)));
+        let buckets: Vec<(u64, u64)> = latency.buckets().collect();
+        assert_eq!(buckets, [(3, 2), (103, 1), (70_000, 1)]);
     }
 }

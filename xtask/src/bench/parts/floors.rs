@@ -1,0 +1,79 @@
+//! The floors: what TCP over loopback, the installing of pages, both together and a single fault take at least here.
+
+use serde_json::Value;
+
+use super::super::figures::number;
+use super::super::floor::{Passage, install_gb_per_s};
+use super::super::place::Place;
+use super::super::table::Table;
+use super::super::{Bench, Results, machine};
+
+pub(super) fn measure(bench: &Bench, results: &mut Results) -> anyhow::Result<()> {
+    let mib = bench.sizes.floor;
+    let gb = (mib << 20) as f64 / 1e9;
+    let stream = Passage { mib, push: true, install: false, reader: false, place: Place::Free };
+    let bare = Passage { install: true, ..stream };
+    let stormed = Passage { reader: true, ..bare };
+    bench.each_round(&format!("floors, {mib} MiB"), || {
+        let figures = &mut results.figures;
+        let all_ms = |done: &Value| done["all_ms"].as_f64().unwrap_or(f64::INFINITY);
+        figures.add("floor/tcp_gb_s", gb * 1e3 / all_ms(&stream.carry_out()?));
+        figures.add("floor/copy_blocks_gb_s", install_gb_per_s(mib, true)?);
+        figures.add("floor/copy_pages_gb_s", install_gb_per_s(mib, false)?);
+        figures.add("floor/bare_gb_s", gb * 1e3 / all_ms(&bare.carry_out()?));
+        let done = stormed.carry_out()?;
+        figures.add("floor/bare_reader_gb_s", gb * 1e3 / all_ms(&done));
+        let touched = done["touched"].as_f64().unwrap_or(0.0);
+        figures.add("floor/bare_reader_pages_s", touched * 1e3 / all_ms(&done));
+        add_latency(results, "floor/bare_reader", &done);
+        Ok(())
+    })?;
+    single_faults(bench, results)?;
+    tables(results);
+    Ok(())
+}
+
+/// No push: the reader makes every page come.
+fn single_faults(bench: &Bench, results: &mut Results) -> anyhow::Result<()> {
+    let mib = bench.sizes.faults;
+    bench.each_round(&format!("floors, single faults, {mib} MiB"), || {
+        for place in Place::ALL.into_iter().filter(|place| place.is_possible(machine::processors())) {
+            let alone = Passage { mib, push: false, install: true, reader: true, place };
+            let done = alone.carry_out()?;
+            add_latency(results, &format!("floor/fault/{}", place.name()), &done);
+        }
+        Ok(())
+    })
+}
+
+/// As the receiver sees it, from the event to the installed page, and as the reader does.
+fn add_latency(results: &mut Results, name: &str, done: &Value) {
+    for (seen_by, figure) in [("served_us", "served"), ("fault_us", "touch")] {
+        for percent in ["p50", "p99"] {
+            let value = done[seen_by][percent].as_f64();
+            value.into_iter().for_each(|us| results.figures.add(format!("{name}/{figure}_{percent}_us"), us));
+        }
+    }
+}
+
+fn tables(results: &mut Results) {
+    let figures = &results.figures;
+    let mut limits = Table::new("What this machine can do", &["floor", "GB/s", "new pages a second"]);
+    let pages = figures.cell("floor/bare_reader_pages_s");
+    for (what, name, pages) in [
+        ("one TCP stream over loopback", "floor/tcp_gb_s", String::new()),
+        ("UFFDIO_COPY in blocks of 256 KiB", "floor/copy_blocks_gb_s", String::new()),
+        ("UFFDIO_COPY page by page", "floor/copy_pages_gb_s", String::new()),
+        ("both: the bare post-copy loop, idle", "floor/bare_gb_s", String::new()),
+        ("the same under a random reader", "floor/bare_reader_gb_s", pages),
+    ] {
+        limits.row([what.to_owned(), figures.cell(name), pages]);
+    }
+    if let (Some(tcp), Some(copy)) =
+        (figures.median("floor/tcp_gb_s"), figures.median("floor/copy_blocks_gb_s"))
+    {
+        limits
+            .note(format!("The limit is the slower of TCP and UFFDIO_COPY: {} GB/s", number(tcp.min(copy))));
+    }
+    results.tables.push(limits);
+}
