@@ -1,7 +1,7 @@
 """The suites by name, in the order in which `--suite all` runs them."""
 
 from tests.suites import (
-    accidents, attributes, check, confinement, criu, failures, footprint, foreign, hostile, identity, instances, manual,
+    accidents, attributes, check, confinement, criu, failures, footprint, foreign, hostile, identity, instance_failures, instances, manual,
     memory, modes, namespaces, network, recovery, security, shipping, shortage, signals, switch, terminals, users, vdso,
     workloads)
 
@@ -9,5 +9,5 @@ SUITES = {
     module.__name__.rpartition(".")[2]: module.CHECKS
     for module in (footprint, manual, workloads, modes, memory, vdso, attributes, signals, terminals, check, shipping, identity, confinement,
                    shortage, failures, switch, accidents, recovery, security, hostile, users, network, foreign, namespaces,
-                   criu, instances)
+                   criu, instances, instance_failures)
 }

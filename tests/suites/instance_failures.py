@@ -1,0 +1,234 @@
+"""Trees of processes on their way, and what may go wrong there: never two copies, never a zero, never a tree that is lost
+without a word."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.harness import machine
+from tests.harness.compiling import compile_c
+from tests.harness.criu import Tree, need_criu
+from tests.harness.results import Check
+from tests.harness.trees import Taker, begin_to_send, end, send
+from tests.harness.waiting import expect, until
+
+_TIMES = 5
+_SLOW = 8 << 20  # bytes a second
+
+
+def _counting(lab, name: str = "tree") -> Tree:
+    tree = Tree(lab, name, [sys.executable, str(machine.PROGRAMS / "tree.py")])
+    tree.wait_number(20)
+    return tree
+
+
+def _behind(directory: Path, options: str = "") -> tuple:
+    """Runs a command in a mount namespace of its own where `directory` is an empty file system."""
+    script = f'mount -t tmpfs {options} none {directory} && exec "$@"'
+    return ("unshare", "--mount", "sh", "-c", script, "sh")
+
+
+def _stays(lab, tree: Tree, taker: Taker, *arguments, fails: str, times: int = _TIMES) -> None:
+    before = _state(tree.pid)
+    for _ in range(times):
+        send(lab, tree.pid, taker.port, *arguments, fails=fails)
+        tree.expect_counting()
+    after = until(lambda: _state(tree.pid) == before and before, "the tree to be as before", 10)
+    expect(after == before, "it is not as it was")
+    expect(not list((lab.directory / "send-images").iterdir()), "images are left at the source")
+
+
+def _state(pid: int) -> list:
+    """What a move that does not take place must not change."""
+    return [machine.threads(pid), machine.descriptors(pid), len(machine.mappings(pid))]
+
+
+def missing_file(lab) -> None:
+    need_criu()
+    tree = _counting(lab)
+    taker = Taker(lab, wrapper=_behind(tree.directory))
+    _stays(lab, tree, taker, fails="criu cannot restore these images: ")
+    until(taker.is_tidy, "the images to be gone")
+    end(tree)
+    taker.end()
+
+
+def full_disk(lab) -> None:
+    need_criu()
+    tree = _counting(lab)
+    images = lab.directory / "receive-images"
+    images.mkdir()
+    taker = Taker(lab, wrapper=_behind(images, "-o size=256k"))
+    _stays(lab, tree, taker, fails="No space left on device")
+    taker.end()
+    taker = Taker(lab, name="another")
+    full = lab.directory / "send-images"
+    full.mkdir(exist_ok=True)
+    done = send(lab, tree.pid, taker.port, wrapper=_behind(full, "-o size=256k"), fails="criu cannot dump this process: ")
+    expect("No space left" in done or "write" in done, f"it does not say why: {done}")
+    tree.expect_counting()
+    end(tree)
+    taker.end()
+
+
+def wrong_key(lab) -> None:
+    need_criu()
+    tree = _counting(lab)
+    taker = Taker(lab, "--key-file", lab.key())
+    other = lab.directory / "other-key"
+    subprocess.run([machine.BIN / "receiver", "keygen", other], check=True)
+    _stays(lab, tree, taker, "--key-file", other, fails="it does not have this receiver's key")
+    end(tree)
+    taker.end()
+
+
+def not_root(lab) -> None:
+    """An ordinary user reaches the port, but brings nothing: a tree is whoever its images say."""
+    need_criu()
+    tree = _counting(lab)
+    taker = Taker(lab)
+    script = ("import socket, sys, time\ns = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
+              "s.sendall(b'x' * 64)\ntime.sleep(0.2)\n")
+    subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable, "-c", script,
+                    str(taker.port)], check=True)
+    taker.event("refused")
+    send(lab, tree.pid, taker.port)
+    taker.event("complete")
+    tree.expect_counting()
+    end(tree)
+    taker.end()
+
+
+def killed_receiver(lab) -> None:
+    """Whenever the receiver is killed, the tree goes on here, or it is said to be lost; it never runs twice."""
+    need_criu()
+    chance = random.Random(int(os.environ.get("POSTHASTE_SEED", "7")))
+    stayed = 0
+    for turn in range(3 * _TIMES):
+        tree = _counting(lab, f"tree{turn}")
+        taker = Taker(lab, name=f"receive{turn}")
+        sending = begin_to_send(lab, tree.pid, taker.port)
+        moment = chance.uniform(0, 0.6)
+        try:
+            sending.wait(moment)
+        except subprocess.TimeoutExpired:
+            pass
+        taker.kill()
+        _, said = sending.communicate(timeout=60)
+        if "the tree goes on here" in said:
+            stayed += 1
+            tree.expect_counting()
+            expect(tree.runs(), "it counts, but not here")
+        else:
+            expect(not _runs_here(tree), f"it runs at the source although it was handed over: {said}")
+            numbers = tree.numbers()
+            expect(numbers == list(range(len(numbers))), f"it counted wrong: {numbers[-20:]}")
+        end(tree)
+    expect(stayed, "no receiver was killed early enough")
+
+
+def _runs_here(tree: Tree) -> bool:
+    """Whether the process that was started here still runs, and not only as one that stands still."""
+    try:
+        return Path(f"/proc/{tree.pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZtTX"
+    except OSError:
+        return False
+
+
+def _reading(lab, mebibytes: int = 32):
+    """A reader with a slow way to a receiver: it runs there when this returns, and most of its memory is missing."""
+    program = compile_c("random_reader", lab.directory)
+    tree = Tree(lab, "reader", [program, str(mebibytes)])
+    until(lambda: "ready" in tree.text(), "the reader to have filled its memory")
+    taker = Taker(lab, "--loss-deadline", "1")
+    link = lab.link(taker, bytes_per_second=_SLOW)
+    sending = begin_to_send(lab, tree.pid, link.port)
+    taker.event("resumed")
+    expect(not taker.events("complete"), "all of its memory is there already")
+    return tree, taker, link, sending
+
+
+def _reads_right(tree: Tree, taker: Taker, sending) -> None:
+    (tree.directory / "go").touch()
+    line = until(lambda: tree.text().partition("ready\n")[2].endswith("ms\n") and tree.text(), "the reader", 60)
+    expect("\n0 of " in line, f"it read wrong: {line}")
+    expect(taker.event("exited")["exit_code"] == 0, "it did not end well")
+    _, said = sending.communicate(timeout=60)
+    expect("moved" in said, said)
+
+
+def cut_link(lab) -> None:
+    need_criu()
+    tree, taker, link, sending = _reading(lab)
+    for count in range(1, 4):
+        link.interrupt()
+        taker.event("recovered", count)
+    _reads_right(tree, taker, sending)
+    taker.end()
+
+
+def killed_criu(lab) -> None:
+    """CRIU lets the tree go when it dies; it gets nowhere, and its memory is read on."""
+    need_criu()
+    tree, taker, _, sending = _reading(lab)
+    worker = [pid for pid in machine.children(sending.pid) if b"swrk" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    expect(len(worker) == 1, f"which is criu? {worker}")
+    os.kill(worker[0], signal.SIGKILL)
+    until(lambda: Path(f"/proc/{tree.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "it to stand still")
+    _reads_right(tree, taker, sending)
+    until(lambda: not tree.runs(), "it to be ended at the source")
+    taker.end()
+
+
+def killed_pager(lab) -> None:
+    """Nothing reads a zero: the tree ends with who served its memory."""
+    need_criu()
+    tree, taker, _, sending = _reading(lab)
+    (tree.directory / "go").touch()
+    session = [pid for pid in machine.children(taker.process.pid)]
+    expect(len(session) == 1, f"which is the session? {session}")
+    here = taker.event("resumed")["pid"]
+    os.kill(session[0], signal.SIGKILL)
+    expect(taker.event("failed")["process"] == "lost", "it does not say that the tree is lost")
+    until(lambda: not Path(f"/proc/{here}").exists(), "the tree to be ended")
+    _, said = sending.communicate(timeout=60)
+    expect(sending.returncode == 1 and "does not run here any more" in said, said)
+    expect("ms\n" not in tree.text() or "\n0 of " in tree.text(), f"it read wrong: {tree.text()}")
+    expect(not _runs_here(tree), "it runs at the source")
+    taker.end()
+
+
+def killed_source(lab) -> None:
+    """What is lost ends in SIGBUS, and the tree at the source stands still for good."""
+    need_criu()
+    tree, taker, _, sending = _reading(lab)
+    sending.kill()
+    sending.wait()
+    expect(taker.event("failed")["process"] == "here", "where is it?")
+    expect(taker.events("lost"), "nothing is said to be lost")
+    (tree.directory / "go").touch()
+    expect(taker.event("exited").get("signal") == signal.SIGBUS, "it did not end by SIGBUS")
+    expect("ms\n" not in tree.text(), f"it read what nobody has: {tree.text()}")
+    until(lambda: Path(f"/proc/{tree.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "it to stand still")
+    end(tree)
+    taker.end()
+
+
+def _checks() -> list:
+    return [
+        Check("a file that the destination lacks: the tree goes on where it is, each time", missing_file),
+        Check("a full disk on either side: the tree goes on where it is, each time", full_disk),
+        Check("another key: the tree goes on where it is, each time", wrong_key),
+        Check("who is not root and has no key brings no tree", not_root),
+        Check("a receiver killed at any moment: one copy at most, and it is said which", killed_receiver),
+        Check("a link cut three times while memory is missing: nothing is lost", cut_link),
+        Check("criu killed at the source while memory is missing: nothing is lost, and nothing runs there", killed_criu),
+        Check("a session killed while memory is missing: the tree ends before it reads a zero", killed_pager),
+        Check("the source killed while memory is missing: SIGBUS, and the tree stands still there", killed_source),
+    ]
+
+
+CHECKS = _checks
