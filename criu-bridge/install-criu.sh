@@ -14,8 +14,12 @@ criu=$prefix/criu
 
 say() { echo "install-criu: $*" >&2; }
 fail() { say "$*"; exit 1; }
-works() { "$1" check >/dev/null 2>&1; }
-finish() { say "$1: criu $("$criu" --version | sed -n 's/^Version: *//p') as $criu"; exit 0; }
+at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
+version_of() { "$1" --version | sed -n 's/^Version: *//p'; }
+# From Linux 6.16 on an older one cannot read the options of network sockets, which 'criu check' does not tell.
+knows_sockets() { ! at_least 6.16 "$(uname -r)" || at_least 4.2 "$(version_of "$1")"; }
+works() { "$1" check >/dev/null 2>&1 && knows_sockets "$1"; }
+finish() { say "$1: criu $(version_of "$criu") as $criu"; exit 0; }
 
 case $way in
     auto | packages | source) ;;
@@ -34,7 +38,7 @@ if [ "$way" = auto ]; then
         ln -sfn "$own" "$criu"
         finish "the distribution's own"
     fi
-    say "${own:-no criu package} does not pass 'criu check' on kernel $(uname -r)"
+    say "${own:-no criu package} does not pass 'criu check', or is too old for network sockets, on kernel $(uname -r)"
 fi
 
 . /etc/os-release

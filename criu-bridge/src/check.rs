@@ -84,12 +84,29 @@ pub(crate) fn run(criu: Option<&Path>) -> Report {
             "the kernel needs CONFIG_MEM_SOFT_DIRTY; without it move programs with post-copy, or by \
              LD_PRELOAD=libsender.so, and never call criu pre-dump",
         ),
+        sockets(&version, &std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()),
         pipe_limit(
             read_number("/proc/sys/fs/pipe-max-size").unwrap_or(PIPE_BYTES),
             effective_capabilities().unwrap_or_default(),
         ),
     ];
     Report::new(Some(program.path()), Some(version), findings)
+}
+
+/// From Linux 6.16 on a CRIU before 4.2 cannot read the options of network sockets (criu#2705).
+fn sockets(version: &str, kernel: &str) -> Finding {
+    let numbers = |text: &str| -> (u32, u32) {
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    };
+    let fails = numbers(kernel) >= (6, 16) && numbers(version) < (4, 2);
+    let (grade, text, cure) = if fails {
+        let text = "this criu is too old to dump programs with network sockets on this kernel";
+        (Grade::Warning, text, Some("make criu installs a newer one"))
+    } else {
+        (Grade::Ok, "programs with network sockets can be dumped", None)
+    };
+    Finding { name: "sockets", grade, text: text.to_owned(), cure }
 }
 
 impl Report {
@@ -201,5 +218,12 @@ mod tests {
         let warning = pipe_limit(1 << 20, 0);
         assert!(Report::new(None, None, vec![warning.clone()]).usable);
         assert!(!Report::new(None, None, vec![warning, absent(None)]).usable);
+    }
+
+    #[test]
+    fn network_sockets_need_a_newer_criu_on_a_newer_kernel() {
+        assert_eq!(sockets("4.1.1", "6.18.44-generic").grade, Grade::Warning);
+        assert_eq!(sockets("4.1.1", "6.12.1").grade, Grade::Ok);
+        assert_eq!(sockets("4.2.1", "6.18.44").grade, Grade::Ok);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,10 +11,14 @@ use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use engine::{Config, Failure, OnLoss};
 use fault_handler::{Ended, FaultHandler, HandlerError, Outcome};
+use mio::net::TcpStream;
 use nix::sys::signal::SigSet;
+use protocol::{Kind, Reason};
 use receiver::cli::Options;
+use receiver::config::FAREWELL_DEADLINE;
 use receiver::daemon::{Daemon, Trade};
 use receiver::events::{SessionEvent, Whereabouts};
+use receiver::guardian::wait_for;
 use receiver::inherited::{Inherited, Purpose, SESSION_OPTION};
 use receiver::peer::Peer;
 use receiver::policy::Policy;
@@ -21,6 +26,7 @@ use receiver::sealing::connections;
 use receiver::session;
 use receiver::session::report::{lost, report};
 use receiver::session::teller::Teller;
+use transport::Connection;
 
 use crate::criu::Criu;
 use crate::directory::Directory;
@@ -126,14 +132,13 @@ pub(crate) fn session(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     };
     let Inherited { control, fault, push, line, sealing, events, .. } = inherited;
     let is_root = sealing.is_some() || matches!(Peer::of(&control), Peer::Trusted);
-    let channels = session::over(connections([control, fault, push], sealing)?);
-    session::raise_descriptor_limit();
+    let connections = connections([control, fault, push], sealing)?;
     let teller = Teller::new(events);
     if !is_root {
-        let reason = "without a key only root brings a tree: its processes may be anybody's".to_owned();
-        teller.tell(&SessionEvent::Refused { reason });
-        return Ok(ExitCode::SUCCESS);
+        return refuse(&teller, connections);
     }
+    let channels = session::over(connections);
+    session::raise_descriptor_limit();
     let directory = Directory::private(directory.as_ref()).context("making a directory for images")?;
     let handover = Handover::listen(directory.path()).context("listening for criu")?;
     let config = Config {
@@ -149,6 +154,19 @@ pub(crate) fn session(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     let ended = handler.run();
     conclude(&mut served.rebuilder, ended);
     served.rebuilder.follow();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Takes nothing from this source, and says so on both sides.
+fn refuse(
+    teller: &Teller,
+    [mut control, _fault, _push]: [Connection<TcpStream>; 3],
+) -> anyhow::Result<ExitCode> {
+    let reason = "without a key only root brings a tree: its processes may be anybody's".to_owned();
+    // If it cannot hear, it sees the connection close.
+    let _ = control.send_message(Kind::Abort, &Reason { text: reason.clone() });
+    teller.tell(&SessionEvent::Refused { reason });
+    wait_for(control.stream().as_fd(), FAREWELL_DEADLINE).context("waiting for the source to hang up")?;
     Ok(ExitCode::SUCCESS)
 }
 

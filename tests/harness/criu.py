@@ -1,5 +1,6 @@
 """CRIU, the programs that it moves, and criu-bridge."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,13 +15,18 @@ BRIDGE = machine.BIN / "criu-bridge"
 _PIPE_LIMIT = Path("/proc/sys/fs/pipe-max-size")
 
 
-def need_criu() -> str:
-    """The path of a CRIU that works here."""
+def need_criu(sockets: bool = False) -> str:
+    """The path of a CRIU that works here, also with network sockets if that is asked for."""
     criu = _PREFIX / "criu"
     if not criu.exists():
         raise machine.Missing("criu (make criu)")
     if subprocess.run([criu, "check"], capture_output=True).returncode != 0:
         raise machine.Missing("a criu that passes 'criu check'")
+    if sockets:
+        report = json.loads(subprocess.run([BRIDGE, "check", "--json"], capture_output=True, text=True).stdout)
+        for finding in report["findings"]:
+            if finding["name"] == "sockets" and finding["grade"] != "ok":
+                raise machine.Missing(f"a newer criu: {finding['text']}")
     return str(criu)
 
 

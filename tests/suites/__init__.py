@@ -1,7 +1,7 @@
 """The suites by name, in the order in which `--suite all` runs them."""
 
 from tests.suites import (
-    accidents, attributes, check, confinement, criu, failures, footprint, foreign, hostile, identity, instance_failures, instances, manual,
+    accidents, attributes, check, confinement, criu, failures, footprint, foreign, hostile, identity, instance_failures, instance_networks, instances, manual,
     memory, modes, namespaces, network, recovery, security, shipping, shortage, signals, switch, terminals, users, vdso,
     workloads)
 
@@ -9,5 +9,6 @@ SUITES = {
     module.__name__.rpartition(".")[2]: module.CHECKS
     for module in (footprint, manual, workloads, modes, memory, vdso, attributes, signals, terminals, check, shipping, identity, confinement,
                    shortage, failures, switch, accidents, recovery, security, hostile, users, network, foreign, namespaces,
-                   criu, instances, instance_failures)
+                   criu, instances, instance_failures,
+                   instance_networks)
 }

@@ -3,14 +3,16 @@ without a word."""
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.harness import machine
 from tests.harness.compiling import compile_c
-from tests.harness.criu import Tree, need_criu
+from tests.harness.criu import BRIDGE, Tree, need_criu
 from tests.harness.results import Check
 from tests.harness.trees import Taker, begin_to_send, end, send
 from tests.harness.waiting import expect, until
@@ -90,10 +92,13 @@ def not_root(lab) -> None:
     need_criu()
     tree = _counting(lab)
     taker = Taker(lab)
-    script = ("import socket, sys, time\ns = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
-              "s.sendall(b'x' * 64)\ntime.sleep(0.2)\n")
-    subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable, "-c", script,
-                    str(taker.port)], check=True)
+    with tempfile.TemporaryDirectory() as public:
+        os.chmod(public, 0o755)
+        program = shutil.copy(BRIDGE, public)
+        done = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", program, "send",
+                               str(tree.pid), f"127.0.0.1:{taker.port}"], cwd=public, capture_output=True, text=True,
+                              timeout=60)
+    expect(done.returncode == 1 and "without a key only root brings a tree" in done.stderr, f"it says {done.stderr}")
     taker.event("refused")
     send(lab, tree.pid, taker.port)
     taker.event("complete")

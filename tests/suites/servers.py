@@ -27,8 +27,8 @@ class OneMachine:
 class Client:
     """A connection that sends lines and reads answers, made as soon as somebody listens."""
 
-    def __init__(self, port: int, alive):
-        self.socket = until(lambda: _connect(port), f"a server at port {port}", alive=alive)
+    def __init__(self, port: int, alive, host: str = "127.0.0.1"):
+        self.socket = until(lambda: _connect(port, host), f"a server at port {port}", alive=alive)
         self.stream = self.socket.makefile("rb")
 
     def __enter__(self):
@@ -62,9 +62,9 @@ class Client:
             return False
 
 
-def _connect(port: int):
+def _connect(port: int, host: str = "127.0.0.1"):
     try:
-        connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+        connection = socket.create_connection((host, port), timeout=10)
     except OSError:
         return None
     if connection.getsockname() == connection.getpeername():  # TCP can connect a free port to itself
@@ -83,14 +83,14 @@ def _value(number: int) -> str:
     return f"value-{number * 7919 % 100003}-" + "x" * (number % 200)
 
 
-def _fill_redis(client: Client) -> None:
+def fill_redis(client: Client) -> None:
     for number in range(KEYS):
         client.send(f"SET key{number} {_value(number)}\r\nRPUSH list {number}\r\n")
     for number in range(KEYS):
         expect(client.line() == "+OK" and client.line() == f":{number + 1}", "redis did not take a key")
 
 
-def _check_redis(client: Client) -> None:
+def check_redis(client: Client) -> None:
     expect(client.ask("DBSIZE") == f":{KEYS + 2}", "redis has another number of keys")
     for number in range(KEYS):
         client.send(f"GET key{number}\r\n")
@@ -109,15 +109,15 @@ def redis_moves(lab, machines=None) -> None:
                                        "--appendonly", "no"], through_pipe=False)
     with machines.entered(False):
         old = Client(port, [program])
-    _fill_redis(old)
+    fill_redis(old)
     expect(old.ask("INCR moves") == ":1", "redis does not count")
     moved = machines.move(program)
     expect(old.closed(), "the old connection is still there")
     with machines.entered(True), Client(port, [receiver, moved]) as client:
         expect(client.ask("INCR moves") == ":2", "redis has lost count")
-        _check_redis(client)
+        check_redis(client)
         moved.wait_complete()
-        _check_redis(client)
+        check_redis(client)
         client.send("SHUTDOWN NOSAVE\r\n")
     ended = moved.wait_exited()
     expect(ended.get("exit_code") == 0, f"redis ended with {ended}")

@@ -1,0 +1,106 @@
+"""Servers that are trees of processes move from one network namespace to another, address and connections with them."""
+
+import re
+import subprocess
+import sys
+
+from tests.harness import machine
+from tests.harness.criu import Tree, need_criu
+from tests.harness.network import ADDRESS, Network
+from tests.harness.results import Check
+from tests.harness.trees import Taker, end, send
+from tests.harness.waiting import Failure, expect, until
+from tests.suites.servers import Client, check_redis, fill_redis
+
+PORT = 7000
+CONNECTIONS = 3
+LINES = 300
+
+
+class Machines:
+    """A machine on the left, where a tree runs, and one on the right, which takes it; the world reaches one of them."""
+
+    def __init__(self, lab):
+        machine.need_command("iptables-restore")
+        self.lab, self.network = lab, Network(lab)
+        self.taker = Taker(lab, wrapper=self.network.inside("right"))
+        self.network.reach("left")
+
+    def tree(self, name: str, command: list) -> Tree:
+        return Tree(self.lab, name, [*self.network.inside("left"), *map(str, command)])
+
+    def move(self, tree: Tree, *arguments) -> dict:
+        """Moves a tree, its address and its connections; returns the report."""
+        link = self.lab.link(self.taker, listener=self.network.listener("left"),
+                             entered=lambda: self.network.entered("right"))
+        # The world reaches neither side meanwhile, as when a machine's address is moved.
+        self.network.reach(None)
+        send(self.lab, tree.pid, link.port, "--tcp-established", *arguments, wrapper=self.network.inside("left"))
+        self.network.reach("right")
+        return self.taker.event("complete")["report"]
+
+    def client(self, *command, **options) -> subprocess.Popen:
+        process = subprocess.Popen([*self.network.inside("world"), *map(str, command)], stdin=subprocess.PIPE,
+                                   env=self.lab.environment(), text=True, **options)
+        self.lab.helpers.append(process)
+        return process
+
+
+def connections_move(lab) -> None:
+    need_criu(sockets=True)
+    machines = Machines(lab)
+    tree = machines.tree("server", [sys.executable, machine.PROGRAMS / "numbered_server.py", ADDRESS, PORT])
+    until(lambda: "\n" in tree.text(), "the server to listen")
+    out = lab.directory / "client.out"
+    with open(out, "wb") as said:
+        client = machines.client(sys.executable, machine.PROGRAMS / "numbered_client.py", ADDRESS, PORT, stdout=said,
+                                 stderr=subprocess.STDOUT)
+
+    def answered() -> list:
+        text = out.read_text()
+        if client.poll():
+            raise Failure(f"the client: {text[-400:]}")
+        lines = re.findall(r"^answered (\d+) (\d+) (\d+)$", text, re.MULTILINE)
+        return [int(number) for number in lines[-1]] if lines else [0] * CONNECTIONS
+
+    def wait_for_load() -> None:
+        before = answered()
+        until(lambda: all(now > then + LINES for now, then in zip(answered(), before)), f"answers beyond {before}", 60)
+    wait_for_load()
+    machines.move(tree)
+    wait_for_load()
+    client.stdin.close()
+    expect(client.wait(60) == 0 and "every line came back" in out.read_text(), f"the client: {out.read_text()[-400:]}")
+    until(lambda: tree.text().count("closed after") == CONNECTIONS, "the server to see every connection end")
+    expect("wrong" not in tree.text() and "lost" not in tree.text(), f"the server: {tree.text()[:500]}")
+    end(tree)
+    machines.taker.end()
+
+
+def redis_moves(lab) -> None:
+    need_criu(sockets=True)
+    machine.need_command("redis-server")
+    machines = Machines(lab)
+    tree = machines.tree("redis", ["redis-server", "--port", str(PORT), "--bind", ADDRESS, "--save", "", "--appendonly",
+                                   "no", "--protected-mode", "no"])
+    with machines.network.entered("world"):
+        client = Client(PORT, [], ADDRESS)
+    with client:
+        fill_redis(client)
+        expect(client.ask("INCR moves") == ":1", "redis does not count")
+        machines.move(tree)
+        expect(client.ask("INCR moves") == ":2", "redis has lost count")
+        check_redis(client)
+        client.send("SHUTDOWN NOSAVE\r\n")
+    expect(machines.taker.event("exited")["exit_code"] == 0, "redis did not end well")
+    machines.taker.end()
+
+
+def _checks() -> list:
+    return [
+        Check("a server under load moves with its address and its connections", connections_move),
+        Check("redis moves under the eyes of a client that stays connected", redis_moves),
+    ]
+
+
+CHECKS = _checks
