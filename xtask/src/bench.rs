@@ -12,6 +12,7 @@ mod criu;
 mod document;
 mod figures;
 mod floor;
+mod interruption;
 mod machine;
 mod moving;
 mod parts;
@@ -36,6 +37,7 @@ pub(crate) use self::floor::Floor;
 use self::machine::Machine;
 use self::parts::Part;
 use self::plots::{Chart, Kind};
+use self::promises::Promise;
 use self::sizes::Sizes;
 use self::table::Table;
 
@@ -94,32 +96,43 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<bool> {
     let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 5 });
     let sizes = Sizes::new(options.quick, machine::room_mib());
     let bench = Bench { bin, criu, rounds, sizes };
+    interruption::clean_up_after(bench.criu.as_ref().map(Criu::limit), parts::images())?;
+    let header = Header { machine, rounds, quick: options.quick };
     for part in Part::ALL {
         if options.only.is_empty() || options.only.contains(&part) {
             part.measure(&bench, &mut results);
+            // A run takes long: what has been found so far is not lost if it ends.
+            write(options, &header, &results, &promises::judge(&results.figures, &bench.sizes))?;
         }
     }
-    drop(bench.criu);
     let promises = promises::judge(&results.figures, &bench.sizes);
-    results.tables.insert(0, promises::table(&promises));
-    say(&results)?;
+    say(&results, &promises)?;
+    Ok(results.troubles.is_empty() && promises::all_kept(&promises))
+}
+
+/// What holds for all figures.
+#[derive(Debug)]
+struct Header {
+    machine: Machine,
+    rounds: u32,
+    quick: bool,
+}
+
+fn write(options: &Options, header: &Header, results: &Results, promises: &[Promise]) -> anyhow::Result<()> {
     if let Some(path) = &options.json {
         let all = json!({
-            "machine": machine.as_json(), "rounds": rounds, "quick": options.quick,
-            "figures": results.figures.as_json(), "promises": promises::as_json(&promises),
+            "machine": header.machine.as_json(), "rounds": header.rounds, "quick": header.quick,
+            "figures": results.figures.as_json(), "promises": promises::as_json(promises),
             "troubles": results.troubles,
         });
         std::fs::write(path, format!("{all:#}\n")).with_context(|| format!("writing {}", path.display()))?;
     }
-    if let Some(path) = &options.docs {
-        document::write(path, &machine, rounds, options.quick, &results)?;
-    }
-    Ok(results.troubles.is_empty() && promises::all_kept(&promises))
+    options.docs.as_ref().map_or(Ok(()), |path| document::write(path, header, results, promises))
 }
 
-fn say(results: &Results) -> anyhow::Result<()> {
+fn say(results: &Results, promises: &[Promise]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    for table in &results.tables {
+    for table in std::iter::once(&promises::table(promises)).chain(&results.tables) {
         writeln!(out, "{}", table.as_text()).context("printing the tables")?;
     }
     for trouble in &results.troubles {

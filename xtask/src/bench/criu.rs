@@ -46,8 +46,14 @@ pub(super) struct Carried {
 #[derive(Debug)]
 pub(super) struct Criu {
     path: PathBuf,
+    limit: PipeLimit,
+}
+
+/// Pipes may be large enough for CRIU for as long as this lives.
+#[derive(Clone, Debug)]
+pub(super) struct PipeLimit {
     /// The machine's own limit, to be put back.
-    pipe_limit: Option<String>,
+    before: Option<String>,
 }
 
 impl Criu {
@@ -59,13 +65,12 @@ impl Criu {
         let prefix = std::env::var_os("CRIU_PREFIX").unwrap_or_else(|| "/usr/local/lib/posthaste".into());
         let path = Path::new(&prefix).join("criu");
         ensure!(path.exists(), "there is no {}: run make criu first", path.display());
-        let limit = fs::read_to_string(PIPE_LIMIT).with_context(|| format!("reading {PIPE_LIMIT}"))?;
-        let is_low = limit.trim().parse().is_ok_and(|bytes: u64| bytes < PIPE_BYTES);
-        if is_low {
-            fs::write(PIPE_LIMIT, PIPE_BYTES.to_string())
-                .with_context(|| format!("raising {PIPE_LIMIT}, which takes root"))?;
-        }
-        Ok(Self { path, pipe_limit: is_low.then_some(limit) })
+        Ok(Self { path, limit: PipeLimit::raise()? })
+    }
+
+    /// The limit that is raised, for who has to put it back as well.
+    pub(super) fn limit(&self) -> PipeLimit {
+        self.limit.clone()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -228,9 +233,21 @@ impl Course<'_> {
     }
 }
 
-impl Drop for Criu {
+impl PipeLimit {
+    fn raise() -> anyhow::Result<Self> {
+        let limit = fs::read_to_string(PIPE_LIMIT).with_context(|| format!("reading {PIPE_LIMIT}"))?;
+        let is_low = limit.trim().parse().is_ok_and(|bytes: u64| bytes < PIPE_BYTES);
+        if is_low {
+            fs::write(PIPE_LIMIT, PIPE_BYTES.to_string())
+                .with_context(|| format!("raising {PIPE_LIMIT}, which takes root"))?;
+        }
+        Ok(Self { before: is_low.then_some(limit) })
+    }
+}
+
+impl Drop for PipeLimit {
     fn drop(&mut self) {
-        if let Some(limit) = &self.pipe_limit {
+        if let Some(limit) = &self.before {
             let _ = fs::write(PIPE_LIMIT, limit);
         }
     }

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::Results;
-use super::machine::Machine;
+use super::promises::{self, Promise};
+use super::{Header, Results};
 
 /// Writes the page, and its plots into the directory of its name.
 ///
@@ -15,10 +15,9 @@ use super::machine::Machine;
 /// A file that cannot be written.
 pub(super) fn write(
     path: &Path,
-    machine: &Machine,
-    rounds: u32,
-    quick: bool,
+    header: &Header,
     results: &Results,
+    promises: &[Promise],
 ) -> anyhow::Result<()> {
     let plots = path.with_extension("");
     let name = plots.file_name().and_then(|name| name.to_str()).context("the page needs a name")?.to_owned();
@@ -26,19 +25,20 @@ pub(super) fn write(
     for chart in &results.charts {
         chart.draw(&plots)?;
     }
-    let text = page(&name, machine, rounds, quick, results);
+    let text = page(&name, header, results, promises);
     fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
-fn page(name: &str, machine: &Machine, rounds: u32, quick: bool, results: &Results) -> String {
-    let command = if quick { "cargo xtask bench --quick" } else { "make bench" };
+fn page(name: &str, header: &Header, results: &Results, promises: &[Promise]) -> String {
+    let command = if header.quick { "cargo xtask bench --quick" } else { "make bench" };
     let mut text = format!(
-        "# Benchmarks\n\nWritten by `{command}`; do not edit. {}\n\nEvery figure is the median of {rounds} rounds, in \
+        "# Benchmarks\n\nWritten by `{command}`; do not edit. {}\n\nEvery figure is the median of {} rounds, in \
          brackets the least and the most; who is compared took turns in the same run. CRIU is the one that `make criu` \
          installs. Memory is incompressible unless its row says otherwise.\n",
-        machine.in_words()
+        header.machine.in_words(),
+        header.rounds
     );
-    for table in &results.tables {
+    for table in std::iter::once(&promises::table(promises)).chain(&results.tables) {
         let _ = write!(text, "\n{}", table.as_markdown());
     }
     for chart in &results.charts {
@@ -56,6 +56,7 @@ fn page(name: &str, machine: &Machine, rounds: u32, quick: bool, results: &Resul
 
 #[cfg(test)]
 mod tests {
+    use super::super::machine::Machine;
     use super::super::plots::Kind;
     use super::super::table::Table;
     use super::*;
@@ -66,7 +67,8 @@ mod tests {
         results.tables.push(Table::new("Sizes", &["MiB"]));
         results.chart(Kind::Pages).add("ours", vec![(0.0, 1.0)]);
         results.troubles.push("no peer".to_owned());
-        let page = page("numbers", &Machine::here(), 5, false, &results);
+        let header = Header { machine: Machine::here(), rounds: 5, quick: false };
+        let page = page("numbers", &header, &results, &[]);
         for part in ["## Sizes", "(numbers/pages.svg)", "- no peer", "median of 5"] {
             assert!(page.contains(part), "{part} in {page}");
         }

@@ -113,7 +113,7 @@ fn by_criu(
 /// The same without noting anything.
 fn carry(bench: &Bench, workload: &Workload, method: Method, look: Look) -> anyhow::Result<Option<Carried>> {
     let Some(criu) = &bench.criu else { return Ok(None) };
-    let directory = images().join(format!("posthaste-bench-{}", std::process::id()));
+    let directory = images();
     let carried = criu.move_once(&bench.bin, workload, method, look, &directory);
     if carried.is_ok() {
         return carried.map(Some);
@@ -125,7 +125,8 @@ fn carry(bench: &Bench, workload: &Workload, method: Method, look: Look) -> anyh
 }
 
 /// Where CRIU writes: into memory, so that no disk slows it down.
-fn images() -> PathBuf {
+pub(super) fn images() -> PathBuf {
     let memory = PathBuf::from("/dev/shm");
-    if memory.is_dir() { memory } else { std::env::temp_dir() }
+    let place = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    place.join(format!("posthaste-bench-{}", std::process::id()))
 }

@@ -149,7 +149,8 @@ impl Chart {
         let [x, y] = self.kind.axes();
         let mut mesh = frame.configure_mesh();
         mesh.light_line_style(WHITE).x_desc(x).y_desc(y).label_style(FONT).axis_desc_style(FONT);
-        mesh.draw().map_err(|error| error.to_string())?;
+        let whole = |value: &f64| format!("{value:.0}");
+        mesh.x_label_formatter(&whole).y_label_formatter(&whole).draw().map_err(|error| error.to_string())?;
         for ((label, points), color) in self.lines.iter().zip(COLORS.iter().cycle()) {
             let line = LineSeries::new(points.iter().copied(), color.stroke_width(2));
             let series = frame.draw_series(line).map_err(|error| error.to_string())?;

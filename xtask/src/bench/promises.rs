@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::figures::{Figures, number};
 use super::parts::{LONG_DELAY, MAPPINGS};
 use super::place::Place;
-use super::sizes::Sizes;
+use super::sizes::{MOST, Sizes};
 use super::table::Table;
 
 /// A promise and what came of it.
@@ -190,7 +190,13 @@ fn scaling(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
     let larger = sizes.most.zip(sizes.ends()).and_then(|(most, [_, large])| {
         Some(downtime(&format!("memory/{most}"))? - downtime(&format!("memory/{large}"))?)
     });
-    let most = sizes.most.map_or_else(|| "the most memory".to_owned(), |mib| format!("{mib} MiB"));
+    let most = sizes.most.map_or_else(
+        || "the most memory".to_owned(),
+        |mib| match mib {
+            MOST.. => format!("{mib} MiB"),
+            _ => format!("{mib} MiB ({MOST} do not fit twice)"),
+        },
+    );
     vec![
         Promise::at_most("downtime with 20,000 mappings more", many.1, 60.0, " ms"),
         Promise::at_most("what each of them costs, of what each of 1,000 costs", growth, 1.25, " times"),

@@ -22,7 +22,7 @@ pub(super) struct Sizes {
 }
 
 /// What the memory promise speaks of.
-const MOST: u64 = 12 << 10;
+pub(super) const MOST: u64 = 12 << 10;
 
 impl Sizes {
     /// The sizes for a machine where a process of `room_mib` fits twice.

@@ -93,16 +93,21 @@ pub(super) fn newcomer(program: &Path, except: u32) -> Option<u32> {
     processes().find(|pid| *pid != except && runs(pid))
 }
 
+/// All processes that a process has started, and that these have started, as far as their parents still live.
+pub(super) fn descendants(root: u32) -> Vec<u32> {
+    let parents: BTreeMap<u32, u32> = processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let descends = |pid: u32| {
+        let ancestors = std::iter::successors(parents.get(&pid).copied(), |pid| parents.get(pid).copied());
+        ancestors.take(parents.len()).any(|ancestor| ancestor == root)
+    };
+    parents.keys().copied().filter(|pid| descends(*pid)).collect()
+}
+
 /// The receiver and all of its children that run the same program: not those that it moves.
 fn receivers(root: u32) -> Vec<u32> {
     let Ok(program) = fs::read_link(format!("/proc/{root}/exe")) else { return Vec::new() };
-    let parents: BTreeMap<u32, u32> = processes().filter_map(|pid| Some((pid, parent(pid)?))).collect();
-    let descends = |pid: u32| {
-        let ancestors = std::iter::successors(Some(pid), |pid| parents.get(pid).copied());
-        ancestors.take(parents.len()).any(|ancestor| ancestor == root)
-    };
-    let runs = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
-    parents.keys().copied().filter(|pid| descends(*pid) && runs(*pid)).collect()
+    let runs = |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
+    std::iter::once(root).chain(descendants(root)).filter(runs).collect()
 }
 
 fn processes() -> impl Iterator<Item = u32> {

@@ -24,7 +24,7 @@ pub(super) fn measure(bench: &Bench, results: &mut Results) -> anyhow::Result<()
         let done = stormed.carry_out()?;
         figures.add("floor/bare_reader_gb_s", gb * 1e3 / all_ms(&done));
         let touched = done["touched"].as_f64().unwrap_or(0.0);
-        figures.add("floor/bare_reader_pages_s", touched * 1e3 / all_ms(&done));
+        figures.add("floor/bare_reader/pages_s", touched * 1e3 / all_ms(&done));
         add_latency(results, "floor/bare_reader", &done);
         Ok(())
     })?;
@@ -58,16 +58,24 @@ fn add_latency(results: &mut Results, name: &str, done: &Value) {
 
 fn tables(results: &mut Results) {
     let figures = &results.figures;
-    let mut limits = Table::new("What this machine can do", &["floor", "GB/s", "new pages a second"]);
-    let pages = figures.cell("floor/bare_reader_pages_s");
-    for (what, name, pages) in [
-        ("one TCP stream over loopback", "floor/tcp_gb_s", String::new()),
-        ("UFFDIO_COPY in blocks of 256 KiB", "floor/copy_blocks_gb_s", String::new()),
-        ("UFFDIO_COPY page by page", "floor/copy_pages_gb_s", String::new()),
-        ("both: the bare post-copy loop, idle", "floor/bare_gb_s", String::new()),
-        ("the same under a random reader", "floor/bare_reader_gb_s", pages),
+    let mut limits = Table::new(
+        "What this machine can do",
+        &["floor", "GB/s", "new pages a second", "fault p50, µs", "p99"],
+    );
+    let stormed = ["pages_s", "served_p50_us", "served_p99_us"];
+    for (what, name) in [
+        ("one TCP stream over loopback", "tcp"),
+        ("UFFDIO_COPY in blocks of 256 KiB", "copy_blocks"),
+        ("UFFDIO_COPY page by page", "copy_pages"),
+        ("both: the bare post-copy loop, idle", "bare"),
+        ("the same under a random reader", "bare_reader"),
     ] {
-        limits.row([what.to_owned(), figures.cell(name), pages]);
+        let rate = figures.cell(&format!("floor/{name}_gb_s"));
+        let cells = stormed.map(|of| match name {
+            "bare_reader" => figures.cell(&format!("floor/bare_reader/{of}")),
+            _ => String::new(),
+        });
+        limits.row([what.to_owned(), rate].into_iter().chain(cells));
     }
     if let (Some(tcp), Some(copy)) =
         (figures.median("floor/tcp_gb_s"), figures.median("floor/copy_blocks_gb_s"))
