@@ -83,6 +83,28 @@ pub struct Policy {
     /// held back. 0: no limit.
     #[arg(long, value_name = "BYTES", default_value = "0", value_parser = parse_bytes, verbatim_doc_comment)]
     pub bandwidth: u64,
+    /// Whether pages come compressed: auto, off
+    ///
+    /// auto: over a link that is slow enough, if they get smaller by it. Pages of
+    /// zeros take no bytes in either case.
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "auto",
+        hide_possible_values = true,
+        verbatim_doc_comment
+    )]
+    pub compress: Compress,
+}
+
+/// Whether pages come compressed.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Compress {
+    /// Where it pays.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
 }
 
 /// When memory travels.
@@ -151,6 +173,7 @@ impl Policy {
             option("files", &self.files),
             option("pid", &self.pid),
             option("mode", &self.mode),
+            option("compress", &self.compress),
             format!("--max-downtime={}", self.max_downtime).into_bytes(),
             format!("--bandwidth={}", self.bandwidth).into_bytes(),
         ];
@@ -181,6 +204,7 @@ impl Policy {
             none_after: matches!(self.mode, Mode::Precopy | Mode::Stop),
             max_downtime_ms: self.max_downtime,
             bandwidth: self.bandwidth,
+            packed: matches!(self.compress, Compress::Auto),
         }
     }
 
@@ -216,6 +240,7 @@ mod tests {
             mode: Mode::Hybrid,
             max_downtime: 20,
             bandwidth: 100 << 20,
+            compress: Compress::Off,
         };
         let relayed = Policy { tcp: Tcp::Relay, ..defaults.clone() };
         for policy in [defaults, other, relayed] {

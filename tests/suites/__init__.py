@@ -3,11 +3,11 @@
 from tests.suites import (
     accidents, attributes, check, confinement, criu, failures, footprint, foreign, hostile, identity, instance_failures, instance_networks, instances, manual,
     memory, modes, namespaces, network, recovery, security, shipping, shortage, signals, switch, terminals, users, vdso,
-    workloads)
+    wire, workloads)
 
 SUITES = {
     module.__name__.rpartition(".")[2]: module.CHECKS
-    for module in (footprint, manual, workloads, modes, memory, vdso, attributes, signals, terminals, check, shipping, identity, confinement,
+    for module in (footprint, manual, workloads, modes, wire, memory, vdso, attributes, signals, terminals, check, shipping, identity, confinement,
                    shortage, failures, switch, accidents, recovery, security, hostile, users, network, foreign, namespaces,
                    criu, instances, instance_failures,
                    instance_networks)

@@ -21,6 +21,7 @@ mod config;
 mod destination;
 mod failure;
 mod instant;
+mod packing;
 mod plan;
 mod ranges;
 mod report;
@@ -32,6 +33,7 @@ pub use destination::{
 };
 pub use failure::Failure;
 pub use instant::Instant;
+pub use packing::Packing;
 pub use plan::Plan;
 pub use report::{EventCounts, Latency, LostPages, PageCounts, PhaseDurations, Progress, Report};
 pub use source::{Source, SourceAction, SourceInput};

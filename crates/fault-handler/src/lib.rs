@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A fault goes first: the userfaultfds are looked at before every single frame of bulk. Page bytes go from
-//! the receive buffer to the kernel without a copy in between; the engine sees ranges and outcomes only.
+//! the receive buffer to the kernel without a copy in between, packed ones from where they were unpacked; the engine sees ranges and outcomes only.
 //!
 //! What this crate does not do: decide (`engine`), build the process ([`DestinationProcess`]), or follow it once
 //! all its memory is there.
@@ -31,3 +31,4 @@ pub use channels::Channels;
 pub use error::HandlerError;
 pub use handler::{Ended, FaultHandler, Outcome, Traffic};
 pub use process::{Assembly, DestinationProcess, Mapped, Measurement, Notification, Role};
+pub use receive::unpack;

@@ -1,7 +1,8 @@
 //! Frames of the source, as inputs of the engine.
 
 use engine::{Content, DestinationInput, Failure};
-use protocol::{Channel, Header, Kind, Manifest, PageMap, Reason, SourceReport};
+use memory::PageRange;
+use protocol::{Channel, FrameError, Header, Kind, Manifest, PageMap, Reason, SourceReport};
 use transport::ConnectionError;
 
 use crate::handler::FaultHandler;
@@ -13,7 +14,9 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         let line = self.channels.get(channel);
         let Some(header) = line.connection.frame().map(|frame| frame.header) else { return };
         let input = match header.kind {
-            Kind::Pages | Kind::ZeroPages | Kind::LostPages => pages(line, header),
+            Kind::Pages | Kind::PackedPages | Kind::ZeroPages | Kind::LostPages => {
+                pages(line, header, &mut self.unpacked)
+            }
             _ => self.control(header),
         };
         match input {
@@ -70,10 +73,27 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
     }
 }
 
-fn pages(line: &Line, header: Header) -> Result<Option<DestinationInput>, ConnectionError> {
+/// Unpacks the body of a [`Kind::PackedPages`] frame into `unpacked`: the bytes of the pages that it names, and no others.
+///
+/// # Errors
+/// [`FrameError`]: it names no user pages, or does not hold as many. Nothing is allocated beyond what a frame of pages
+/// may hold.
+pub fn unpack(header: Header, body: &[u8], unpacked: &mut Vec<u8>) -> Result<PageRange, FrameError> {
+    let pages = header.pages()?;
+    let malformed = FrameError::NotThosePages { count: header.count, len: header.body_len };
+    unpacked.resize(usize::try_from(pages.len()).map_err(|_| malformed)?, 0);
+    if lz4::unpack(body, unpacked) { Ok(pages) } else { Err(malformed) }
+}
+
+fn pages(
+    line: &Line,
+    header: Header,
+    unpacked: &mut Vec<u8>,
+) -> Result<Option<DestinationInput>, ConnectionError> {
     let body = line.connection.frame().map(|frame| frame.body).unwrap_or_default();
     let (pages, content) = match header.kind {
         Kind::Pages => (header.pages()?, Content::Data),
+        Kind::PackedPages => (unpack(header, body, unpacked)?, Content::Data),
         Kind::ZeroPages => (header.counted_pages(body)?, Content::Zero),
         _ => (header.counted_pages(body)?, Content::Lost),
     };

@@ -11,6 +11,10 @@ pub(crate) const SCAN_PAGES_LARGEST: u64 = 128 << 10;
 /// Frames that one turn takes from a connection before it looks at the others.
 pub(crate) const FRAMES_PER_TURN: usize = 16;
 
+/// Pages that nobody has asked for, and that wait in the kernel for a slow link, in bytes: what is asked for meanwhile is
+/// sent twice.
+pub(crate) const PUSH_UNSENT_BYTES: u32 = 128 << 10;
+
 /// How long the destination may leave a piece of content lying.
 pub(crate) const CONTENT_STANDSTILL: Duration = Duration::from_secs(10);
 

@@ -68,6 +68,7 @@ fn understand(header: Header, connection: &Connection<Socket>) -> Result<Heard, 
         | Kind::RelayReset
         | Kind::RoundEnd
         | Kind::Pages
+        | Kind::PackedPages
         | Kind::ZeroPages
         | Kind::LostPages => return Err(ConnectionError::Unexpected(header.kind)),
     };

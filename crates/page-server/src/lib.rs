@@ -10,18 +10,21 @@
 //! A page request is looked for before every other step, and no step is longer than one push frame or one bounded
 //! scan: that is the longest that a request waits here.
 //!
-//! The loop turns pages that are all zero into `ZeroPages` and unreadable ones into `LostPages`; it decides nothing
-//! else. What this crate does not do: park threads, read memory (trait [`SourceProcess`]), connect (its caller).
+//! The loop turns pages that are all zero into `ZeroPages`, unreadable ones into `LostPages`, and others into `PackedPages`
+//! where the engine says so; it decides nothing else. What this crate does not do: park threads, read memory (trait [`SourceProcess`]), connect (its caller).
 #![no_std]
 #![forbid(unsafe_code)]
-#![deny(clippy::indexing_slicing)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod channels;
 mod config;
 mod input;
 mod measure;
+mod packer;
 mod pages;
 mod perform;
 mod process;

@@ -4,6 +4,7 @@ use memory::{PAGE_SIZE, PageRange};
 use relay::Socket;
 use transport::{Connection, ConnectionError};
 
+use crate::packer::Packer;
 use crate::process::{ReadRun, SourceProcess};
 
 /// Bytes of the buffer that pages pass through: the largest frame's worth.
@@ -12,24 +13,28 @@ const PAGE_BYTES: usize = 4096;
 
 const _: () = assert!(PAGE_BYTES as u64 == PAGE_SIZE && BUFFER_BYTES / PAGE_BYTES == 64);
 
-/// Reads `pages` and sends them, each run as what it is. Every page is looked at once.
+/// Reads `pages` and sends them, each run as what it is. Every page is looked at once. If they `are_awaited`, the first one
+/// is what a thread waits for: over a slow link it goes by itself.
 pub(crate) fn send_pages(
     process: &mut impl SourceProcess,
     connection: &mut Connection<Socket>,
-    buffer: &mut [u8],
+    (buffer, packer): (&mut [u8], &mut Packer),
     pages: PageRange,
+    are_awaited: bool,
 ) -> Result<(), ConnectionError> {
     let mut rest = pages;
+    let mut most = packer.packing.first_pages(are_awaited);
     while !rest.is_empty() {
-        let (part, _) = rest.split_at_pages((buffer.len() / PAGE_BYTES) as u64);
+        let (part, _) = rest.split_at_pages(most.into());
         let room = buffer.get_mut(..byte_len(part)).unwrap_or_default();
         let ReadRun { pages, content } = process.read(part, room);
         let (run, _) = part.split_at_pages(pages.max(1));
         match content {
-            Some(content) => send_content(connection, run, content)?,
+            Some(content) => send_content(connection, packer, run, content)?,
             None => connection.enqueue_lost_pages(run)?,
         }
         (_, rest) = rest.split_at_pages(run.pages());
+        most = packer.packing.frame_pages();
     }
     connection.flush().map(|_| ())
 }
@@ -37,6 +42,7 @@ pub(crate) fn send_pages(
 /// Sends pages that `content` begins with, zero runs as such.
 fn send_content(
     connection: &mut Connection<Socket>,
+    packer: &mut Packer,
     pages: PageRange,
     content: &[u8],
 ) -> Result<(), ConnectionError> {
@@ -50,7 +56,7 @@ fn send_content(
         if zero {
             connection.enqueue_zero_pages(run)?;
         } else {
-            connection.send_pages(run, bytes)?;
+            packer.send_pages(connection, run, bytes)?;
         }
         zeros = zeros.checked_shr(alike).unwrap_or(0);
         (rest, content) = (behind, bytes_behind);

@@ -54,7 +54,8 @@ impl<P: SourceProcess> Server<'_, P> {
             return;
         }
         let connection = self.channels.get_mut(channel);
-        match pages::send_pages(self.process, connection, &mut self.buffer, pages) {
+        let (tools, is_awaited) = ((&mut *self.buffer, &mut self.packer), channel == Channel::Fault);
+        match pages::send_pages(self.process, connection, tools, pages, is_awaited) {
             Ok(()) => self.use_of(channel).unsent += 1,
             Err(error) => self.lose_writing(channel, failure_of(channel, &error)),
         }

@@ -6,18 +6,20 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use engine::{Config, Failure, Instant, Plan, Source, SourceInput};
+use engine::{Config, Failure, Instant, Packing, Plan, Source, SourceInput};
 use memory::PageRange;
 use protocol::{Channel, Manifest, Reserved};
-use sys::net::silent_for;
+use sys::net::{silent_for, take_at_most};
 use sys::poll::Interest;
 
 use crate::channels::{Channels, failure_of};
 use crate::config::{
-    FRAMES_PER_TURN, LAST_FLUSH, LISTEN_INTERVAL, SCAN_PAGES, SCAN_PAGES_LARGEST, SILENCE_MS,
+    FRAMES_PER_TURN, LAST_FLUSH, LISTEN_INTERVAL, PUSH_UNSENT_BYTES, SCAN_PAGES, SCAN_PAGES_LARGEST,
+    SILENCE_MS,
 };
 use crate::input::{Heard, hear};
 use crate::measure::Measure;
+use crate::packer::Packer;
 use crate::pages::BUFFER_BYTES;
 use crate::process::{Outcome, SourceProcess};
 use crate::socket::{now, wait};
@@ -86,6 +88,7 @@ pub(crate) struct Server<'process, P> {
     /// How many pages it looks at.
     scan_pages: u64,
     pub(crate) buffer: Vec<u8>,
+    pub(crate) packer: Packer,
     pub(crate) measure: Measure,
     pub(crate) pid_there: u64,
     /// The destination runs the process.
@@ -118,6 +121,7 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             scan: None,
             scan_pages: SCAN_PAGES,
             buffer: vec![0; BUFFER_BYTES],
+            packer: Packer::default(),
             measure: Measure::new(started),
             pid_there: 0,
             is_confirmed: false,
@@ -199,6 +203,7 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             }
             Heard::Reserved(answer) if answer.files.len() == self.files => {
                 let plan = plan_of(&answer);
+                self.packer.packing = Packing::new(answer.travel.packed);
                 let accepted = self.process.accept(answer);
                 self.measure.reserved(now());
                 self.handle(accepted.map_or_else(SourceInput::Broken, |()| SourceInput::Reserved(plan)));
@@ -233,6 +238,8 @@ impl<'process, P: SourceProcess> Server<'process, P> {
                 self.uses = [Use::WHOLE; 3];
                 self.pushes.clear();
                 (self.scan, self.lost) = (None, None);
+                self.packer.packing.rested();
+                self.packer.is_held = false;
                 SourceInput::Reconnected
             }
             Err(failure) => SourceInput::ReconnectFailed(failure),
@@ -343,11 +350,33 @@ impl<'process, P: SourceProcess> Server<'process, P> {
     /// Makes one push frame, unless an earlier one still waits for the socket.
     fn push_one(&mut self) -> bool {
         if self.channels.get(Channel::Push).wants_write() {
+            self.link_refused();
             return false;
         }
-        let Some(pages) = self.pushes.pop_front() else { return false };
-        self.send_pages(Channel::Push, pages);
+        let Some(pages) = self.pushes.pop_front() else {
+            self.packer.packing.rested();
+            return false;
+        };
+        let (piece, rest) = pages.split_at_pages(self.packer.packing.frame_pages().into());
+        self.send_pages(Channel::Push, piece);
+        if !rest.is_empty() {
+            self.pushes.push_front(rest);
+            let in_use = self.use_of(Channel::Push);
+            in_use.unsent = in_use.unsent.saturating_sub(1);
+        }
         true
+    }
+
+    /// The push connection takes no more: tells how fast the link is, and over a slow one has the kernel keep little.
+    fn link_refused(&mut self) {
+        let packing = &mut self.packer.packing;
+        packing.refused(now(), self.bytes_before + self.channels.bytes_sent());
+        let is_slow = packing.is_slow();
+        if is_slow != self.packer.is_held {
+            self.packer.is_held = is_slow;
+            let most = if is_slow { PUSH_UNSENT_BYTES } else { 0 };
+            take_at_most(self.channels.get(Channel::Push).stream().fd(), most);
+        }
     }
 
     /// Waits for a socket or for the engine's deadline.

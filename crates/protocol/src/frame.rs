@@ -127,6 +127,8 @@ kinds! {
     RoundEnd = 39, limit 0;
     /// They are all in place.
     RoundTaken = 40, limit 0;
+    /// Page contents in fewer bytes: one LZ4 block.
+    PackedPages = 41, limit PAGES;
     /// Bytes of a relayed connection; none of them: that direction has ended.
     Relayed = 48, limit RELAYED;
     /// So many bytes more of a relayed connection have room.
@@ -176,6 +178,14 @@ pub enum FrameError {
         /// Its body, in bytes.
         len: u32,
     },
+    /// A [`Kind::PackedPages`] body that is not those pages.
+    #[error("{len} bytes do not unpack to {count} pages")]
+    NotThosePages {
+        /// How many pages it should be.
+        count: u16,
+        /// Its body, in bytes.
+        len: u32,
+    },
 }
 
 impl Header {
@@ -220,15 +230,21 @@ impl Header {
         Ok(header)
     }
 
-    /// The pages that a [`Kind::PageRequest`] or [`Kind::Pages`] frame names.
+    /// The pages that a [`Kind::PageRequest`], [`Kind::Pages`] or [`Kind::PackedPages`] frame names.
     ///
     /// # Errors
-    /// [`FrameError::Inconsistent`] unless they are 1 to [`MAX_PAGES_PER_FRAME`] user pages and the body fits.
+    /// [`FrameError::Inconsistent`] unless they are 1 to [`MAX_PAGES_PER_FRAME`] user pages and the body fits: packed
+    /// pages are shorter than they are otherwise.
     pub fn pages(self) -> Result<PageRange, FrameError> {
         let count = u64::from(self.count);
-        let body = if self.kind == Kind::Pages { count * PAGE_SIZE } else { 0 };
+        let (plain, len) = (count * PAGE_SIZE, u64::from(self.body_len));
+        let body_fits = match self.kind {
+            Kind::Pages => len == plain,
+            Kind::PackedPages => (1..plain).contains(&len),
+            _ => len == 0,
+        };
         PageRange::from_pages(Addr(self.argument), count)
-            .filter(|_| (1..=MAX_PAGES_PER_FRAME).contains(&count) && u64::from(self.body_len) == body)
+            .filter(|_| (1..=MAX_PAGES_PER_FRAME).contains(&count) && body_fits)
             .ok_or_else(|| self.inconsistent())
     }
 

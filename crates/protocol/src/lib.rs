@@ -43,6 +43,7 @@
 //!   33  Pages          f, push  →    pages      source address  pages × 4096 bytes
 //!   34  ZeroPages      f, push  →    0          source address  u64 count of pages
 //!   35  LostPages      f, push  →    0          source address  u64 count of pages (unreadable: answered by poison)
+//!   41  PackedPages    f, push  →    pages      source address  one LZ4 block: pages × 4096 bytes, in fewer
 //! ```
 //!
 //! What this crate does not do: read or write sockets (`transport`), decide anything (`engine`).

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Channel, GhostRecord};
 
 /// The version that this code speaks; a `Hello` offers a range of them.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 /// Pages in one `Pages` or `PageRequest` frame: 256 KiB, from where larger blocks gain nothing.
 pub const MAX_PAGES_PER_FRAME: u64 = 64;
 /// Pages from the first to the last of one `PageBits` frame: a gibibyte in 32 KiB of bits.
@@ -239,7 +239,7 @@ pub struct Reserved {
     pub travel: Travel,
 }
 
-/// When pages travel.
+/// When pages travel, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Travel {
     /// Some of them go ahead, while the process still runs at the source.
@@ -250,6 +250,8 @@ pub struct Travel {
     pub max_downtime_ms: u32,
     /// Bytes of pages a second that may go out while the process runs; 0 for as many as can.
     pub bandwidth: u64,
+    /// They may come packed, where the link is slow enough for that to pay.
+    pub packed: bool,
 }
 
 /// One scanned range and the pages of it that hold data; all others are zero.

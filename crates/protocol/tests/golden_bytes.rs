@@ -16,7 +16,7 @@ fn hello() -> Hello {
 }
 
 fn welcome() -> Welcome {
-    Welcome { version: 3 }
+    Welcome { version: 4 }
 }
 
 fn reason() -> Reason {
@@ -30,7 +30,13 @@ fn reserved() -> Reserved {
         same_kernel: false,
         other_vdso: true,
         connections: Connections::Move,
-        travel: Travel { ahead: true, none_after: false, max_downtime_ms: 300, bandwidth: 1 << 30 },
+        travel: Travel {
+            ahead: true,
+            none_after: false,
+            max_downtime_ms: 300,
+            bandwidth: 1 << 30,
+            packed: true,
+        },
     }
 }
 
@@ -94,7 +100,7 @@ fn frame_headers_keep_their_bytes() {
     let page = 0x7f12_3456_7000;
     let pages = |kind, count: u16, body_len| Header { kind, body_len, count, argument: page };
     let memory = ContentKind::Memory.number();
-    let expected: [(Header, [u8; FRAME_HEADER_LEN]); 11] = [
+    let expected: [(Header, [u8; FRAME_HEADER_LEN]); 12] = [
         (Header::plain(Kind::Hello, 41), [41, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
         (Header::plain(Kind::Reserve, 0x0002_0304), [4, 3, 2, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
         (Header::plain(Kind::Ready, 0), [0, 0, 0, 0, 19, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
@@ -116,6 +122,10 @@ fn frame_headers_keep_their_bytes() {
         ),
         (pages(Kind::PageRequest, 16, 0), [0, 0, 0, 0, 32, 0, 16, 0, 0, 0x70, 0x56, 0x34, 0x12, 0x7f, 0, 0]),
         (pages(Kind::Pages, 64, 64 << 12), [0, 0, 4, 0, 33, 0, 64, 0, 0, 0x70, 0x56, 0x34, 0x12, 0x7f, 0, 0]),
+        (
+            pages(Kind::PackedPages, 3, 8191),
+            [0xff, 0x1f, 0, 0, 41, 0, 3, 0, 0, 0x70, 0x56, 0x34, 0x12, 0x7f, 0, 0],
+        ),
         (pages(Kind::ZeroPages, 0, 8), [8, 0, 0, 0, 34, 0, 0, 0, 0, 0x70, 0x56, 0x34, 0x12, 0x7f, 0, 0]),
         (pages(Kind::LostPages, 0, 8), [8, 0, 0, 0, 35, 0, 0, 0, 0, 0x70, 0x56, 0x34, 0x12, 0x7f, 0, 0]),
     ];
@@ -136,7 +146,7 @@ fn page_frames_name_the_pages_of_their_count_and_address() {
 #[test]
 fn every_kind_keeps_its_number() {
     let numbers: Vec<_> = Kind::ALL.iter().map(|kind| kind.number()).collect();
-    let expected = [1, 2, 3, 4].into_iter().chain(16..=40).chain(48..=50);
+    let expected = [1, 2, 3, 4].into_iter().chain(16..=41).chain(48..=50);
     assert_eq!(numbers, expected.collect::<Vec<u16>>());
     assert!((0..=u16::MAX).all(|number| {
         Kind::from_number(number).map(Kind::number) == numbers.contains(&number).then_some(number)

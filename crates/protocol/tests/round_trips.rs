@@ -93,7 +93,7 @@ proptest! {
     }
 
     #[test]
-    fn sixteen_bytes_are_a_header_or_an_error(mut bytes: [u8; FRAME_HEADER_LEN], kind in 0_u8..40) {
+    fn sixteen_bytes_are_a_header_or_an_error(mut bytes: [u8; FRAME_HEADER_LEN], kind in 0_u8..56) {
         [bytes[4], bytes[5]] = [kind, 0];
         match Header::from_bytes(bytes) {
             Ok(header) => {
@@ -102,7 +102,7 @@ proptest! {
             }
             Err(FrameError::UnknownKind(number)) => prop_assert_eq!(Kind::from_number(number), None),
             Err(FrameError::TooLong { len, limit, .. }) => prop_assert!(len > limit),
-            Err(error @ FrameError::Inconsistent { .. }) => prop_assert!(false, "{error}"),
+            Err(error @ (FrameError::Inconsistent { .. } | FrameError::NotThosePages { .. })) => prop_assert!(false, "{error}"),
         }
     }
 
@@ -111,8 +111,13 @@ proptest! {
         let header = Header { kind, body_len, count, argument: page };
         if let Ok(pages) = header.pages() {
             prop_assert!((1..=MAX_PAGES_PER_FRAME).contains(&pages.pages()) && pages.end().0 <= USER_END);
-            let body = if kind == Kind::Pages { pages.len() } else { 0 };
-            prop_assert_eq!((pages.start(), u64::from(body_len)), (Addr(page), body));
+            prop_assert_eq!(pages.start(), Addr(page));
+            let body_fits = match kind {
+                Kind::Pages => u64::from(body_len) == pages.len(),
+                Kind::PackedPages => (1..pages.len()).contains(&u64::from(body_len)),
+                _ => body_len == 0,
+            };
+            prop_assert!(body_fits);
         }
     }
 
@@ -137,7 +142,7 @@ proptest! {
         let all_pages_first = verdicts.len() % 2 == 1;
         let connections = if all_pages_first { Connections::Move } else { Connections::Reset };
         let files = verdicts.into_iter().map(verdict).collect();
-        let travel = protocol::Travel { ahead: !all_pages_first, bandwidth: scanned.len(), ..Default::default() };
+        let travel = protocol::Travel { ahead: !all_pages_first, bandwidth: scanned.len(), packed: all_pages_first, ..Default::default() };
         let reserved = Reserved {
             files,
             all_pages_first,

@@ -224,7 +224,7 @@ impl End {
         self.inward = Inward::Breaking;
         self.credit = window;
         // A break would destroy what the kernel has not sent: with nothing of that kind left it takes more.
-        net::take_only_what_is_sent(&self.socket);
+        net::take_at_most(&self.socket, 1);
         self.give();
     }
 

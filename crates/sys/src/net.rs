@@ -188,10 +188,12 @@ pub fn silent_for(socket: i32) -> u32 {
     last_data.min(last_acknowledged)
 }
 
-/// Has a socket be writable only when the kernel has nothing left to send (`TCP_NOTSENT_LOWAT`).
-pub fn take_only_what_is_sent(socket: &Fd) {
+/// Has a socket take nothing while it holds so many bytes that the kernel has not sent yet (`TCP_NOTSENT_LOWAT`), and be
+/// writable when it is half of them; 0: as many as there is room for.
+pub fn take_at_most(socket: &Fd, bytes: u32) {
     const TCP_NOTSENT_LOWAT: usize = 25;
-    let _ = set_tcp_option(socket.raw(), TCP_NOTSENT_LOWAT, &1_u32.to_ne_bytes());
+    // What is no TCP connection does not hold back either.
+    let _ = set_tcp_option(socket.raw(), TCP_NOTSENT_LOWAT, &bytes.to_ne_bytes());
 }
 
 /// Breaks a connection on which the other machine has not taken anything for so many milliseconds (`TCP_USER_TIMEOUT`).

@@ -174,6 +174,14 @@ impl<S: Stream> Connection<S> {
         self.send(pages_header(Kind::Pages, pages)?, content)
     }
 
+    /// Sends `PackedPages`, at most [`protocol::MAX_PAGES_PER_FRAME`] of them; `block` is shorter than their bytes are.
+    ///
+    /// # Errors
+    /// As for [`Self::send`].
+    pub fn send_packed_pages(&mut self, pages: PageRange, block: &[u8]) -> Result<(), ConnectionError> {
+        self.send(pages_header(Kind::PackedPages, pages)?, block)
+    }
+
     /// Enqueues (see [`Self::enqueue`]) `ZeroPages` for any number of pages.
     ///
     /// # Errors

@@ -55,7 +55,7 @@ impl Expected {
             Kind::Relayed | Kind::RelayCredit | Kind::RelayReset => self == Self::Relayed,
             Kind::PageRequest => self == Self::FromDestination(Channel::Fault),
             Kind::RoundEnd => self == Self::FromSource(Channel::Push),
-            Kind::Pages | Kind::ZeroPages | Kind::LostPages => {
+            Kind::Pages | Kind::PackedPages | Kind::ZeroPages | Kind::LostPages => {
                 matches!(self, Self::FromSource(Channel::Fault | Channel::Push))
             }
         }

@@ -1,7 +1,7 @@
 //! Who may depend on whom: lower layers only, never a sibling.
 //!
 //! ```text
-//! {memory, noise, packed} → protocol → {engine, transport, sys} → relay → {capture, page-server, fault-handler, sender-seam} → sender-body → programs → criu-bridge → hostile
+//! {memory, lz4, noise, packed} → protocol → {engine, transport, sys} → relay → {capture, page-server, fault-handler, sender-seam} → sender-body → programs → criu-bridge → hostile
 //! ```
 //!
 //! `target` knows nothing of the others. `xtask` measures the kernel by the same calls as the programs, but for tests
@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{Finding, run};
 
 const LAYERS: [&[&str]; 9] = [
-    &["memory", "noise", "packed"],
+    &["memory", "lz4", "noise", "packed"],
     &["protocol"],
     &["engine", "transport", "sys"],
     &["relay"],
@@ -54,8 +54,9 @@ const NARROWER: [(&str, &[&str]); 5] = [
 ];
 
 /// Packages that the parasite is made of, which must do without a standard library.
-const NO_STD: [&str; 13] = [
+const NO_STD: [&str; 14] = [
     "memory",
+    "lz4",
     "noise",
     "packed",
     "protocol",

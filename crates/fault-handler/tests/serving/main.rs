@@ -244,6 +244,49 @@ fn pages_outside_of_the_process_are_not_installed() {
 }
 
 #[test]
+fn packed_pages_are_the_same_as_others() {
+    let Some(mut stage) = Stage::new() else { return };
+    let unregistered = pages(PAGES, 2);
+    stage.run_process(&[pages(PAGES, 2)]);
+    stage.child.begin(Command::Load(at(9))).expect("sends");
+    let request = stage.request();
+    stage.send_packed(Channel::Fault, request);
+    assert_eq!(stage.child.answer().expect("an answer"), loaded(9));
+    stage.send_page_map(&[pages(0, PAGES)]);
+    stage.send_packed(Channel::Push, pages(0, 7));
+    stage.send_pages(Channel::Push, pages(7, 3));
+    for first in (10..PAGES).step_by(16) {
+        stage.send_packed(Channel::Push, pages(first, (PAGES - first).min(16)));
+    }
+    stage.signal(Kind::PushDone);
+    stage.expect(Kind::Drained);
+    let (mut child, (process, ended)) = stage.end();
+    assert_eq!(ended.expect("ends in order").outcome, Outcome::Completed(None));
+    for page in 0..PAGES {
+        assert_eq!(child.ask(Command::Load(at(page))).expect("an answer"), loaded(page));
+    }
+    assert_eq!(process.written, [(unregistered, content(unregistered))]);
+}
+
+#[test]
+fn a_block_that_is_not_those_pages_is_nonsense_and_nothing_of_it_is_installed() {
+    let short = b"\x1fa\x01\x00\xff\x00\x50bcdef".as_slice();
+    let too_far = b"\x1fa\x02\x00\xff\x00\x50bcdef".as_slice();
+    for block in [short, too_far, b"\0", b"\xf0", &[0xff; 4095]] {
+        let Some(mut stage) = Stage::new() else { return };
+        stage.run_process(&[]);
+        let header = Header { count: 1, argument: at(5).0, ..Header::plain(Kind::PackedPages, 0) };
+        stage.send(Channel::Push, header, block);
+        stage.child.begin(Command::Load(at(5))).expect("sends");
+        assert_eq!(stage.child.answer().expect_err("no answer").kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(stage.child.wait().expect("reaps") & 0x7f, 7, "SIGBUS");
+        let (_child, (_, ended)) = stage.end();
+        let outcome = ended.map(|ended| ended.outcome);
+        assert!(matches!(outcome, Ok(Outcome::Completed(Some(Failure::Protocol(_))))), "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_program_that_became_another_needs_nothing_more() {
     let Some(mut stage) = Stage::new() else { return };
     stage.run_process(&[]);

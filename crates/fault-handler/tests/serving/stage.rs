@@ -216,6 +216,17 @@ impl Stage {
         self.send(channel, header, &content(range));
     }
 
+    /// Sends the source's pages, packed.
+    pub(crate) fn send_packed(&mut self, channel: Channel, range: PageRange) {
+        let count = u16::try_from(range.pages()).expect("few");
+        let header = Header { count, argument: range.start().0, ..Header::plain(Kind::PackedPages, 0) };
+        let mut block = vec![0; 4096];
+        let len = lz4::Packer::default()
+            .pack(&content(range), &mut block)
+            .expect("each page is one byte many times");
+        self.send(channel, header, &block[..len]);
+    }
+
     /// Sends `ZeroPages` or `LostPages`.
     pub(crate) fn send_counted(&mut self, kind: Kind, channel: Channel, range: PageRange) {
         let header = Header { argument: range.start().0, ..Header::plain(kind, 0) };

@@ -211,7 +211,7 @@ impl FakeDestination {
             same_kernel: false,
             other_vdso: false,
             connections: protocol::Connections::Reset,
-            travel: protocol::Travel::default(),
+            travel: protocol::Travel { packed: true, ..protocol::Travel::default() },
         };
         self.channel(Channel::Control).send_message(Kind::Reserved, &reserved).expect("an open link");
     }
@@ -260,15 +260,20 @@ impl FakeDestination {
 pub(crate) fn note_pages(received: &Received, pages: &mut Pages) {
     let header = received.header;
     let (range, known): (PageRange, Option<Vec<u8>>) = match header.kind {
-        Kind::Pages => (header.pages().expect("a sound frame"), None),
+        Kind::Pages | Kind::PackedPages => (header.pages().expect("a sound frame"), None),
         Kind::ZeroPages => (header.counted_pages(&received.body).expect("a sound frame"), Some(Vec::new())),
         Kind::LostPages => (header.counted_pages(&received.body).expect("a sound frame"), None),
         other => panic!("a {other:?} frame where pages were expected"),
     };
+    let mut plain = received.body.clone();
+    if header.kind == Kind::PackedPages {
+        plain = vec![0; usize::try_from(range.len()).expect("few")];
+        assert!(lz4::unpack(&received.body, &mut plain), "a block of another length");
+    }
     let first = range.start().0 / PAGE_SIZE;
     for (index, page) in (0_usize..).zip(first..first + range.pages()) {
-        let content = if header.kind == Kind::Pages {
-            Some(received.body[index * 4096..(index + 1) * 4096].to_vec())
+        let content = if matches!(header.kind, Kind::Pages | Kind::PackedPages) {
+            Some(plain[index * 4096..(index + 1) * 4096].to_vec())
         } else {
             known.clone()
         };

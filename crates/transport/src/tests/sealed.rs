@@ -203,7 +203,7 @@ fn what_was_recorded_opens_no_other_session() {
 fn another_key_and_another_channel_are_refused() {
     let (key, other) = (Key::new(&[1; 32]), Key::new(&[2; 32]));
     assert_eq!(opened((&key, &other), 5, &mut |_| {}).map(|_| ()), Err(ConnectionError::Key));
-    let greeting = Greeting { version: 3, challenge: 5 };
+    let greeting = Greeting { version: 4, challenge: 5 };
     let mut source = Connection::new(Script::default(), Expected::Answer);
     exchange_key(&mut source, (&hello(Channel::Push), greeting), &key, random).expect("an open stream");
     let message = &source.stream().output[protocol::FRAME_HEADER_LEN..];
@@ -216,7 +216,7 @@ fn another_key_and_another_channel_are_refused() {
 #[test]
 fn a_refused_key_carries_the_words() {
     let key = Key::new(&[1; 32]);
-    let greeting = Greeting { version: 3, challenge: 5 };
+    let greeting = Greeting { version: 4, challenge: 5 };
     let mut source = Connection::new(Script::default(), Expected::Answer);
     let mut initiator =
         Some(exchange_key(&mut source, (&hello(Channel::Push), greeting), &key, random).expect("open"));

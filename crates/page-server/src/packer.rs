@@ -1,0 +1,129 @@
+//! Pages in fewer bytes, where the link is slow enough for that to pay.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use engine::Packing;
+use memory::PageRange;
+use relay::Socket;
+use transport::{Connection, ConnectionError};
+
+use crate::socket::now;
+
+/// Sends pages packed or as they are.
+#[derive(Debug, Default)]
+pub(crate) struct Packer {
+    /// Decides which.
+    pub(crate) packing: Packing,
+    /// The push connection keeps little for the link.
+    pub(crate) is_held: bool,
+    /// Made when it is first needed.
+    tool: Option<(lz4::Packer, Vec<u8>)>,
+}
+
+impl Packer {
+    /// Sends pages, `content` being their bytes.
+    pub(crate) fn send_pages(
+        &mut self,
+        connection: &mut Connection<Socket>,
+        pages: PageRange,
+        content: &[u8],
+    ) -> Result<(), ConnectionError> {
+        if self.packing.is_tried() {
+            let (packer, block) = self.tool.get_or_insert_with(|| {
+                let block = vec![0; lz4::MOST_BYTES];
+                (lz4::Packer::default(), block)
+            });
+            let before = now();
+            // What does not become an eighth less at least is not worth unpacking.
+            let room = block.get_mut(..content.len() / 8 * 7).unwrap_or_default();
+            let packed = packer.pack(content, room).unwrap_or(content.len());
+            let saved = content.len() - packed;
+            let took_ns = now().0.saturating_sub(before.0);
+            if self.packing.tried(saved as u64, took_ns)
+                && let Some(block) = room.get(..packed)
+            {
+                return connection.send_packed_pages(pages, block);
+            }
+        }
+        connection.send_pages(pages, content)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+
+    use engine::Instant;
+    use memory::Addr;
+    use protocol::{Channel, Header, Kind};
+    use sys::Fd;
+    use transport::Expected;
+
+    use super::*;
+
+    fn pair() -> (Connection<Socket>, Connection<Socket>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+        let near = TcpStream::connect(listener.local_addr().expect("its address")).expect("a connection");
+        let (far, _) = listener.accept().expect("its other end");
+        let over = |stream: TcpStream, expected| {
+            Connection::new(Socket::new(Fd::from(OwnedFd::from(stream))), expected)
+        };
+        (over(near, Expected::FromDestination(Channel::Push)), over(far, Expected::FromSource(Channel::Push)))
+    }
+
+    /// Sends the pages over a link that was measured to be slow; returns what arrives.
+    fn sent(is_wanted: bool, content: &[u8]) -> (Header, Vec<u8>) {
+        let (mut near, mut far) = pair();
+        let mut packer = Packer { packing: Packing::new(is_wanted), ..Packer::default() };
+        packer.packing.refused(Instant(0), 0);
+        packer.packing.refused(Instant(1_000_000_000), 1_000_000);
+        let pages = PageRange::from_pages(Addr(1 << 20), (content.len() / 4096) as u64).expect("user pages");
+        packer.send_pages(&mut near, pages, content).expect("an open link");
+        let frame = far.receive().expect("a frame").expect("all of it");
+        assert_eq!(frame.header.pages(), Ok(pages));
+        (frame.header, frame.body.to_vec())
+    }
+
+    fn text(pages: usize) -> Vec<u8> {
+        let mut text = b"what a program holds is often text ".repeat(4096 * pages / 30);
+        text.truncate(4096 * pages);
+        text
+    }
+
+    fn noise(pages: usize) -> Vec<u8> {
+        let words = (0..512 * pages as u64).map(|n| (n ^ n << 30).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        words.flat_map(u64::to_le_bytes).collect()
+    }
+
+    #[test]
+    fn over_a_slow_link_text_goes_packed_and_is_the_same_behind_it() {
+        let content = text(16);
+        let (header, body) = sent(true, &content);
+        assert_eq!(header.kind, Kind::PackedPages);
+        assert!(body.len() < 4096);
+        let mut unpacked = vec![0; content.len()];
+        assert!(lz4::unpack(&body, &mut unpacked) && unpacked == content);
+    }
+
+    #[test]
+    fn noise_goes_as_it_is_and_so_does_what_nobody_wants_packed() {
+        assert_eq!(sent(true, &noise(16)).0.kind, Kind::Pages);
+        assert_eq!(sent(false, &text(16)).0.kind, Kind::Pages);
+    }
+
+    #[test]
+    fn noise_between_text_goes_along() {
+        let content = [text(3), noise(2), text(2), noise(1)].concat();
+        let (header, body) = sent(true, &content);
+        assert_eq!(header.kind, Kind::PackedPages);
+        let mut unpacked = vec![0; content.len()];
+        assert!(lz4::unpack(&body, &mut unpacked) && unpacked == content);
+    }
+
+    #[test]
+    fn more_than_a_block_holds_goes_as_it_is() {
+        assert_eq!(sent(true, &text(64)).0.kind, Kind::Pages);
+    }
+}
