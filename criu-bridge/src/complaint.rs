@@ -6,13 +6,14 @@ use std::path::Path;
 const NOISE: [&str; 4] = ["Can't setup RLIMIT_NOFILE", "FAILED", "BUG at", "Unable to detach from"];
 
 /// Parts of errors, and what to do about them.
-const CURES: [(&str, &str); 7] = [
+const CURES: [(&str, &str); 8] = [
     ("page-pipe: splice", "raise the limit of pipes: sysctl -w fs.pipe-max-size=16777216"),
     ("File exists", "a process of this machine has this id: restore in a PID namespace of its own"),
     (
         "Can't get 1:16 opt",
         "this criu is too old for network sockets on this kernel: make criu installs a newer one",
     ),
+    ("Can't get rlimit", "a process of another user's moves only if root has CAP_SYS_RESOURCE"),
     ("tcp established", "open TCP connections move with --tcp-established only"),
     ("TCP established", "open TCP connections move with --tcp-established only"),
     ("shell-job", "a program started from a shell moves with --shell-job only"),

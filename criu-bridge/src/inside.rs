@@ -12,14 +12,9 @@ use nix::sched::{CloneFlags, setns};
 /// The first argument of whoever enters.
 pub(crate) const OPTION: &str = "--inside";
 
-/// Namespaces that are entered. The mount namespace comes last: from there on `/proc` is another one.
-const KINDS: [(&str, CloneFlags); 5] = [
-    ("net", CloneFlags::CLONE_NEWNET),
-    ("ipc", CloneFlags::CLONE_NEWIPC),
-    ("uts", CloneFlags::CLONE_NEWUTS),
-    ("pid", CloneFlags::CLONE_NEWPID),
-    ("mnt", CloneFlags::CLONE_NEWNS),
-];
+/// Namespaces that are entered; others come along, with the System V objects and the host name in them. The mount namespace comes last: from there on `/proc` is another one.
+const KINDS: [(&str, CloneFlags); 3] =
+    [("net", CloneFlags::CLONE_NEWNET), ("pid", CloneFlags::CLONE_NEWPID), ("mnt", CloneFlags::CLONE_NEWNS)];
 
 /// The words that run a command in those namespaces of process `pid` that are not this process's own; none if there are
 /// no such, or if it is the first process of its own, whose namespaces are part of what is dumped.

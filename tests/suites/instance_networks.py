@@ -1,15 +1,20 @@
 """Servers that are trees of processes move from one network namespace to another, address and connections with them."""
 
+import os
+import pwd
 import re
+import signal
 import subprocess
 import sys
 
 from tests.harness import machine
+from tests.harness.compiling import compile_c
 from tests.harness.criu import Tree, need_criu
 from tests.harness.network import ADDRESS, Network
 from tests.harness.results import Check
 from tests.harness.trees import Taker, end, send
 from tests.harness.waiting import Failure, expect, until
+from tests.suites.namespaces import postgres_programs
 from tests.suites.servers import Client, check_redis, fill_redis
 
 PORT = 7000
@@ -96,8 +101,51 @@ def redis_moves(lab) -> None:
     machines.taker.end()
 
 
+def postgres_moves(lab) -> None:
+    """A cluster of PostgreSQL's, with an IPC namespace of its own: its System V segment comes along."""
+    need_criu(sockets=True)
+    programs = postgres_programs()
+    machine.need_command(f"{programs}/pgbench", "setpriv")
+    machines = Machines(lab)
+    data = lab.directory / "cluster"
+    data.mkdir()
+    user = pwd.getpwnam("postgres")
+    os.chown(data, user.pw_uid, user.pw_gid)
+    lab.directory.chmod(0o755)
+    become = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--init-groups"]
+    subprocess.run([*become, f"{programs}/initdb", "-D", data, "-A", "trust", "-N"], cwd="/", check=True,
+                   capture_output=True)
+    (data / "pg_hba.conf").write_text("host all all 0.0.0.0/0 trust\n")
+    pretends = ["env", f"LD_PRELOAD={compile_c('another_user', lab.directory, options=('-shared', '-fPIC'))}",
+                f"ANOTHER_USER={user.pw_uid}"]
+    tree = machines.tree("postgres", ["unshare", "--ipc", *pretends, f"{programs}/postgres", "-D", data, "-k", "",
+                                      "-h", ADDRESS, "-p", PORT, "-c", "fsync=off"])
+    there = ["-h", ADDRESS, "-p", str(PORT), "-U", "postgres"]
+    bench = [*machines.network.inside("world"), f"{programs}/pgbench", *there]
+    made = [*bench, "-q", "-i", "-s", "2", "postgres"]
+    until(lambda: subprocess.run(made, cwd="/", capture_output=True).returncode == 0, "the cluster to answer", 60)
+    client = subprocess.Popen([*bench, "-c", "4", "-T", "8", "-P", "1", "postgres"], cwd="/", text=True,
+                              env=lab.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    lab.helpers.append(client)
+    line = client.stdout.readline()
+    while "progress: 2" not in line:
+        expect(line, "pgbench has ended early")
+        line = client.stdout.readline()
+    machines.move(tree)
+    said = client.stdout.read()
+    expect(client.wait(60) == 0 and "number of failed transactions: 0 " in said, f"pgbench: {said[-600:]}")
+    query = "select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history)"
+    done = subprocess.run([*machines.network.inside("world"), f"{programs}/psql", *there, "-Atc", query, "postgres"],
+                          cwd="/", capture_output=True, text=True)
+    expect(done.stdout.strip() == "t", f"the accounts do not add up: {done.stdout} {done.stderr}")
+    os.kill(machines.taker.event("resumed")["pid"], signal.SIGINT)
+    expect(machines.taker.event("exited")["exit_code"] == 0, "the cluster did not end well")
+    machines.taker.end()
+
+
 def _checks() -> list:
     return [
+        Check("PostgreSQL moves under pgbench, and no transaction fails", postgres_moves),
         Check("a server under load moves with its address and its connections", connections_move),
         Check("redis moves under the eyes of a client that stays connected", redis_moves),
     ]

@@ -124,12 +124,17 @@ def partition_is_noticed(lab) -> None:
     workloads.finish(moved, "counter")
 
 
+def postgres_programs() -> str:
+    """Where those of PostgreSQL are."""
+    found = glob.glob("/usr/lib/postgresql/*/bin/postgres")  # where Debian has it, out of everybody's path
+    return os.path.dirname(os.path.realpath(shutil.which("postgres") or (found or [""])[-1]))
+
+
 def postgres_moves(lab) -> None:
     """Two runs of the same statements over two new clusters. It has System V shared memory, by which it knows whether
     another one is at work on its files.
     """
-    found = glob.glob("/usr/lib/postgresql/*/bin/postgres")  # where Debian has it, out of everybody's path
-    programs = os.path.dirname(os.path.realpath(shutil.which("postgres") or (found or [""])[-1]))
+    programs = postgres_programs()
     machine.need_command(f"{programs}/postgres", "setpriv")
     machines = Machines(lab)
     lab.directory.chmod(0o755)
