@@ -45,9 +45,15 @@ pub struct Config {
     pub takes_ahead: bool,
     /// Pages that one push frame carries, 1 to 64. Default 64.
     pub push_pages: u64,
+    /// Pages that one push frame carries while page requests come: whoever waits for an answer waits for the rest of such
+    /// a frame on both sides. Default 16.
+    pub push_pages_under_fire: u64,
+    /// How long after the last page request. Default 5 ms.
+    pub under_fire: Duration,
     /// Push frames on their way to the socket at a time. Default 2.
     pub push_window: u32,
-    /// Pages that one page request asks for beyond the faulting one, at most 63. Default 15.
+    /// Pages that one page request asks for beyond the faulting one, at most 63, as long as nothing is known of how the
+    /// program goes about its memory. Zero: never any. Default 15.
     pub prefetch_pages: u64,
     /// Bytes of address space that one scan or one poison covers. Scans grow where they find nothing.
     /// Default 1 GiB.
@@ -107,6 +113,8 @@ impl Default for Config {
             precopy_rest_pages: 64,
             takes_ahead: false,
             push_pages: 64,
+            push_pages_under_fire: 16,
+            under_fire: Duration::from_millis(5),
             push_window: 2,
             prefetch_pages: 15,
             scan_bytes: 1 << 30,

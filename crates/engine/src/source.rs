@@ -58,6 +58,8 @@ pub struct Source {
     grace: Duration,
     /// When the other side last gave a sign of life.
     heard: Instant,
+    /// When the last page was asked for.
+    requested: Option<Instant>,
     /// Answers to page requests: handed out before all else.
     urgent: VecDeque<SourceAction>,
     actions: VecDeque<SourceAction>,
@@ -124,6 +126,7 @@ impl Source {
             since: now,
             grace: Duration::ZERO,
             heard: now,
+            requested: None,
             urgent: VecDeque::new(),
             actions: VecDeque::new(),
         }
@@ -315,6 +318,7 @@ impl Source {
 
     fn answer(&mut self, pages: PageRange) {
         let (now, config) = (self.now, self.config);
+        self.requested = Some(now);
         if let Some(serving) = self.serving() {
             serving.head_start.prolong(now, &config);
         }
@@ -394,9 +398,14 @@ impl Source {
         }
     }
 
-    const fn most_pushed(&self) -> u64 {
-        let most = self.config.push_pages;
-        if most == 0 || most > MAX_PAGES_PER_FRAME { MAX_PAGES_PER_FRAME } else { most }
+    fn most_pushed(&self) -> u64 {
+        let config = &self.config;
+        let most = match config.push_pages {
+            0 => MAX_PAGES_PER_FRAME,
+            pages => pages.min(MAX_PAGES_PER_FRAME),
+        };
+        let is_under_fire = self.requested.is_some_and(|at| self.now < at + config.under_fire);
+        if is_under_fire { most.min(config.push_pages_under_fire.max(1)) } else { most }
     }
 
     /// `deadline`, or when the next page may go out, whichever is first.

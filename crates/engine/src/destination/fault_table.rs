@@ -5,6 +5,7 @@ use alloc::collections::VecDeque;
 use memory::{Addr, PAGE_SIZE, PageRange, PageSet, RangeSet};
 use protocol::MAX_PAGES_PER_FRAME;
 
+use super::prefetch::{self, Prefetch};
 use super::space::Space;
 use crate::{Config, Instant};
 
@@ -20,6 +21,7 @@ pub(super) struct FaultTable {
     sent: VecDeque<(Instant, PageRange)>,
     /// False until the mappings stand.
     open: bool,
+    prefetch: Prefetch,
 }
 
 impl FaultTable {
@@ -28,13 +30,13 @@ impl FaultTable {
         self.open = true;
     }
 
-    /// A thread waits for `page`, which lies at `current` in `space`. Returns what to ask for at once: the page and
-    /// wanted ones behind it.
+    /// `thread` waits for `page`, which lies at `current` in `space`. Returns what to ask for at once: the page and
+    /// wanted ones behind it. Others that it may touch soon are deferred.
     pub(super) fn fault(
         &mut self,
         config: &Config,
         now: Instant,
-        space: &Space,
+        (space, thread): (&Space, u32),
         (current, page): (PageRange, PageRange),
     ) -> Option<PageRange> {
         self.faulted.insert(page);
@@ -45,7 +47,9 @@ impl FaultTable {
             self.deferred.insert(page);
             return None;
         }
-        let behind = super::prefetch::pages_behind(config, space, &self.in_flight, (current, page));
+        let guess = self.prefetch.guess(config, thread, page.start());
+        let behind = prefetch::pages_behind(guess.behind, space, &self.in_flight, (current, page));
+        guess.ahead(page).for_each(|ahead| self.deferred.insert(ahead));
         let request = PageRange::from_pages(page.start(), 1 + behind).unwrap_or(page);
         self.ask(now, request);
         Some(request)

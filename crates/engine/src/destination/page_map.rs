@@ -34,6 +34,9 @@ pub(super) struct PageMap {
     data_pages: u64,
 }
 
+/// For pages that are wanted after all, whoever waits there.
+const NOBODY: u32 = 0;
+
 /// What the parts of the destination work with.
 #[derive(Debug)]
 pub(super) struct Desk<'a> {
@@ -228,8 +231,8 @@ impl PageMap {
         }
     }
 
-    /// A thread touched a missing page.
-    pub(super) fn fault(&mut self, desk: &mut Desk<'_>, id: SpaceId, addr: Addr) {
+    /// `thread` touched a missing page.
+    pub(super) fn fault(&mut self, desk: &mut Desk<'_>, id: SpaceId, addr: Addr, thread: u32) {
         let (Some(space), Some(current)) = (self.spaces.get_mut(&id), PageRange::page_of(addr)) else {
             return;
         };
@@ -243,8 +246,9 @@ impl PageMap {
             return;
         }
         space.wait_at(current, desk.now);
-        let request = self.faults.fault(desk.config, desk.now, space, (current, page));
+        let request = self.faults.fault(desk.config, desk.now, (space, thread), (current, page));
         desk.actions.extend(request.map(DestinationAction::RequestPages));
+        self.ask_deferred(desk);
     }
 
     /// The source has looked at `scanned`: all but `data` is zero. False if that would be more data than is taken.
@@ -355,7 +359,7 @@ impl PageMap {
                     desk.report.pages.zero_fills += 1;
                     return Some(fill);
                 }
-                NextFill::Wanted(id, addr) => self.fault(desk, id, addr),
+                NextFill::Wanted(id, addr) => self.fault(desk, id, addr, NOBODY),
             }
         }
         self.work.next_poison(&self.spaces, (desk.config.scan_bytes / PAGE_SIZE).max(1))

@@ -292,9 +292,9 @@ impl Destination {
                 pages.installed(desk, space, which, outcome);
             }
             DestinationInput::Filled { space, at, outcome } => pages.filled(desk, space, at, outcome),
-            DestinationInput::Fault { space, addr, .. } => {
+            DestinationInput::Fault { space, addr, thread } => {
                 desk.report.events.faults += 1;
-                pages.fault(desk, space, addr);
+                pages.fault(desk, space, addr, thread);
             }
             DestinationInput::Remapped { space, from, to } => pages.remapped(desk, space, from, to),
             DestinationInput::Removed { space, pages: which } => pages.removed(desk, space, which),
