@@ -33,8 +33,8 @@ impl Sizes {
         let is_more = !quick && idle.last().is_some_and(|largest| most > *largest);
         Self {
             idle,
-            reader: fit(if quick { &[1, 64, 128] } else { &[1, 64, 1024, 4096] }),
-            writer: fit(if quick { &[64, 256] } else { &[64, 256, 1024] }),
+            reader: fit(if quick { &[1, 128] } else { &[1, 64, 1024, 4096] }),
+            writer: fit(if quick { &[256] } else { &[64, 256, 1024] }),
             floor: if quick { 256 } else { 1024 },
             faults: if quick { 16 } else { 64 },
             links: if quick { [128, 16] } else { [512, 512] },

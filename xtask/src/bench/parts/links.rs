@@ -15,7 +15,7 @@ pub(in crate::bench) const LONG_DELAY: Duration = Duration::from_millis(20);
 /// The memory of which a promise speaks.
 const PROMISED: &str = "heap";
 /// A move that takes less is repeated whatever it is.
-const SHORT: Duration = Duration::from_secs(10);
+const SHORT: Duration = Duration::from_secs(5);
 
 const LINKS: [(&str, &str, Link); 2] = [
     ("gigabit", "1 Gbit/s", Link { rate: 1_000_000_000, delay: Duration::ZERO }),
