@@ -197,7 +197,10 @@ impl Restoration {
             Swrk::begin(criu)
         };
         let kept = [self.directory.as_fd()];
-        let (guardian, socket) = Guardian::start_over(self.root(), &kept, &begin)?;
+        // Pseudo-terminals have numbers, which may be taken here.
+        let has_terminals = self.instance.files.iter().any(|file| file.name.starts_with(b"tty"));
+        let terminals = has_terminals && !self.instance.terms.consent.shell_job;
+        let (guardian, socket) = Guardian::start_over((self.root(), terminals), &kept, &begin)?;
         self.guardian = Some(guardian);
         let terms = &self.instance.terms;
         let options = Options {

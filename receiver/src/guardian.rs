@@ -137,12 +137,12 @@ impl Guardian {
 
     /// Starts a guardian in whose namespaces `begin` starts whoever builds the processes there; `begin` runs in the
     /// guardian, which keeps the descriptors `kept` open, and what it returns is handed to the caller. `child` is the
-    /// id there of the process whose end is told.
+    /// id there of the process whose end is told. With `terminals` there are no pseudo-terminals there but its own.
     ///
     /// # Errors
     /// See [`GuardianError`].
     pub fn start_over(
-        child: u32,
+        (child, terminals): (u32, bool),
         kept: &[BorrowedFd<'_>],
         begin: &dyn Fn() -> io::Result<OwnedFd>,
     ) -> Result<(Self, OwnedFd), GuardianError> {
@@ -150,7 +150,7 @@ impl Guardian {
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(talk)?;
         let process = match birth::birth(Kind::FirstOfNamespaces).map_err(GuardianError::Start)? {
-            Birth::Child => first::run_over(&theirs, child, kept, begin),
+            Birth::Child => first::run_over(&theirs, (child, terminals), kept, begin),
             Birth::Parent(guardian) => guardian.pidfd,
         };
         drop(theirs);
@@ -160,6 +160,9 @@ impl Guardian {
             Some((Word::Ready, Some(begun))) => Ok((guardian, begun)),
             Some((Word::NoProc(errno), _)) => {
                 Err(GuardianError::MountProc(io::Error::from_raw_os_error(errno)))
+            }
+            Some((Word::NoTerminals(errno), _)) => {
+                Err(GuardianError::MountTerminals(io::Error::from_raw_os_error(errno)))
             }
             Some((Word::NoChild(errno), _)) => Err(GuardianError::Begin(io::Error::from_raw_os_error(errno))),
             _ => Err(GuardianError::Silent),

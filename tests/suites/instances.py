@@ -140,6 +140,30 @@ def _project(lab, name: str):
     return project
 
 
+def moves_an_editor(lab) -> None:
+    """tmux with vim in one of its terminals: what is on the screen stays there, and keys arrive."""
+    need_criu()
+    machine.need_command("tmux", "vim")
+    place = lab.directory / "editor"
+    place.mkdir()
+    (place / "text").write_text("".join(f"line {number}\n" for number in range(1, 101)))
+
+    def tmux(*words: str) -> str:
+        command = ["tmux", "-S", place / "socket", "-f", "/dev/null", *words]
+        return subprocess.run(command, cwd=place, env=lab.environment(TERM="xterm"), check=True, capture_output=True,
+                              text=True, timeout=20).stdout
+    tmux("new-session", "-d", "-x", "80", "-y", "24", "vim", "-n", "-u", "NONE", "text")
+    tmux("send-keys", "50G", "ihello ")
+    until(lambda: "hello line 50" in tmux("capture-pane", "-p"), "vim to take what is typed")
+    screen, taker = tmux("capture-pane", "-p"), Taker(lab, "--once")
+    send(lab, int(tmux("display-message", "-p", "#{pid}")), taker.port)
+    expect(tmux("capture-pane", "-p") == screen, "the screen is another one")
+    tmux("send-keys", "world ", "Escape", ":wq", "Enter")
+    taker.event("exited")
+    expect((place / "text").read_text().splitlines()[49] == "hello world line 50", "vim has written something else")
+    taker.wait(20)
+
+
 def leaves_a_copy(lab) -> None:
     need_criu()
     tree = _reader(lab, 16)
@@ -159,6 +183,7 @@ def _checks() -> list:
         Check("a static program moves", moves_a_static_program),
         Check("a pipeline of the shell's says the same after a move", moves_a_pipeline),
         Check("make -j2 builds the same after a move", moves_make),
+        Check("vim in a terminal of tmux moves, with what is on its screen", moves_an_editor),
         Check("with --leave-running a tree goes on at both places", leaves_a_copy),
         Check("with a key a tree moves sealed, and one without it goes on where it is", moves_sealed),
     ]

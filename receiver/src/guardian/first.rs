@@ -127,13 +127,13 @@ pub(super) fn run(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids) -> ! {
 /// Lives as the first process of namespaces in which somebody else builds the processes, and never returns.
 pub(super) fn run_over(
     socket: &OwnedFd,
-    child: u32,
+    (child, terminals): (u32, bool),
     kept: &[BorrowedFd<'_>],
     begin: &dyn Fn() -> std::io::Result<OwnedFd>,
 ) -> ! {
     let _ = setsid();
     sys::thread::set_name(c"guardian");
-    let code = match watch_over(socket, child, kept, begin) {
+    let code = match watch_over(socket, (child, terminals), kept, begin) {
         Ok(()) => 0,
         Err(word) => {
             say(socket, word, &[]);
@@ -145,13 +145,16 @@ pub(super) fn run_over(
 
 fn watch_over(
     socket: &OwnedFd,
-    child: u32,
+    (child, terminals): (u32, bool),
     kept: &[BorrowedFd<'_>],
     begin: &dyn Fn() -> std::io::Result<OwnedFd>,
 ) -> Result<(), Word> {
     let kept: Vec<_> = kept.iter().copied().chain([socket.as_fd()]).collect();
     birth::close_all_but(&kept).map_err(|errno| Word::NoChild(errno.0))?;
     mount_proc().map_err(|errno| Word::NoProc(errno as i32))?;
+    if terminals {
+        mount_terminals().map_err(|errno| Word::NoTerminals(errno as i32))?;
+    }
     // Before signals are blocked: what is started inherits that.
     let begun = begin().map_err(|error| Word::NoChild(error.raw_os_error().unwrap_or(0)))?;
     let deaths = deaths().map_err(|errno| Word::NoChild(errno as i32))?;
