@@ -4,7 +4,7 @@
 //!            link refuses, twice within measure      saves less than it costs
 //! unknown ──────────────────────────────────► known ◄───────────────────────► waits, for some frames more each time
 //!    ▲                                          │
-//!    └───── frames that nobody had to wait for ──┘
+//!    └──── for two seconds nobody has waited ────┘
 //! ```
 //!
 //! How fast the link is, is known only while it is what everybody waits for: from one refusal of a socket to a later
@@ -19,8 +19,9 @@ const SLOW: u64 = 128 << 20;
 const VERY_SLOW: u64 = 32 << 20;
 /// A rate is measured over so many nanoseconds at least.
 const MEASURED_NS: u64 = 20_000_000;
-/// So many frames in a row that nobody had to wait for: the link is faster than was thought.
-const EASY_FRAMES: u32 = 64;
+/// For so many nanoseconds nobody has had to wait: the link is faster than was thought. Not told by frames: the better they
+/// pack, the less the link has to carry.
+const REMEMBERED_NS: u64 = 2_000_000_000;
 /// Frames that go as they are, behind one that was not worth packing, at most.
 const LONGEST_WAIT: u32 = 31;
 /// Pages that a frame carries over a slow link: as much as one block holds.
@@ -34,8 +35,8 @@ pub struct Packing {
     rate: u64,
     /// When a socket first refused, and how many bytes had been taken by then; there has been something to send ever since.
     since: Option<(Instant, u64)>,
-    /// Frames since the link last refused anything.
-    easy: u32,
+    /// When the link last refused anything, and how many bytes it had taken by then.
+    last: (Instant, u64),
     /// Frames that go as they are before the next attempt.
     skips: u32,
     /// How many there are after the next that does not pay.
@@ -49,9 +50,14 @@ impl Packing {
         Self { is_wanted, ..Self::default() }
     }
 
-    /// The link takes no more for now; `taken` bytes is what it has taken in all.
+    /// The link takes no more for now; `taken` bytes is what it has taken in all. Said again before it has taken anything, it
+    /// is the same refusal.
     pub fn refused(&mut self, now: Instant, taken: u64) {
-        self.easy = 0;
+        let is_same = self.since.is_some() && self.last.1 == taken;
+        self.last = (now, taken);
+        if is_same {
+            return;
+        }
         let Some((since, before)) = self.since else {
             self.since = Some((now, taken));
             return;
@@ -83,13 +89,11 @@ impl Packing {
     }
 
     /// Whether to try and pack the next frame.
-    pub fn is_tried(&mut self) -> bool {
-        if !self.is_slow() {
-            return false;
-        }
-        self.easy += 1;
-        if self.easy > EASY_FRAMES {
+    pub fn is_tried(&mut self, now: Instant) -> bool {
+        if self.is_slow() && now.0 > self.last.0.0.saturating_add(REMEMBERED_NS) {
             *self = Self::new(self.is_wanted);
+        }
+        if !self.is_wanted || !self.is_slow() {
             return false;
         }
         let is_due = self.skips == 0 || self.rate < VERY_SLOW;
@@ -109,7 +113,7 @@ impl Packing {
     /// Whether the link is known to be slow.
     #[must_use]
     pub fn is_slow(&self) -> bool {
-        self.is_wanted && (1..SLOW).contains(&self.rate)
+        (1..SLOW).contains(&self.rate)
     }
 }
 
@@ -119,6 +123,7 @@ mod tests {
 
     const MS: u64 = 1_000_000;
     const FRAME: u64 = 64 << 10;
+    const SOON: Instant = Instant(106 * MS);
 
     /// A link of so many bytes a second that has been the bottleneck for 100 ms.
     fn over(rate: u64) -> Packing {
@@ -130,12 +135,7 @@ mod tests {
 
     /// How many of so many frames are packed if half of each can be saved in `took_ns`.
     fn packed(packing: &mut Packing, frames: usize, saved: u64, took_ns: u64) -> usize {
-        (0..frames)
-            .filter(|_| {
-                packing.easy = 0;
-                packing.is_tried() && packing.tried(saved, took_ns)
-            })
-            .count()
+        (0..frames).filter(|_| packing.is_tried(SOON) && packing.tried(saved, took_ns)).count()
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn over_a_fast_link_or_an_unknown_one_nothing_is_tried() {
         for mut packing in [over(2 << 30), Packing::new(true), Packing::default()] {
-            assert!(!packing.is_tried());
+            assert!(!packing.is_tried(SOON));
             assert_eq!((packing.frame_pages(), packing.first_pages(true)), (64, 64));
         }
     }
@@ -161,16 +161,18 @@ mod tests {
         let mut packing = Packing::new(false);
         packing.refused(Instant(0), 0);
         packing.refused(Instant(100 * MS), 1000);
-        assert!(!packing.is_tried() && packing.frame_pages() == 64);
+        assert!(!packing.is_tried(SOON));
+        assert_eq!(
+            (packing.frame_pages(), packing.first_pages(true)),
+            (16, 1),
+            "frames are short all the same"
+        );
     }
 
     #[test]
     fn what_cannot_be_packed_is_tried_ever_more_rarely_and_never_given_up() {
         let mut packing = over(100_000_000);
-        let tries = (0..320).filter(|_| {
-            packing.easy = 0;
-            packing.is_tried() && !packing.tried(0, 20_000)
-        });
+        let tries = (0..320).filter(|_| packing.is_tried(SOON) && !packing.tried(0, 20_000));
         assert!((10..=16).contains(&tries.count()));
         assert!(packed(&mut packing, 33, FRAME / 2, 100_000) >= 1);
         assert_eq!(packed(&mut packing, 10, FRAME / 2, 100_000), 10);
@@ -193,9 +195,18 @@ mod tests {
     #[test]
     fn a_link_that_nobody_waits_for_any_more_is_not_known_any_more() {
         let mut packing = over(2_500_000);
-        let frames = (0..200).take_while(|_| packing.is_tried() && packing.tried(FRAME / 2, 1000));
-        assert_eq!(frames.count(), 64);
-        assert!(!packing.is_tried());
+        assert_eq!(packed(&mut packing, 10_000, FRAME - 256, 1000), 10_000);
+        assert!(!packing.is_tried(Instant(2106 * MS)) && !packing.is_slow());
+    }
+
+    #[test]
+    fn a_link_that_has_taken_nothing_since_has_not_refused_anew() {
+        let mut packing = Packing::new(true);
+        packing.refused(Instant(0), 1 << 20);
+        packing.refused(Instant(50 * MS), 1 << 20);
+        assert!(!packing.is_slow(), "it may take a lot in the next moment");
+        packing.refused(Instant(60 * MS), 61 << 20);
+        assert!(!packing.is_slow());
     }
 
     #[test]
@@ -204,10 +215,10 @@ mod tests {
         packing.refused(Instant(0), 1 << 20);
         packing.rested();
         packing.refused(Instant(1000 * MS), 2 << 20);
-        assert!(!packing.is_tried());
+        assert!(!packing.is_tried(SOON));
         packing.refused(Instant(1010 * MS), 3 << 20);
-        assert!(!packing.is_tried(), "ten milliseconds are too short to tell");
+        assert!(!packing.is_tried(SOON), "ten milliseconds are too short to tell");
         packing.refused(Instant(1020 * MS), (2 << 20) + 100_000);
-        assert!(packing.is_tried());
+        assert!(packing.is_tried(SOON));
     }
 }

@@ -18,7 +18,32 @@ pub(crate) struct Packer {
     /// The push connection keeps little for the link.
     pub(crate) is_held: bool,
     /// Made when it is first needed.
-    tool: Option<(lz4::Packer, Vec<u8>)>,
+    tool: Option<Tool>,
+}
+
+/// What packing takes.
+#[derive(Debug)]
+struct Tool {
+    packer: lz4::Packer,
+    /// The pages as they were in one moment: a block refers to what came before, and whatever somebody writes to them in
+    /// between must not change that.
+    plain: Vec<u8>,
+    block: Vec<u8>,
+}
+
+impl Tool {
+    fn new() -> Self {
+        Self { packer: lz4::Packer::default(), plain: Vec::new(), block: vec![0; lz4::MOST_BYTES] }
+    }
+
+    /// The block that `content` becomes, if that is shorter by an eighth at least: else it is not worth unpacking.
+    fn pack(&mut self, content: &[u8]) -> Option<&[u8]> {
+        self.plain.clear();
+        self.plain.extend_from_slice(content);
+        let room = self.block.get_mut(..content.len() / 8 * 7)?;
+        let packed = self.packer.pack(&self.plain, room)?;
+        room.get(..packed)
+    }
 }
 
 impl Packer {
@@ -29,19 +54,13 @@ impl Packer {
         pages: PageRange,
         content: &[u8],
     ) -> Result<(), ConnectionError> {
-        if self.packing.is_tried() {
-            let (packer, block) = self.tool.get_or_insert_with(|| {
-                let block = vec![0; lz4::MOST_BYTES];
-                (lz4::Packer::default(), block)
-            });
-            let before = now();
-            // What does not become an eighth less at least is not worth unpacking.
-            let room = block.get_mut(..content.len() / 8 * 7).unwrap_or_default();
-            let packed = packer.pack(content, room).unwrap_or(content.len());
-            let saved = content.len() - packed;
+        let before = now();
+        if content.len() <= lz4::MOST_BYTES && self.packing.is_tried(before) {
+            let block = self.tool.get_or_insert_with(Tool::new).pack(content);
+            let saved = block.map_or(0, |block| content.len() - block.len());
             let took_ns = now().0.saturating_sub(before.0);
             if self.packing.tried(saved as u64, took_ns)
-                && let Some(block) = room.get(..packed)
+                && let Some(block) = block
             {
                 return connection.send_packed_pages(pages, block);
             }

@@ -16,6 +16,7 @@ use sys::{Fd, own_memory};
 
 use crate::arena::Header;
 use crate::migration;
+use crate::own_memory::OwnMemory;
 
 pub(crate) use park::{install_park_handler, park_handler_is_installed, restore_park_action};
 
@@ -76,11 +77,13 @@ pub(crate) fn empty(range: PageRange) {
     let _ = unsafe { own_memory::empty(range.start().0, len) };
 }
 
-/// The bytes of private memory of a stopped program where they are, if all of them can be read.
-pub(crate) fn bytes<'stopped>(pages: PageRange) -> Option<&'stopped [u8]> {
+/// The bytes of private memory of the program where they are, if all of them can be read; for as long as `_stopped` knows its
+/// mappings, which is from when it has come to rest until it is released.
+pub(crate) fn bytes(_stopped: &OwnMemory, pages: PageRange) -> Option<&[u8]> {
     let len = usize::try_from(pages.len()).ok()?;
-    // SAFETY: the program's threads rest until the parasite has let go of what it reads, and the range is none of the
-    // parasite's.
+    // SAFETY: the program's threads rest for as long as its mappings are known, nobody else shares private memory, and the
+    // range is none of the parasite's. What a debugger writes meanwhile arrives or does not. Memory that fails behind the
+    // look is the end of the process, as it would be if the program touched it.
     unsafe { own_memory::brought_in(pages.start().0, len) }
 }
 

@@ -44,7 +44,7 @@ impl OwnMemory {
         &mut self.pagemap
     }
 
-    /// Takes the mappings of the stopped process.
+    /// Takes the mappings of the stopped process; none once it is released.
     pub(crate) fn set_mappings(&mut self, vmas: &[Vma]) {
         self.vmas = vmas.to_vec();
     }
@@ -124,8 +124,8 @@ impl OwnMemory {
     }
 
     /// See [`page_server::SourceProcess::read`].
-    pub(crate) fn read<'a>(&self, pages: PageRange, buffer: &'a mut [u8]) -> ReadRun<'a> {
-        if let Some(content) = self.private_part(pages).and_then(ffi::bytes) {
+    pub(crate) fn read<'a>(&'a self, pages: PageRange, buffer: &'a mut [u8]) -> ReadRun<'a> {
+        if let Some(content) = self.private_part(pages).and_then(|part| ffi::bytes(self, part)) {
             return ReadRun { pages: whole_pages(content.len()), content: Some(content) };
         }
         let at = pages.start().0;

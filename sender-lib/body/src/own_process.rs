@@ -281,6 +281,7 @@ impl SourceProcess for OwnProcess {
     }
 
     fn release(&mut self) {
+        self.memory.set_mappings(&[]);
         commit::take_back();
         self.staying.release();
         if let Some(stopped) = self.stopped.take() {

@@ -17,6 +17,8 @@ pub(super) struct FaultTable {
     faulted: PageSet,
     /// To be asked for as soon as there is room.
     deferred: RangeSet,
+    /// Nobody waits for these, but somebody may soon.
+    guessed: RangeSet,
     /// When each request was sent; those answered are dropped from the front.
     sent: VecDeque<(Instant, PageRange)>,
     /// False until the mappings stand.
@@ -49,7 +51,7 @@ impl FaultTable {
         }
         let guess = self.prefetch.guess(config, thread, page.start());
         let behind = prefetch::pages_behind(guess.behind, space, &self.in_flight, (current, page));
-        guess.ahead(page).for_each(|ahead| self.deferred.insert(ahead));
+        guess.ahead(page).for_each(|ahead| self.guessed.insert(ahead));
         let request = PageRange::from_pages(page.start(), 1 + behind).unwrap_or(page);
         self.ask(now, request);
         Some(request)
@@ -68,7 +70,8 @@ impl FaultTable {
         is_wanted: impl Fn(Addr) -> bool,
     ) -> Option<PageRange> {
         while self.open && self.in_flight.len() < config.pages_in_flight {
-            let run = self.deferred.runs().next()?.split_at_pages(MAX_PAGES_PER_FRAME).0;
+            let waiting = if self.deferred.is_empty() { &mut self.guessed } else { &mut self.deferred };
+            let run = waiting.runs().next()?.split_at_pages(MAX_PAGES_PER_FRAME).0;
             let asked = |at: Addr| is_wanted(at) && !self.in_flight.contains(at);
             let mut end = run.start();
             while end < run.end() && asked(end) {
@@ -76,7 +79,7 @@ impl FaultTable {
             }
             // A page that need not be asked for is dropped with what comes before it.
             let taken = if end < run.end() { Addr(end.0 + PAGE_SIZE) } else { end };
-            PageRange::new(run.start(), taken).map(|taken| self.deferred.remove(taken));
+            PageRange::new(run.start(), taken).map(|taken| waiting.remove(taken));
             if let Some(request) = PageRange::new(run.start(), end).filter(|request| !request.is_empty()) {
                 self.ask(now, request);
                 return Some(request);
@@ -112,6 +115,7 @@ impl FaultTable {
             in_flight.runs_in(page).for_each(|run| self.deferred.insert(run));
         }
         self.sent.clear();
+        self.guessed = RangeSet::new();
         self.open = false;
     }
 
@@ -128,6 +132,7 @@ impl FaultTable {
     fn ask(&mut self, now: Instant, request: PageRange) {
         self.in_flight.insert(request);
         self.deferred.remove(request);
+        self.guessed.remove(request);
         self.sent.push_back((now, request));
     }
 }

@@ -13,7 +13,7 @@ use crate::Config;
 
 /// Pages from where a thread was that count as its neighbourhood.
 const NEAR_PAGES: u64 = 64;
-/// Threads that are followed; beyond that all are forgotten.
+/// Threads that are followed; for one more, another is forgotten.
 const MOST_THREADS: usize = 256;
 /// Faults in a row that lead nowhere near, after which half as much is asked for.
 const STRANGERS: u32 = 4;
@@ -70,22 +70,22 @@ impl Prefetch {
             }
         }
         if walk.window > 0 || walk.steps > 0 {
-            self.met();
+            self.met(config);
         } else {
             walk.window = self.stranger(config, before.is_some());
         }
         walk.end += walk.window;
-        if self.walks.len() >= MOST_THREADS {
-            self.walks.clear();
+        if before.is_none() && self.walks.len() >= MOST_THREADS {
+            self.walks.pop_first();
         }
         self.walks.insert(thread, walk);
         Guess { behind: walk.window, step: walk.step, steps: walk.steps }
     }
 
     /// Somebody has come where he was expected.
-    fn met(&mut self) {
+    fn met(&mut self, config: &Config) {
         self.strangers = 0;
-        self.beginning = self.beginning.map(|beginning| 2 * beginning + 1);
+        self.beginning = self.beginning.map(|beginning| (2 * beginning + 1).min(config.prefetch_pages));
     }
 
     /// Nobody was expected there; returns how much to ask for.
@@ -106,10 +106,14 @@ impl Walk {
         (self.last.saturating_sub(NEAR_PAGES)..self.end.saturating_add(NEAR_PAGES)).contains(&page)
     }
 
-    /// Whether `page` is where its steps lead to, behind those that were asked for.
+    /// Whether `page` is where its steps lead to, behind those that were asked for. Some may have come unasked meanwhile.
     const fn is_in_step(&self, page: u64) -> bool {
-        let expected = self.last.wrapping_add(self.step.wrapping_mul(self.steps + 1));
-        self.step != 0 && page == expected && page != self.end
+        let (way, step) = (page.wrapping_sub(self.last).cast_signed(), self.step.cast_signed());
+        if page == self.end || step == 0 || way.wrapping_rem(step) != 0 {
+            return false;
+        }
+        let (made, asked) = (way.wrapping_div(step), self.steps.cast_signed());
+        made > asked && made <= asked + if asked == 0 { 1 } else { MOST_STEPS.cast_signed() }
     }
 }
 
@@ -179,6 +183,29 @@ mod tests {
         let at = PageRange::from_pages(Addr(898 * PAGE_SIZE), 1).expect("a page");
         let ahead = Guess { behind: 0, step: u64::MAX, steps: 2 }.ahead(at);
         assert_eq!(ahead.map(|page| page.start().0 / PAGE_SIZE).collect::<Vec<_>>(), [897, 896]);
+    }
+
+    #[test]
+    fn who_is_expected_for_ever_is_asked_for_no_more_than_fits() {
+        let walk: Vec<u64> =
+            [1000, 1016].into_iter().chain((0..200).map(|count| 1048 + 64 * count)).collect();
+        assert_eq!(guesses(&walk)[2..], [(63, 0); 200]);
+    }
+
+    #[test]
+    fn steps_that_were_pushed_meanwhile_are_no_surprise() {
+        let rows: Vec<u64> = [0, 1, 2, 4, 9].iter().map(|row| 10_000 + 500 * row).collect();
+        assert_eq!(guesses(&rows)[2..], [(0, 1), (0, 2), (0, 4)]);
+    }
+
+    #[test]
+    fn one_thread_more_than_can_be_followed_costs_one_its_history() {
+        let (config, mut prefetch) = (Config::default(), Prefetch::default());
+        let mut walk = |thread, page: u64| prefetch.guess(&config, thread, Addr(page * PAGE_SIZE)).behind;
+        for thread in 0..=256 {
+            walk(thread, 100);
+        }
+        assert_eq!([walk(256, 116), walk(255, 116), walk(0, 116)], [31, 31, 15]);
     }
 
     #[test]
