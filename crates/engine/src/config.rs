@@ -46,7 +46,7 @@ pub struct Config {
     /// Pages that one push frame carries, 1 to 64. Default 64.
     pub push_pages: u64,
     /// Pages that one push frame carries while page requests come: whoever waits for an answer waits for the rest of such
-    /// a frame on both sides. Default 16.
+    /// a frame on both sides. Default 32.
     pub push_pages_under_fire: u64,
     /// How long after the last page request. Default 5 ms.
     pub under_fire: Duration,
@@ -113,7 +113,7 @@ impl Default for Config {
             precopy_rest_pages: 64,
             takes_ahead: false,
             push_pages: 64,
-            push_pages_under_fire: 16,
+            push_pages_under_fire: 32,
             under_fire: Duration::from_millis(5),
             push_window: 2,
             prefetch_pages: 15,
