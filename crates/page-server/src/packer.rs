@@ -96,8 +96,9 @@ mod tests {
     fn sent(is_wanted: bool, content: &[u8]) -> (Header, Vec<u8>) {
         let (mut near, mut far) = pair();
         let mut packer = Packer { packing: Packing::new(is_wanted), ..Packer::default() };
-        packer.packing.refused(Instant(0), 0);
-        packer.packing.refused(Instant(1_000_000_000), 1_000_000);
+        let end = now();
+        packer.packing.refused(Instant(end.0 - 1_000_000_000), 0);
+        packer.packing.refused(end, 1_000_000);
         let pages = PageRange::from_pages(Addr(1 << 20), (content.len() / 4096) as u64).expect("user pages");
         packer.send_pages(&mut near, pages, content).expect("an open link");
         let frame = far.receive().expect("a frame").expect("all of it");
