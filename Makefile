@@ -46,9 +46,10 @@ clean:
 toolchain:
 	@sh tests/install-packages.sh build
 
-# The programs that nobody here wrote and that the tests move.
+# The programs that nobody here wrote and that the tests move, and criu.
 test-tools:
 	@sh tests/install-packages.sh test
+	@sh criu-bridge/install-criu.sh || echo "no criu: the tests that need it are skipped" >&2
 
 # A criu that works on this kernel, for criu-bridge.
 criu:

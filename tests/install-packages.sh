@@ -8,7 +8,8 @@ build="cc:gcc make:make strip:binutils"
 test="$build python3:python3 perl:perl lua5.4:lua5.4 ruby:ruby node:nodejs sqlite3:sqlite3 bc:bc gawk:gawk xz:xz-utils \
 gzip:gzip sort:coreutils openssl:openssl redis-server:redis-server memcached:memcached nginx:nginx-light \
 java:default-jdk-headless javac:default-jdk-headless musl-gcc:musl-tools readelf:binutils \
-setpriv:util-linux unshare:util-linux"
+setpriv:util-linux unshare:util-linux prlimit:util-linux ip:iproute2 iptables-restore:iptables \
+pg_ctlcluster:postgresql tmux:tmux vim:vim"
 
 case "${1:-}" in
     build) wanted=$build ;;
