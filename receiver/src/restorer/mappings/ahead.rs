@@ -11,6 +11,9 @@ use crate::restorer::{BlankChild, RestoreError, Step};
 
 use std::os::fd::OwnedFd;
 
+/// Also where pages are locked (Linux 5.18).
+const MADV_DONTNEED_LOCKED: u64 = 24;
+
 /// Whether `at` lies in private memory of the program, and nowhere else.
 pub(in crate::restorer) fn is_private_memory(mappings: &Mappings, at: PageRange) -> bool {
     let before = mappings.range(..=PageRange::new(at.start(), Addr(memory::USER_END)).unwrap_or(at));
@@ -62,12 +65,11 @@ pub(in crate::restorer) fn forget(
     mappings: &Mappings,
     stale: &[PageRange],
 ) -> Result<(), RestoreError> {
-    /// Also where pages are locked (Linux 5.18).
-    const MADV_DONTNEED_LOCKED: u64 = 24;
     let stale: RangeSet = stale.iter().copied().collect();
     let private = mappings.values().filter(|mapping| mapping.is_private_memory());
     let parts: Vec<_> = private.flat_map(|mapping| stale.runs_in(mapping.range)).collect();
-    for part in parts.chunks(MAPPINGS_PER_PROGRAM) {
+    let by_lists = forget_by_lists(child, &parts)?;
+    for part in parts.get(by_lists..).unwrap_or_default().chunks(MAPPINGS_PER_PROGRAM) {
         let mut program = child.program();
         for range in part {
             program.step(Step::Drop(*range));
@@ -76,6 +78,41 @@ pub(in crate::restorer) fn forget(
         child.run(program, &[])?;
     }
     Ok(())
+}
+
+/// Drops the first of `parts` by calls that take a list each, as far as the kernel takes them: of the own process, Linux does
+/// since 6.13. Returns how many.
+fn forget_by_lists(child: &BlankChild, parts: &[PageRange]) -> Result<usize, RestoreError> {
+    /// Ranges that one call takes at most (`UIO_MAXIOV`).
+    const LIST: usize = 1024;
+    const LISTS_PER_PROGRAM: usize = 32;
+    let mut done = 0;
+    for batch in parts.chunks(LIST * LISTS_PER_PROGRAM) {
+        let mut program = child.program();
+        if let Some(first) = batch.first() {
+            program.step(Step::Drop(*first));
+        }
+        let own_id = program.call(libc::SYS_getpid, []);
+        let opened = program.attempt_with(libc::SYS_pidfd_open, [0, 0], &[(0, program.result(own_id))]);
+        let pidfd = program.result(opened);
+        let mut calls = Vec::new();
+        for list in batch.chunks(LIST) {
+            let words: Vec<u64> = list.iter().flat_map(|range| [range.start().0, range.len()]).collect();
+            let (at, count) = (program.words(&words), list.len() as u64);
+            let arguments = [0, at.0, count, MADV_DONTNEED_LOCKED, 0];
+            let call = program.attempt_with(libc::SYS_process_madvise, arguments, &[(0, pidfd)]);
+            calls.push((call, list));
+        }
+        program.attempt_with(libc::SYS_close, [0], &[(0, pidfd)]);
+        let results = child.run(program, &[])?;
+        for (call, list) in calls {
+            if results.of(call) != Ok(list.iter().map(|range| range.len()).sum()) {
+                return Ok(done);
+            }
+            done += list.len();
+        }
+    }
+    Ok(done)
 }
 
 /// That of what is registered nothing is there but what was written ahead: whatever else had brought a page, it would
@@ -90,13 +127,16 @@ pub(in crate::restorer) fn prove_missing(
         source: errno.into(),
     };
     let Some(mut pages) = Pagemap::of(child.pid()).map_err(unread)? else { return Ok(()) };
-    let mut missing: RangeSet = lazy.iter().copied().collect();
-    for range in kept {
-        missing.remove(*range);
-    }
-    for run in missing.runs() {
-        if let Some(page) = pages.scan(run, Wanted::Known).map_err(unread)?.first() {
-            return Err(RestoreError::NotMissing(*page));
+    let kept: RangeSet = kept.iter().copied().collect();
+    for range in lazy {
+        for found in pages.scan(*range, Wanted::Known).map_err(unread)? {
+            let mut surplus: RangeSet = [found].into_iter().collect();
+            for run in kept.runs_in(found) {
+                surplus.remove(run);
+            }
+            if let Some(page) = surplus.runs().next() {
+                return Err(RestoreError::NotMissing(page));
+            }
         }
     }
     Ok(())
