@@ -40,6 +40,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "MB", default_value_t = 200)]
     pub(crate) rate_mb: u64,
 
+    /// Sleep so long after each look at the clock (ticks)
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub(crate) rest_ms: u64,
+
     /// Threads that wait for the end (ticks)
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) sleepers: u32,

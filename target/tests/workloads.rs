@@ -151,3 +151,12 @@ fn a_closed_standard_output_ends_the_program_with_an_error() {
     let status = child.wait().expect("it ends");
     assert_eq!(status.code(), Some(1));
 }
+
+#[test]
+fn a_clock_that_is_looked_at_with_rests_between_shows_each_rest() {
+    let output = run(&["ticks", "--interval-ms", "1", "--rest-ms", "20", "--count", "4"]);
+    let gaps = lines(&output);
+    let gaps = gaps.iter().filter_map(|line| line.split_once(" largest_gap_us ")?.1.parse().ok());
+    let gaps: Vec<u64> = gaps.collect();
+    assert!(gaps.len() == 4 && gaps[1..].iter().all(|gap| *gap >= 20_000), "{gaps:?}");
+}

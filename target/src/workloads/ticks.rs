@@ -1,10 +1,11 @@
-//! `ticks`: looks at the monotonic clock without pause and prints how long it was away at most.
+//! `ticks`: looks at the monotonic clock, without pause if it is not told to rest, and prints how long it was away at most.
 
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
 use crate::gaps::Gaps;
 use crate::pattern::Resident;
@@ -13,6 +14,7 @@ use crate::progress::Progress;
 /// Prints `ticks N largest_gap_us G` in each interval, G being the largest gap since the line before.
 pub(crate) fn run(progress: &mut Progress) -> Result<()> {
     let interval = Duration::from_millis(progress.options().interval_ms);
+    let rest = Duration::from_millis(progress.options().rest_ms);
     let resident = Resident::new(progress.options().resident_mib, progress.options().content);
     let sleepers = Sleepers::start(progress.options().sleepers)?;
     let mut gaps = Gaps::new(interval);
@@ -20,6 +22,10 @@ pub(crate) fn run(progress: &mut Progress) -> Result<()> {
         if let Some(longest) = gaps.step() {
             let number = progress.count_round();
             progress.say(&format!("ticks {number} largest_gap_us {}", longest.as_micros()))?;
+        }
+        if !rest.is_zero() {
+            // A signal ends the rest early, which does no harm.
+            let _ = clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::empty(), &rest.into());
         }
     }
     sleepers.wake()?;

@@ -2,6 +2,7 @@
 //! page server, lazy-pages daemon and restore on this machine), or whole (dump into files, then restore).
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::moving::{Look, WARM_LINES};
+use super::interruption;
+use super::moving::{LINES_AFTER, Look, WARM_LINES};
 use super::programs::{Line, PATIENCE, Workload};
 use super::watch;
 
@@ -18,8 +20,8 @@ const PIPE_BYTES: u64 = 16 << 20;
 const PIPE_LIMIT: &str = "/proc/sys/fs/pipe-max-size";
 /// How often something that comes as a file is looked for.
 const LOOK: Duration = Duration::from_millis(1);
-/// Lines of the restored program behind the last page.
-const LINES_AFTER: usize = 3;
+/// Written by CRIU into its images when the restored program goes on.
+const RESTORED: &str = "stats-restore";
 
 /// How CRIU moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,8 +35,10 @@ pub(super) enum Method {
 /// What a move by CRIU was like.
 #[derive(Clone, Debug)]
 pub(super) struct Carried {
-    /// The longest gap of the program. It does not see that across the move itself: CRIU gives it a clock that has
-    /// stood still between dump and restore (time_namespaces(7)), which is added here.
+    /// The gap in the first line after the move, which the program does not see: CRIU gives it a clock that has stood still
+    /// between dump and restore (time_namespaces(7)), which is added here.
+    pub(super) downtime: Duration,
+    /// The longest gap in that line and all that follow, up to [`LINES_AFTER`] lines behind the last page.
     pub(super) longest: Duration,
     /// From the beginning of the dump until every page was there.
     pub(super) total: Duration,
@@ -96,18 +100,11 @@ impl Criu {
         let out = directory.join("out");
         let stdout = File::create(&out).context("making the program's output")?;
         // CRIU wants the leader of its session; this one does not fork for that, because it leads no group.
-        let mut program = Killed(
-            Command::new("setsid")
-                .arg(bin.join("target"))
-                .args(workload.arguments())
-                .stdin(Stdio::null())
-                .stdout(stdout)
-                .stderr(Stdio::null())
-                .spawn()
-                .context("starting the program")?,
-        );
+        let mut command = Command::new("setsid");
+        command.arg(bin.join("target")).args(workload.arguments());
+        command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null());
+        let mut program = Killed::start(&mut command).context("starting the program")?;
         wait_for(|| Ok(lines(&out)?.len() >= WARM_LINES)).context("waiting for the program to be warm")?;
-        let before = lines(&out)?.len();
         let pid = program.0.id();
         let course = Course { begin: Instant::now(), pid, images: &images, out: &out, bin, look };
         let mut restored = match method {
@@ -115,16 +112,20 @@ impl Criu {
             Method::Whole => self.carry_whole(&course)?,
         };
         let total = course.begin.elapsed();
-        let hidden = course.hidden()?;
         let arrived = lines(&out)?.len();
+        let hidden = course.hidden(&restored.process)?;
         wait_for(|| Ok(lines(&out)?.len() >= arrived + LINES_AFTER)).context("waiting for its next lines")?;
-        let mut gaps: Vec<Duration> = lines(&out)?.into_iter().map(|line| line.gap).collect();
+        let gaps =
+            lines(&out)?.into_iter().map(|line| line.gap).take(arrived + LINES_AFTER).skip(restored.said);
+        let mut gaps: Vec<Duration> = gaps.collect();
         restored.process.end();
         program.end();
         fs::remove_dir_all(directory).context("removing the images")?;
-        *gaps.get_mut(restored.said).context("the program has printed nothing since")? += hidden;
-        let longest = gaps.into_iter().skip(before).max().unwrap_or_default();
-        Ok(Carried { longest, total, resident: restored.resident })
+        let first = gaps.first_mut().context("the program has printed nothing since")?;
+        *first += hidden;
+        let downtime = *first;
+        let longest = gaps.into_iter().max().unwrap_or(downtime);
+        Ok(Carried { downtime, longest, total, resident: restored.resident })
     }
 
     /// Returns when every page has been carried over, with what keeps the restored program alive.
@@ -133,7 +134,7 @@ impl Criu {
         let (pid, directory) = (course.pid.to_string(), course.directory()?);
         let place = ["--images-dir", directory, "--address", "127.0.0.1", "--port", &port];
         let dump = [&["dump", "--tree", &pid, "--lazy-pages", "-o", "dump.log"], &place[..]].concat();
-        let mut dump = Killed(self.command(&dump).spawn().context("starting criu dump")?);
+        let mut dump = Killed::start(&mut self.command(&dump)).context("starting criu dump")?;
         // The last image that it writes before it listens.
         wait_for(|| {
             ensure!(dump.0.try_wait()?.is_none(), "criu dump has ended");
@@ -142,7 +143,7 @@ impl Criu {
         .context("waiting for criu dump")?;
         let said = lines(course.out)?.len();
         let serve = [&["lazy-pages", "--page-server", "-o", "lazy.log"], &place[..]].concat();
-        let mut serve = Killed(self.command(&serve).spawn().context("starting criu lazy-pages")?);
+        let mut serve = Killed::start(&mut self.command(&serve)).context("starting criu lazy-pages")?;
         wait_for(|| Ok(course.images.join("lazy-pages.socket").exists()))
             .context("waiting for criu lazy-pages")?;
         let mut process = self.restore(&["--lazy-pages", "--images-dir", directory])?;
@@ -153,17 +154,17 @@ impl Criu {
         Ok(Restored { process, said, resident })
     }
 
-    /// Returns when the restored program prints again.
+    /// Returns when the restored program goes on.
     fn carry_whole(&self, course: &Course<'_>) -> anyhow::Result<Restored> {
         let (pid, directory) = (course.pid.to_string(), course.directory()?);
         let dump = ["dump", "--tree", &pid, "--images-dir", directory, "-o", "dump.log"];
-        let dumped = self.command(&dump).status().context("starting criu dump")?;
-        ensure!(dumped.success(), "criu dump has failed");
+        let mut dump = Killed::start(&mut self.command(&dump)).context("starting criu dump")?;
+        ensure!(dump.0.wait().context("waiting for criu dump")?.success(), "criu dump has failed");
         let said = lines(course.out)?.len();
         let mut process = self.restore(&["--images-dir", directory])?;
         wait_for(|| {
             ensure!(process.0.try_wait()?.is_none(), "criu restore has ended");
-            Ok(lines(course.out)?.len() > said)
+            Ok(course.images.join(RESTORED).exists())
         })
         .context("waiting for the restored program")?;
         Ok(Restored { process, said, resident: Vec::new() })
@@ -174,7 +175,7 @@ impl Criu {
         command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]).arg(&self.path).arg("restore");
         command.args(arguments).args(["-o", "restore.log"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().map(Killed).context("starting criu restore")
+        Killed::start(&mut command).context("starting criu restore")
     }
 }
 
@@ -203,11 +204,13 @@ impl Course<'_> {
     }
 
     /// By how much the restored program's clock is behind the machine's.
-    fn hidden(&self) -> anyhow::Result<Duration> {
+    fn hidden(&self, restored: &Killed) -> anyhow::Result<Duration> {
         let program = fs::canonicalize(self.bin.join("target")).context("the program is there")?;
-        let pid = watch::newcomer(&program, self.pid).context("the restored program is not there")?;
-        let offsets = fs::read_to_string(format!("/proc/{pid}/timens_offsets"));
-        Ok(offsets.ok().and_then(|offsets| behind(&offsets)).unwrap_or_default())
+        let pid = watch::newcomer(&program, restored.0.id()).context("the restored program is not there")?;
+        let offsets = fs::read_to_string(format!("/proc/{pid}/timens_offsets"))
+            .context("reading the restored program's clock")?;
+        behind(&offsets)
+            .context("the restored program's clock is not behind: how long it was away is not known")
     }
 
     /// How much of the restored program's memory is there until `serve` ends.
@@ -224,7 +227,7 @@ impl Course<'_> {
         let (mut pid, mut found) = (None, Vec::new());
         wait_for(|| {
             ensure!(restored.0.try_wait()?.is_none(), "criu restore has ended");
-            pid = pid.or_else(|| watch::newcomer(&program, self.pid));
+            pid = pid.or_else(|| watch::newcomer(&program, restored.0.id()));
             found.extend(pid.and_then(watch::resident_kib).map(|kib| (self.begin.elapsed(), kib)));
             Ok(serve.0.try_wait()?.is_some())
         })
@@ -257,6 +260,10 @@ impl Drop for PipeLimit {
 struct Killed(Child);
 
 impl Killed {
+    fn start(command: &mut Command) -> io::Result<Self> {
+        interruption::spawn(command).map(Self)
+    }
+
     fn end(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -33,8 +33,9 @@ fn page(name: &str, header: &Header, results: &Results, promises: &[Promise]) ->
     let command = if header.quick { "cargo xtask bench --quick" } else { "make bench" };
     let mut text = format!(
         "# Benchmarks\n\nWritten by `{command}`; do not edit. {}\n\nEvery figure is the median of {} rounds, in \
-         brackets the least and the most; who is compared took turns in the same run. CRIU is the one that `make criu` \
-         installs. Memory is incompressible unless its row says otherwise.\n",
+         brackets the least and the most; what has no brackets was measured once, a ratio is that of two medians. Who is \
+         compared took turns in the same run. CRIU is the one that `make criu` installs; pipes were allowed to be as large as \
+         it wants them. Memory is incompressible unless its row says otherwise.\n",
         header.machine.in_words(),
         header.rounds
     );

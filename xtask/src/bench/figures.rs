@@ -15,10 +15,12 @@ impl Figures {
         self.0.entry(name.into()).or_default().push(value);
     }
 
-    /// The median of what the rounds have found, if there was any.
+    /// The median of what the rounds have found, if there was any; the middle of the two in the middle if rounds are even.
     pub(super) fn median(&self, name: &str) -> Option<f64> {
         let values = self.sorted(name);
-        values.get(values.len() / 2).copied()
+        let upper = *values.get(values.len() / 2)?;
+        let lower = *values.get((values.len() - 1) / 2)?;
+        Some(f64::midpoint(lower, upper))
     }
 
     /// `first` divided by `second`, medians both.
@@ -96,8 +98,9 @@ mod tests {
 
     #[test]
     fn the_median_is_the_middle_and_the_cell_its_neighbourhood() {
-        let figures = figures(&[("a", &[5.0, 1.0, 900.0]), ("b", &[0.25])]);
+        let figures = figures(&[("a", &[5.0, 1.0, 900.0]), ("b", &[0.25]), ("even", &[4.0, 1.0, 2.0, 9.0])]);
         assert_eq!(figures.median("a"), Some(5.0));
+        assert_eq!(figures.median("even"), Some(3.0));
         assert_eq!(figures.cell("a"), "5.00 (1.00 to 900)");
         assert_eq!(figures.cell("b"), "0.25");
         assert_eq!(figures.spread("a"), Some(899.0));

@@ -15,6 +15,8 @@ use super::watch::{Footprint, Watch};
 
 /// Lines of the program before it is moved: its memory is filled and it is at its pace.
 pub(super) const WARM_LINES: usize = 5;
+/// Lines of a moved program behind the last page that count.
+pub(super) const LINES_AFTER: usize = 3;
 /// How long it is listened to when all of its memory is there.
 const AFTERWARDS: Duration = Duration::from_millis(200);
 
@@ -156,18 +158,16 @@ impl Moved {
         self.after.first().map(|line| line.gap)
     }
 
-    /// The longest gap in any of its lines at the destination.
+    /// The longest gap in any of its lines at the destination, up to [`LINES_AFTER`] lines behind the last page.
     pub(super) fn longest_gap(&self) -> Option<Duration> {
-        self.after.iter().map(|line| line.gap).max()
+        let until = self.after.partition_point(|line| line.at <= self.completed) + LINES_AFTER;
+        self.after.iter().take(until).map(|line| line.gap).max()
     }
 
-    /// The longest gap of all that began so long after it went on.
+    /// The longest gap of all that began so long after it went on and ended before the last page was there; none if the
+    /// move was too short for that.
     pub(super) fn longest_gap_later(&self, than: Duration) -> Option<Duration> {
-        let begun_later = self.after.windows(2).filter_map(|lines| {
-            let [before, line] = lines else { return None };
-            (before.at >= self.resumed + than).then_some(line.gap)
-        });
-        begun_later.max()
+        longest_gap_within(&self.after, self.resumed + than, self.completed)
     }
 
     /// From the signal to the last page.
@@ -190,9 +190,28 @@ impl Moved {
     }
 }
 
+/// The longest gap of the lines that began and ended between two moments.
+fn longest_gap_within(lines: &[Line], from: Instant, to: Instant) -> Option<Duration> {
+    let within = lines.windows(2).filter_map(|lines| {
+        let [before, line] = lines else { return None };
+        (before.at >= from && line.at <= to).then_some(line.gap)
+    });
+    within.max()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gap_counts_if_its_line_began_and_ended_between_the_moments() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let line = |ms, gap| Line { at: at(ms), gap: Duration::from_millis(gap), count: 0 };
+        let lines = [line(0, 9), line(100, 8), line(110, 2), line(120, 3), line(130, 7)];
+        assert_eq!(longest_gap_within(&lines, at(90), at(125)), Some(Duration::from_millis(3)));
+        assert_eq!(longest_gap_within(&lines, at(90), at(105)), None);
+    }
 
     #[test]
     fn a_rate_is_what_was_counted_between_the_lines_within() {

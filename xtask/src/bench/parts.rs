@@ -22,20 +22,20 @@ use super::criu::{self, Carried, Method};
 use super::figures::ms;
 use super::moving::{Look, Moved};
 use super::programs::Workload;
-use super::{Bench, Results};
+use super::{Bench, Results, machine};
 
 /// What can be measured alone.
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Part {
     /// What the machine can do
     Floors,
-    /// A program that looks at the clock
+    /// A program that looks at the clock without pause, and one that sleeps
     Idle,
     /// One that touches its memory in random order
     Reader,
     /// One that writes 200 MB/s
     Writer,
-    /// Single faults while nothing else travels
+    /// Single faults while next to nothing else travels
     Faults,
     /// Threads, mappings, memory
     Scaling,
@@ -63,6 +63,7 @@ impl Part {
 
     /// Measures it; what fails is noted, and what was found before stays.
     pub(super) fn measure(self, bench: &Bench, results: &mut Results) {
+        machine::warm_memory(bench.sizes.memory_of(self));
         let measured = match self {
             Self::Floors => floors::measure(bench, results),
             Self::Idle => idle::measure(bench, results),
@@ -96,7 +97,7 @@ fn note_move(results: &mut Results, name: &str, moved: &Moved) {
     }
 }
 
-/// Moves a program by CRIU, if there is one, and notes the same; `look` at its memory takes a little.
+/// Moves a program by CRIU, if there is one, and notes the same but for the phases.
 fn by_criu(
     bench: &Bench,
     results: &mut Results,
@@ -105,12 +106,13 @@ fn by_criu(
     method: Method,
 ) -> anyhow::Result<()> {
     let Some(carried) = carry(bench, workload, method, Look::Away)? else { return Ok(()) };
+    results.figures.add(format!("{name}/downtime_ms"), ms(carried.downtime));
     results.figures.add(format!("{name}/gap_ms"), ms(carried.longest));
     results.figures.add(format!("{name}/all_ms"), ms(carried.total));
     Ok(())
 }
 
-/// The same without noting anything.
+/// The same without noting anything; a `look` at its memory takes a little.
 fn carry(bench: &Bench, workload: &Workload, method: Method, look: Look) -> anyhow::Result<Option<Carried>> {
     let Some(criu) = &bench.criu else { return Ok(None) };
     let directory = images();

@@ -6,6 +6,8 @@ use anyhow::Context as _;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
+use super::interruption;
+
 /// Where the three parties of a fault run: who touches, who serves the destination, who has the page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {
@@ -71,7 +73,8 @@ impl Place {
 /// It cannot be started, or there is no such processor.
 pub(super) fn spawn(command: &mut Command, processor: Option<usize>) -> anyhow::Result<Child> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let spawn = |command: &mut Command| command.spawn().with_context(|| format!("starting {name}"));
+    let spawn =
+        |command: &mut Command| interruption::spawn(command).with_context(|| format!("starting {name}"));
     let Some(processor) = processor else { return spawn(command) };
     // A child has what the thread that starts it has.
     let this_thread = Pid::from_raw(0);

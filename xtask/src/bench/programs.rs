@@ -37,6 +37,11 @@ impl Workload {
         Self { name, resident_mib, more: Vec::new() }
     }
 
+    /// A program that sleeps: a hundred times a second it looks at the clock.
+    pub(super) fn asleep(resident_mib: u64) -> Self {
+        Self::new("ticks", resident_mib).with("--rest-ms", &INTERVAL_MS)
+    }
+
     /// With an option.
     pub(super) fn with(mut self, option: &str, value: &impl ToString) -> Self {
         self.more.extend([option.to_owned(), value.to_string()]);

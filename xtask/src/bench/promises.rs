@@ -1,64 +1,19 @@
 //! What the project promises, and whether it is kept here: every line with what was measured and where the limit lies.
 
-use serde_json::{Value, json};
+mod promise;
 
-use super::figures::{Figures, number};
-use super::parts::{LONG_DELAY, MAPPINGS};
+use serde_json::Value;
+
+pub(super) use self::promise::Promise;
+use super::figures::Figures;
+use super::machine;
+use super::parts::{LONG_DELAY, MAPPINGS, Part};
 use super::place::Place;
 use super::sizes::{MOST, Sizes};
 use super::table::Table;
 
 /// Per cent that rounds may differ by and still show that nothing was lost.
 const MOST_NOISE: f64 = 5.0;
-
-/// A promise and what came of it.
-#[derive(Clone, Debug)]
-pub(super) struct Promise {
-    what: String,
-    measured: Option<f64>,
-    limit: Limit,
-    unit: &'static str,
-}
-
-/// On which side of the number the promise is kept.
-#[derive(Clone, Copy, Debug)]
-enum Limit {
-    AtMost(f64),
-    AtLeast(f64),
-}
-
-impl Promise {
-    fn at_most(what: impl Into<String>, measured: Option<f64>, limit: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), measured, limit: Limit::AtMost(limit), unit }
-    }
-
-    fn at_least(what: impl Into<String>, measured: Option<f64>, limit: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), measured, limit: Limit::AtLeast(limit), unit }
-    }
-
-    /// None if it was not measured.
-    fn is_kept(&self) -> Option<bool> {
-        self.measured.map(|measured| match self.limit {
-            Limit::AtMost(limit) => measured <= limit,
-            Limit::AtLeast(limit) => measured >= limit,
-        })
-    }
-
-    fn verdict(&self) -> &'static str {
-        match self.is_kept() {
-            Some(true) => "kept",
-            Some(false) => "NOT KEPT",
-            None => "not measured",
-        }
-    }
-
-    fn limit_in_words(&self) -> String {
-        match self.limit {
-            Limit::AtMost(limit) => format!("at most {}{}", number(limit), self.unit),
-            Limit::AtLeast(limit) => format!("at least {}{}", number(limit), self.unit),
-        }
-    }
-}
 
 /// Every promise, with what the figures say of it.
 pub(super) fn judge(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
@@ -75,44 +30,48 @@ pub(super) fn judge(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
 
 fn downtime(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
     let ours = |mib: u64| format!("idle/{mib}/postcopy/downtime_ms");
-    let gain = |mib: u64| figures.ratio(&format!("idle/{mib}/criu/gap_ms"), &ours(mib));
+    let gain = |mib: u64, of: &str| {
+        figures.ratio(&format!("idle/{mib}/criu/{of}"), &format!("idle/{mib}/postcopy/{of}"))
+    };
+    let shorter = |mib: u64, times: f64| {
+        let first = format!("shorter than by CRIU lazy-pages, {mib} MiB");
+        let longest = format!("the same of the longest gap until the last page, {mib} MiB");
+        [
+            Promise::at_least(first, gain(mib, "downtime_ms"), times, " times").by(&[Part::Idle]),
+            Promise::shown(longest, gain(mib, "gap_ms"), " times").by(&[Part::Idle]),
+        ]
+    };
     let Some([small, large]) = sizes.ends() else { return Vec::new() };
     let all: Option<Vec<f64>> = sizes.idle.iter().map(|mib| figures.median(&ours(*mib))).collect();
     let worst = all.and_then(|all| all.into_iter().max_by(f64::total_cmp));
-    vec![
-        Promise::at_most(format!("downtime, idle, {small} to {large} MiB, the worst"), worst, 3.0, " ms"),
-        Promise::at_least(
-            format!("shorter than by CRIU lazy-pages, {small} MiB"),
-            gain(small),
-            25.0,
-            " times",
-        ),
-        Promise::at_least(
-            format!("shorter than by CRIU lazy-pages, {large} MiB"),
-            gain(large),
-            100.0,
-            " times",
-        ),
-    ]
+    let worst =
+        Promise::at_most(format!("downtime, idle, {small} to {large} MiB, the worst"), worst, 3.0, " ms");
+    std::iter::once(worst.by(&[Part::Idle]))
+        .chain(shorter(small, 25.0))
+        .chain(shorter(large, 100.0))
+        .collect()
 }
 
 /// The size is the one that is nearest to a GiB.
 fn arrival(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
     let Some(mib) = sizes.idle.iter().copied().filter(|mib| *mib <= 1024).max() else { return Vec::new() };
-    let ours = format!("idle/{mib}/postcopy/all_ms");
+    let ours = format!("asleep/{mib}/postcopy/all_ms");
     let rate = figures.median(&ours).map(|ms| (mib << 20) as f64 / 1e6 / ms);
     let limit = figures.median("floor/tcp_gb_s").zip(figures.median("floor/copy_blocks_gb_s"));
     let limit = limit.map(|(tcp, copy)| tcp.min(copy));
     let share = |of: Option<f64>| rate.zip(of).map(|(rate, of)| rate / of);
     vec![
         Promise::at_least(
-            format!("sooner there than by CRIU lazy-pages, {mib} MiB idle"),
-            figures.ratio(&format!("idle/{mib}/criu/all_ms"), &ours),
+            format!("sooner there than by CRIU lazy-pages, {mib} MiB asleep"),
+            figures.ratio(&format!("asleep/{mib}/criu/all_ms"), &ours),
             2.5,
             " times",
-        ),
-        Promise::at_least("share of the slower of TCP and UFFDIO_COPY", share(limit), 0.5, ""),
-        Promise::at_least("share of the bare loop", share(figures.median("floor/bare_gb_s")), 0.9, ""),
+        )
+        .by(&[Part::Idle]),
+        Promise::at_least("share of the slower of TCP and UFFDIO_COPY", share(limit), 0.5, "")
+            .by(&[Part::Idle, Part::Floors]),
+        Promise::at_least("share of the bare loop", share(figures.median("floor/bare_gb_s")), 0.9, "")
+            .by(&[Part::Idle, Part::Floors]),
     ]
 }
 
@@ -120,7 +79,7 @@ fn reader(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
     let mib = sizes.promised_reader();
     let name = |of: &str| format!("reader/{mib}/{of}");
     let all = name("postcopy/all_ms");
-    vec![
+    let promises = [
         Promise::at_least(
             format!("random reader, {mib} MiB, sooner there than by CRIU lazy-pages"),
             figures.ratio(&name("criu/all_ms"), &all),
@@ -128,7 +87,7 @@ fn reader(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
             " times",
         ),
         Promise::at_most(
-            "of the time that it takes idle",
+            "of the time that as much takes asleep",
             figures.ratio(&all, &name("idle/all_ms")),
             1.5,
             " times",
@@ -138,14 +97,16 @@ fn reader(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
             figures.median(&name("postcopy/stall_ms")),
             20.0,
             " ms",
-        ),
+        )
+        .unless(mib < 1024, "a smaller one is there before"),
         Promise::at_least(
             "new pages that it gets",
             figures.median(&name("postcopy/pages_s")),
             50_000.0,
             " a second",
         ),
-    ]
+    ];
+    promises.map(|promise| promise.by(&[Part::Reader])).into()
 }
 
 fn single_faults(figures: &Figures) -> Vec<Promise> {
@@ -153,8 +114,10 @@ fn single_faults(figures: &Figures) -> Vec<Promise> {
         let name = place.name();
         let ours = format!("faults/{name}/p50_us");
         let floor = format!("floor/fault/{name}/served_p50_us");
-        let what = format!("a single fault, {}, p50 of the floor", place.in_words());
+        let what = format!("a single fault, next to no push, {}, p50 of the floor", place.in_words());
         Promise::at_most(what, figures.ratio(&ours, &floor), 1.5, " times")
+            .unless(!place.is_possible(machine::processors()), "it takes two processors")
+            .by(&[Part::Floors, Part::Faults])
     });
     places.into()
 }
@@ -172,16 +135,19 @@ fn ahead(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
             figures.median(&hybrid("downtime_ms")),
             10.0,
             " ms",
-        ),
-        Promise::at_most("sent of its memory", figures.median(&hybrid("sent_ratio")), 1.5, " times"),
-        Promise::at_most("of the faults of plain post-copy", share, 0.1, ""),
+        )
+        .by(&[Part::Writer]),
+        Promise::at_most("sent of its memory", figures.median(&hybrid("sent_ratio")), 1.5, " times")
+            .by(&[Part::Writer]),
+        Promise::at_most("of the faults of plain post-copy", share, 0.1, "").by(&[Part::Writer]),
         Promise::at_most(
             format!("reader, {read} MiB, precopy: downtime"),
             precopy("downtime_ms"),
             5.0,
             " ms",
-        ),
-        Promise::at_most("its faults", precopy("faults"), 0.0, ""),
+        )
+        .by(&[Part::Reader]),
+        Promise::at_most("its faults", precopy("faults"), 0.0, "").by(&[Part::Reader]),
     ]
 }
 
@@ -190,30 +156,40 @@ fn scaling(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
     let [few, some, many] = MAPPINGS.map(|count| (f64::from(count), downtime(&format!("mappings/{count}"))));
     let each = |(count, time): (f64, Option<f64>)| Some((time? - few.1?) / (count - few.0));
     // Where a thousand cost nothing that could be told from what else happens, there is nothing to compare with.
-    let growth = each(many).zip(each(some).filter(|some| *some > 0.0)).map(|(many, some)| many / some);
+    let (some, many_each) = (each(some), each(many));
+    let is_nothing = some.is_some_and(|some| some <= 0.0);
+    let growth = many_each.zip(some.filter(|some| *some > 0.0)).map(|(many, some)| many / some);
     let larger = sizes.most.zip(sizes.ends()).and_then(|(most, [_, large])| {
         Some(downtime(&format!("memory/{most}"))? - downtime(&format!("memory/{large}"))?)
     });
     let most = sizes.most.map_or_else(
         || "the most memory".to_owned(),
         |mib| match mib {
-            MOST.. => format!("{mib} MiB"),
-            _ => format!("{mib} MiB ({MOST} do not fit twice)"),
+            MOST.. => in_gib(mib),
+            _ => format!("{} ({} do not fit twice)", in_gib(mib), in_gib(MOST)),
         },
     );
-    vec![
+    let than = sizes.ends().map_or_else(|| "the largest idle one".to_owned(), |[_, large]| in_gib(large));
+    let promises = [
         Promise::at_most("downtime with 20,000 mappings more", many.1, 60.0, " ms"),
-        Promise::at_most("what each of them costs, of what each of 1,000 costs", growth, 1.25, " times"),
+        Promise::at_most("what each of them costs, of what each of 1,000 costs", growth, 1.25, " times")
+            .unless(is_nothing, "1,000 cost nothing that can be told"),
         Promise::at_most("downtime with 256 threads", downtime("threads/256"), 15.0, " ms"),
-        Promise::at_most(format!("downtime with {most}, more than with 4 GiB"), larger, 1.0, " ms"),
-    ]
+        Promise::at_most(format!("downtime with {most}, beyond that with {than}"), larger, 1.0, " ms")
+            .unless(sizes.most.is_none(), "no larger program is moved"),
+    ];
+    promises.map(|promise| promise.by(&[Part::Scaling])).into()
+}
+
+fn in_gib(mib: u64) -> String {
+    if mib.is_multiple_of(1024) { format!("{} GiB", mib / 1024) } else { format!("{mib} MiB") }
 }
 
 fn links(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
     let [_, mib] = sizes.links;
     let p99 = figures.median("links/long/heap/fault_p99_us").map(|us| us / 1e3);
     let round_trips = 3.0 * 2.0 * LONG_DELAY.as_secs_f64() * 1e3;
-    vec![
+    let promises = [
         Promise::at_most(
             format!("20 Mbit/s, {mib} MiB, half zero or text, of the time that its bytes would take"),
             figures.median("links/long/heap/share_percent"),
@@ -221,7 +197,8 @@ fn links(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
             " %",
         ),
         Promise::at_most("p99 of a fault there, three round trips", p99, round_trips, " ms"),
-    ]
+    ];
+    promises.map(|promise| promise.by(&[Part::Links])).into()
 }
 
 fn costs(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
@@ -236,20 +213,35 @@ fn costs(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
         .zip(figures.median(plain))
         .map_or(0.0, |(spread, median)| 100.0 * spread / median);
     vec![
-        Promise::at_most("memory of receiver and parasite, the most at any size", took, 32.0, " MiB"),
+        Promise::at_most("memory of receiver and parasite, the most at any size", took, 32.0, " MiB")
+            .by(&[Part::Footprint]),
         Promise::at_most(
-            "throughput lost while pages go ahead",
+            "throughput lost while pages go ahead, writer held at 200 MB/s",
             figures.median("throughput/held/loss_percent"),
             10.0,
             " %",
-        ),
+        )
+        .by(&[Part::Throughput]),
+        Promise::shown(
+            "the same of a writer that writes flat out",
+            figures.median("throughput/flat_out/loss_percent"),
+            " %",
+        )
+        .by(&[Part::Throughput]),
         Promise::at_most(
             "throughput lost by preloading (limit: what the rounds differ by)",
             lost,
             noise.clamp(1.0, MOST_NOISE),
             " %",
-        ),
+        )
+        .by(&[Part::Throughput]),
     ]
+}
+
+/// Promises of which all parts have run and which have no figure, in words.
+pub(super) fn missing(promises: &[Promise], ran: impl Fn(Part) -> bool) -> Vec<String> {
+    let missing = promises.iter().filter(|promise| promise.is_missing(&ran));
+    missing.map(|promise| format!("there is no figure for a promise: {}", promise.what())).collect()
 }
 
 /// Whether nothing that was measured misses its limit.
@@ -260,39 +252,29 @@ pub(super) fn all_kept(promises: &[Promise]) -> bool {
 /// The promises as a table.
 pub(super) fn table(promises: &[Promise]) -> Table {
     let mut table = Table::new("Promises", &["promise", "measured", "limit", "verdict"]);
-    for promise in promises {
-        let measured = promise.measured.map_or_else(|| "–".to_owned(), |value| number(value) + promise.unit);
-        let verdict = promise.verdict().to_owned();
-        table.row([promise.what.clone(), measured, promise.limit_in_words(), verdict]);
-    }
+    promises.iter().for_each(|promise| table.row(promise.cells()));
     table
 }
 
 /// The same for programs.
 pub(super) fn as_json(promises: &[Promise]) -> Value {
-    let each = promises.iter().map(|promise| {
-        let (Limit::AtMost(limit) | Limit::AtLeast(limit)) = promise.limit;
-        json!({
-            "promise": promise.what, "measured": promise.measured, "limit": limit, "unit": promise.unit.trim(),
-            "verdict": promise.verdict(),
-        })
-    });
-    each.collect()
+    promises.iter().map(Promise::as_json).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn verdict(promises: &[Promise], what: &str) -> &'static str {
-        promises.iter().find(|promise| promise.what.contains(what)).map_or("missing", Promise::verdict)
+    fn verdict(promises: &[Promise], what: &str) -> String {
+        let promise = promises.iter().find(|promise| promise.what().contains(what));
+        promise.map_or_else(|| "missing".to_owned(), Promise::verdict)
     }
 
     #[test]
     fn a_miss_is_a_miss_and_what_was_not_measured_is_neither() {
         let mut figures = Figures::default();
         figures.add("idle/1/postcopy/downtime_ms", 2.0);
-        figures.add("idle/1/criu/gap_ms", 75.0);
+        figures.add("idle/1/criu/downtime_ms", 75.0);
         for mib in [64, 1024, 4096] {
             figures.add(format!("idle/{mib}/postcopy/downtime_ms"), 3.1);
         }
@@ -310,7 +292,7 @@ mod tests {
             figures.add(format!("scaling/mappings/{count}/downtime_ms"), ms);
         }
         let promises = judge(&figures, &Sizes::new(true, 100_000));
-        let each = promises.iter().find(|promise| promise.what.contains("each of them")).unwrap();
+        let each = promises.iter().find(|promise| promise.what().contains("each of them")).unwrap();
         assert!((each.measured.unwrap() - 1.05).abs() < 1e-9 && each.is_kept() == Some(true), "{each:?}");
     }
 
@@ -321,6 +303,30 @@ mod tests {
         figures.add("throughput/preloaded_mb_s", 90.0);
         let promises = judge(&figures, &Sizes::new(true, 100_000));
         assert_eq!(verdict(&promises, "preloading"), "NOT KEPT");
+    }
+
+    #[test]
+    fn what_ran_and_has_no_figure_is_missing_unless_there_is_a_reason() {
+        let promises = judge(&Figures::default(), &Sizes::new(true, 100_000));
+        let missing = |ran: &[Part]| missing(&promises, |part| ran.contains(&part));
+        assert!(missing(&[]).is_empty());
+        assert!(
+            missing(&[Part::Links]).iter().all(|text| text.contains("20 Mbit/s") || text.contains("p99"))
+        );
+        assert_eq!(missing(&[Part::Links]).len(), 2);
+        // Programs of this size are there before the stall that it speaks of, and none is larger than the largest.
+        assert!(missing(&Part::ALL).iter().all(|text| !text.contains("stall") && !text.contains("beyond")));
+    }
+
+    #[test]
+    fn what_stands_beside_a_promise_breaks_none() {
+        let mut figures = Figures::default();
+        figures.add("throughput/held/loss_percent", 4.0);
+        figures.add("throughput/flat_out/loss_percent", 60.0);
+        let promises = judge(&figures, &Sizes::new(true, 100_000));
+        assert_eq!(verdict(&promises, "held at 200"), "kept");
+        assert_eq!(verdict(&promises, "flat out"), "nothing promised");
+        assert!(all_kept(&promises));
     }
 
     #[test]

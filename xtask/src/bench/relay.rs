@@ -1,22 +1,25 @@
-//! A link of our own: a slow and long way between two ports of this machine.
+//! A link of our own: a slow and long way between two ports of this machine, as through one router.
 //!
 //! ```text
-//! source ──► port here ──►  thread: takes a piece, waits for its turn on the link ──► queue ──► thread: waits until the piece
-//!                           has crossed it, writes ──► receiver                 (and the same back, on a link of its own)
+//! source ──► port here ──► thread ──┐
+//!                                   ├──► the router's queue ──► thread: lets the pieces ──► thread: waits until its pieces
+//! source ──► port here ──► thread ──┘    first come, first out  out at the link's rate      have crossed it, writes ──► receiver
 //! ```
 //!
-//! All connections share the link's rate, and each has at most one piece before it: they take turns. Both directions have
-//! the whole rate. What waits longer waits in the sender's socket, as behind a real link.
+//! The same back, through a queue of its own. All connections share rate and queue of a direction: an answer to a fault
+//! stands behind whatever has been pushed before it. What finds the queue full is not lost but waits in its sender's
+//! socket, of which little is taken in advance.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use nix::sys::socket::{setsockopt, sockopt};
 
 /// What an idle link may make up for: waking up late would cost its rate otherwise.
 const BURST: Duration = Duration::from_millis(5);
@@ -24,8 +27,12 @@ const BURST: Duration = Duration::from_millis(5);
 const PIECE: Duration = Duration::from_micros(500);
 /// Bytes of a piece; a small one is a packet of an Ethernet.
 const PIECE_BYTES: std::ops::RangeInclusive<u64> = 1500..=65_536;
-/// Pieces on their way; more than a link of these delays holds.
+/// Pieces of one connection on their way; more than a link of these delays holds.
 const ON_THE_WAY: usize = 4096;
+/// Bytes that are taken from a source in advance at least; the kernel doubles that for itself.
+const LEAST_TAKEN: usize = 16 << 10;
+/// The router's queue is a round trip long, as is usual, or this.
+const SHORTEST_QUEUE: Duration = Duration::from_millis(4);
 
 /// What the way is like.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +48,17 @@ impl Link {
     pub(super) fn time_of(self, bytes: u64) -> Duration {
         let nanoseconds = u128::from(bytes) * 8 * 1_000_000_000 / u128::from(self.rate.max(1));
         Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+    }
+
+    /// How long what has just been sent stands in the router's full queue.
+    pub(super) fn queue(self) -> Duration {
+        SHORTEST_QUEUE.max(2 * self.delay)
+    }
+
+    /// Pieces that the router's queue holds.
+    fn queued_pieces(self) -> usize {
+        let piece = self.time_of(self.piece_bytes() as u64).max(Duration::from_micros(1));
+        usize::try_from(self.queue().as_nanos() / piece.as_nanos()).unwrap_or(usize::MAX).max(1)
     }
 
     fn piece_bytes(self) -> usize {
@@ -84,6 +102,9 @@ impl Relay {
     /// No port, no thread.
     pub(super) fn start(link: Link, port: u16) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening for the relay")?;
+        // Connections get it from here; what lies in it has not come to the router yet.
+        setsockopt(&listener, sockopt::RcvBuf, &link.piece_bytes().max(LEAST_TAKEN))
+            .context("a small buffer")?;
         let address = listener.local_addr().context("the relay's port")?;
         let ended = Arc::new(AtomicBool::new(false));
         let accepting = thread::Builder::new().name("relay".to_owned()).spawn({
@@ -111,8 +132,8 @@ impl Drop for Relay {
 }
 
 fn accept(listener: &TcpListener, link: Link, port: u16, ended: &AtomicBool) {
-    let turns = || Arc::new(Mutex::new(Turns::new(link, Instant::now())));
-    let (there, back) = (turns(), turns());
+    // Without a router nobody is connected.
+    let (Ok(there), Ok(back)) = (route(link), route(link)) else { return };
     let mut open = Vec::new();
     for stream in listener.incoming().map_while(Result::ok) {
         if ended.load(Ordering::SeqCst) {
@@ -132,7 +153,7 @@ fn connect(
     stream: &TcpStream,
     port: u16,
     link: Link,
-    [there, back]: [&Arc<Mutex<Turns>>; 2],
+    [there, back]: [&SyncSender<Piece>; 2],
 ) -> io::Result<TcpStream> {
     let other = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_nodelay(true)?;
@@ -142,30 +163,54 @@ fn connect(
     Ok(other)
 }
 
-/// Carries everything from one socket to the other, in two threads that end with the connection.
-fn carry(from: &TcpStream, to: &TcpStream, link: Link, turns: &Arc<Mutex<Turns>>) -> io::Result<()> {
-    let (from, to, turns) = (from.try_clone()?, to.try_clone()?, Arc::clone(turns));
-    let (sender, receiver) = sync_channel(ON_THE_WAY);
+/// What stands in a router's queue: bytes, and where they leave for.
+struct Piece {
+    bytes: Vec<u8>,
+    out: SyncSender<(Instant, Vec<u8>)>,
+}
+
+/// Starts a router for one direction; it ends when nobody can send to it any more.
+fn route(link: Link) -> io::Result<SyncSender<Piece>> {
+    let (sender, queue) = sync_channel::<Piece>(link.queued_pieces());
+    let mut turns = Turns::new(link, Instant::now());
+    thread::Builder::new().name("router".to_owned()).spawn(move || {
+        for Piece { bytes, out } in queue {
+            let left = turns.take(bytes.len(), Instant::now());
+            wait_until(left);
+            // Who has hung up gets nothing more.
+            let _ = out.send((left, bytes));
+        }
+    })?;
+    Ok(sender)
+}
+
+/// Carries everything from one socket to the other, through the router, by two threads that end with the connection.
+fn carry(from: &TcpStream, to: &TcpStream, link: Link, router: &SyncSender<Piece>) -> io::Result<()> {
+    let (from, to, router) = (from.try_clone()?, to.try_clone()?, router.clone());
+    let (out, on_the_way) = sync_channel(ON_THE_WAY);
     let name = |name: &str| thread::Builder::new().name(name.to_owned());
-    name("relay in").spawn(move || take_in(from, link, &turns, &sender))?;
-    name("relay out").spawn(move || let_out(to, link.delay, &receiver))?;
+    name("relay in").spawn(move || take_in(from, link, &router, &out))?;
+    name("relay out").spawn(move || let_out(to, link.delay, &on_the_way))?;
     Ok(())
 }
 
-fn take_in(mut from: TcpStream, link: Link, turns: &Mutex<Turns>, sender: &SyncSender<(Instant, Vec<u8>)>) {
+fn take_in(
+    mut from: TcpStream,
+    link: Link,
+    router: &SyncSender<Piece>,
+    out: &SyncSender<(Instant, Vec<u8>)>,
+) {
     let mut piece = vec![0; link.piece_bytes()];
     while let Ok(length @ 1..) = from.read(&mut piece) {
-        let left = turns.lock().unwrap_or_else(PoisonError::into_inner).take(length, Instant::now());
         let bytes = piece.get(..length).unwrap_or_default().to_vec();
-        if sender.send((left, bytes)).is_err() {
+        if router.send(Piece { bytes, out: out.clone() }).is_err() {
             break;
         }
-        wait_until(left);
     }
 }
 
-fn let_out(mut to: TcpStream, delay: Duration, receiver: &Receiver<(Instant, Vec<u8>)>) {
-    for (left, bytes) in receiver {
+fn let_out(mut to: TcpStream, delay: Duration, on_the_way: &Receiver<(Instant, Vec<u8>)>) {
+    for (left, bytes) in on_the_way {
         wait_until(left + delay);
         if to.write_all(&bytes).is_err() {
             return;
@@ -202,6 +247,25 @@ mod tests {
         assert_eq!(turns.take(1000, start), later(1));
         assert_eq!(turns.take(1000, start), later(2));
         assert_eq!(turns.take(1000, later(100)), later(96));
+    }
+
+    #[test]
+    fn the_queue_is_a_round_trip_long() {
+        let queues = [20, 0].map(|ms| Link { rate: 20_000_000, delay: Duration::from_millis(ms) });
+        assert_eq!(queues.map(Link::queued_pieces), [66, 6]);
+    }
+
+    #[test]
+    fn who_comes_later_stands_behind_who_was_there_before() {
+        let link = Link { rate: 8_000_000, delay: Duration::ZERO };
+        let router = route(link).expect("a thread");
+        let [(first, one), (second, two)] = [sync_channel(9), sync_channel(9)];
+        for (out, length) in [(&first, 20_000), (&second, 1)] {
+            router.send(Piece { bytes: vec![0; length], out: out.clone() }).expect("it runs");
+        }
+        let left = |queue: &Receiver<(Instant, Vec<u8>)>| queue.recv().expect("it lets everything out").0;
+        let (before, after) = (left(&one), left(&two));
+        assert!(after >= before + link.time_of(1));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! How large the programs are that are measured.
 
+use super::parts::Part;
+
 /// Sizes in MiB.
 #[derive(Clone, Debug)]
 pub(super) struct Sizes {
@@ -28,19 +30,37 @@ impl Sizes {
     /// The sizes for a machine where a process of `room_mib` fits twice.
     pub(super) fn new(quick: bool, room_mib: u64) -> Self {
         let fit = |sizes: &[u64]| sizes.iter().copied().filter(|mib| *mib <= room_mib).collect::<Vec<_>>();
-        let idle = fit(if quick { &[1, 64, 1024] } else { &[1, 64, 1024, 4096] });
+        let idle = fit(if quick { &[1, 512] } else { &[1, 64, 1024, 4096] });
         let most = room_mib.min(MOST) >> 10 << 10;
         let is_more = !quick && idle.last().is_some_and(|largest| most > *largest);
         Self {
             idle,
             reader: fit(if quick { &[1, 128] } else { &[1, 64, 1024, 4096] }),
-            writer: fit(if quick { &[256] } else { &[64, 256, 1024] }),
-            floor: if quick { 256 } else { 1024 },
+            writer: fit(if quick { &[128] } else { &[64, 256, 1024] }),
+            floor: if quick { 128 } else { 1024 },
             faults: if quick { 16 } else { 64 },
             links: if quick { [128, 16] } else { [512, 512] },
             most: is_more.then_some(most),
-            promised_writer: 256,
+            promised_writer: if quick { 128 } else { 256 },
         }
+    }
+
+    /// About how much memory the moves of `part` take at once, in MiB.
+    pub(super) fn memory_of(&self, part: Part) -> u64 {
+        /// The program here and there, and what CRIU has of it.
+        const COPIES: u64 = 3;
+        let largest = |sizes: &[u64]| sizes.iter().copied().max().unwrap_or(0);
+        COPIES
+            * match part {
+                Part::Floors => self.floor,
+                Part::Idle | Part::Footprint => largest(&self.idle),
+                Part::Reader => largest(&self.reader),
+                Part::Writer => largest(&self.writer),
+                Part::Faults => self.faults,
+                Part::Scaling => self.most.unwrap_or(0),
+                Part::Links => largest(&self.links),
+                Part::Throughput => self.promised_writer,
+            }
     }
 
     /// The smallest and the largest idle program.
@@ -67,5 +87,6 @@ mod tests {
         assert_eq!((small.ends(), small.most, small.promised_reader()), (Some([1, 1024]), None, 1024));
         let large = Sizes::new(false, 100_000);
         assert_eq!((large.most, large.promised_reader()), (Some(MOST), 1024));
+        assert_eq!([Part::Idle, Part::Scaling].map(|part| large.memory_of(part)), [12 << 10, 36 << 10]);
     }
 }

@@ -87,10 +87,10 @@ pub(super) fn resident_kib(pid: u32) -> Option<u64> {
     status.split(' ').nth(1)?.parse::<u64>().ok().map(|pages| pages * 4)
 }
 
-/// A process that runs this program, has not been there before and lives in a namespace of its own or not.
-pub(super) fn newcomer(program: &Path, except: u32) -> Option<u32> {
+/// The process that runs this program and that `root` has started, or what it has started has.
+pub(super) fn newcomer(program: &Path, root: u32) -> Option<u32> {
     let runs = |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
-    processes().find(|pid| *pid != except && runs(pid))
+    descendants(root).into_iter().find(runs)
 }
 
 /// All processes that a process has started, and that these have started, as far as their parents still live.

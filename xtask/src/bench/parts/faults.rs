@@ -1,4 +1,4 @@
-//! Single faults while nothing else travels, beside the floor where everybody runs on the same processors.
+//! Single faults while next to nothing else travels, beside the floor where everybody runs on the same processors.
 
 use super::super::moving::Plan;
 use super::super::place::Place;
@@ -39,7 +39,7 @@ pub(super) fn measure(bench: &Bench, results: &mut Results) -> anyhow::Result<()
 
 fn table(results: &mut Results, places: impl Iterator<Item = Place>) {
     let mut table = Table::new(
-        "A single fault, no push running, µs",
+        "A single fault, next to no push, µs",
         &["who runs where", "p50", "floor", "ratio", "p99", "floor", "ratio"],
     );
     let figures = &results.figures;
@@ -52,6 +52,6 @@ fn table(results: &mut Results, places: impl Iterator<Item = Place>) {
         });
         table.row(std::iter::once(place.in_words().to_owned()).chain(cells.into_iter().flatten()));
     }
-    table.note("From the kernel's event to the installed page, as the receiver sees it; the floor asks for one page at a time");
+    table.note("From the kernel's event to the installed page, as the receiver sees it, while 256 KiB a second are pushed; the floor asks for one page at a time and pushes nothing");
     results.tables.push(table);
 }

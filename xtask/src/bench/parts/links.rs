@@ -100,6 +100,11 @@ fn table(bench: &Bench, results: &mut Results) {
             table.row(what.into_iter().chain(cells));
         }
     }
-    table.note("A relay of the benchmark's own holds the rate for all connections together, each way, and delays what passes");
+    let [fast, slow] = LINKS.map(|(_, _, link)| link.queue().as_millis());
+    table.note(format!(
+        "A relay of the benchmark's own between the two ends, like one plain router: each way one queue for all connections, \
+         first come, first out, {fast} ms long on the first link and {slow} ms on the second, then the rate, then the delay; \
+         what finds it full waits in its sender's socket, nothing is lost, and TCP itself ends at the relay"
+    ));
     results.tables.push(table);
 }

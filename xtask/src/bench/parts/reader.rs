@@ -44,7 +44,7 @@ fn one_round(bench: &Bench, results: &mut Results, mib: u64, promised: u64) -> a
         value.into_iter().for_each(|us| results.figures.add(format!("{name}/{figure}"), us));
     }
     if mib == promised {
-        let idle = Plan::of(Workload::new("ticks", mib)).carry_out(&bench.bin)?;
+        let idle = Plan::of(Workload::asleep(mib)).carry_out(&bench.bin)?;
         note_move(results, &format!("reader/{mib}/idle"), &idle);
         let ahead = Plan::of(workload.clone()).mode("precopy").carry_out(&bench.bin)?;
         note_move(results, &format!("reader/{mib}/precopy"), &ahead);
@@ -98,26 +98,29 @@ fn table(bench: &Bench, results: &mut Results) {
         ]);
     }
     table.note(
-        "Stalls are those that begin 100 ms after it goes on; CRIU moves what is larger than 1 GiB for minutes and is spared that",
+        "Stalls are those that begin 100 ms after it goes on and end before the last page is there, a dash if that is too short a \
+         time; CRIU moves what is larger than 1 GiB for minutes and is spared that",
     );
     results.tables.push(table);
 }
 
 /// Moves once more, with somebody looking.
 fn charts(bench: &Bench, results: &mut Results, mib: u64) -> anyhow::Result<()> {
-    for (label, name) in [("ours, idle", "ticks"), ("ours, random reader", "chase")] {
-        let plan = Plan { look: Look::Resident, ..Plan::of(Workload::new(name, mib)) };
+    let reader = Workload::new("chase", mib);
+    for (label, workload) in
+        [("ours, asleep", Workload::asleep(mib)), ("ours, random reader", reader.clone())]
+    {
+        let plan = Plan { look: Look::Resident, ..Plan::of(workload.clone()) };
         let moved = plan.carry_out(&bench.bin)?;
         let resident = moved.resident.iter().filter(|(at, _)| *at <= moved.total());
         results.chart(Kind::Pages).add(label, present(resident));
-        if name == "chase" {
+        if workload == reader {
             results.chart(Kind::Faults).add("random reader, under push", distribution(&moved.report));
             results.chart(Kind::Reader).add("ours", throughput(&moved));
         }
     }
-    let idle = Workload::new("ticks", mib);
-    if let Some(carried) = carry(bench, &idle, Method::LazyPages, Look::Resident)? {
-        results.chart(Kind::Pages).add("CRIU lazy-pages, idle", present(carried.resident.iter()));
+    if let Some(carried) = carry(bench, &Workload::asleep(mib), Method::LazyPages, Look::Resident)? {
+        results.chart(Kind::Pages).add("CRIU lazy-pages, asleep", present(carried.resident.iter()));
     }
     Ok(())
 }

@@ -71,7 +71,9 @@ fn mb(kib_a_second: f64) -> f64 {
 fn table(results: &mut Results) {
     let mut table = Table::new("What the program loses, MB/s", &["writer", "without", "with", "loss, %"]);
     let figures = &results.figures;
-    for (what, name) in [("200 MB/s, pages go ahead", "held"), ("flat out, pages go ahead", "flat_out")] {
+    for (what, name) in
+        [("held at 200 MB/s, pages go ahead", "held"), ("flat out, pages go ahead", "flat_out")]
+    {
         let cells = ["before_mb_s", "during_mb_s", "loss_percent"]
             .map(|of| figures.cell(&format!("throughput/{name}/{of}")));
         table.row(std::iter::once(what.to_owned()).chain(cells));

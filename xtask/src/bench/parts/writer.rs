@@ -55,7 +55,7 @@ fn table(bench: &Bench, results: &mut Results) {
             table.row([mib.to_string(), mode.to_owned()].into_iter().chain(cells));
         }
         let cell = |of: &str| figures.cell(&format!("writer/{mib}/criu/{of}"));
-        let cells = ["gap_ms", "all_ms"].map(cell);
+        let cells = ["downtime_ms", "all_ms"].map(cell);
         table.row([mib.to_string(), "CRIU lazy-pages".to_owned()].into_iter().chain(cells));
     }
     table.note("It sleeps for up to a millisecond between two of its slices, which the downtime as it sees it contains");
