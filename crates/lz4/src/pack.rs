@@ -33,6 +33,9 @@ impl Packer {
     /// Packs `plain` into the front of `block`; returns how many bytes that takes, or `None` if `block` has not that
     /// many, or `plain` is more than [`MOST_BYTES`].
     pub fn pack(&mut self, plain: &[u8], block: &mut [u8]) -> Option<usize> {
+        if plain.len() > MOST_BYTES {
+            return None;
+        }
         self.seen.fill(0);
         let mut block = Block { rest: block, len: 0 };
         let (mut literals, mut at, mut misses) = (0, 1, 0);

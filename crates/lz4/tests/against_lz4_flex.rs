@@ -51,7 +51,10 @@ proptest! {
     #[test]
     fn a_block_of_any_bytes_is_refused_or_fills_the_whole_place(block in prop::collection::vec(any::<u8>(), 0..600), pages in 1_usize..3) {
         let mut plain = vec![0; pages * 4096];
-        let _either: bool = unpack(&block, &mut plain);
+        let mut again = vec![0xa5; plain.len()];
+        let fits = unpack(&block, &mut plain);
+        prop_assert_eq!(unpack(&block, &mut again), fits);
+        prop_assert!(!fits || plain == again, "what was in the place before shows through");
     }
 }
 
@@ -90,6 +93,10 @@ fn more_than_a_block_holds_is_not_packed() {
     let mut noise = vec![1; MOST_BYTES + 4096];
     noise.iter_mut().zip(0_u32..).for_each(|(byte, n)| *byte = (n.wrapping_mul(2_654_435_761) >> 24) as u8);
     assert_eq!(Packer::default().pack(&noise, &mut vec![0; 2 * MOST_BYTES]), None);
+    for more in 1..=16 {
+        let zeros = vec![0; MOST_BYTES + more];
+        assert_eq!(Packer::default().pack(&zeros, &mut vec![0; 2 * MOST_BYTES]), None, "{more} bytes more");
+    }
 }
 
 #[test]

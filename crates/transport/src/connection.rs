@@ -177,8 +177,11 @@ impl<S: Stream> Connection<S> {
     /// Sends `PackedPages`, at most [`protocol::MAX_PAGES_PER_FRAME`] of them; `block` is shorter than their bytes are.
     ///
     /// # Errors
-    /// As for [`Self::send`].
+    /// As for [`Self::send`], and a block that is not shorter.
     pub fn send_packed_pages(&mut self, pages: PageRange, block: &[u8]) -> Result<(), ConnectionError> {
+        if block.len() as u64 >= pages.len() {
+            return Err(ConnectionError::TooLong { kind: Kind::PackedPages, len: block.len() });
+        }
         self.send(pages_header(Kind::PackedPages, pages)?, block)
     }
 

@@ -247,6 +247,7 @@ fn frames_that_their_kind_does_not_allow_are_not_sent() {
     let mut connection = Connection::new(Script::default(), Expected::Answer);
     assert!(connection.send_pages(range(1, 65), &page_content(65)).is_err());
     assert!(connection.send_pages(range(1, 2), &page_content(1)).is_err());
+    assert!(connection.send_packed_pages(range(1, 1), &page_content(1)).is_err());
     assert!(connection.send_page_request(range(1, 0)).is_err());
     assert!(connection.send(Header::plain(Kind::Run, 0), b"body").is_err());
     let reason = Reason { text: "x".repeat(5000) };
