@@ -106,10 +106,13 @@ def refused_by_receiver(hide: str, event: str, lab) -> None:
 def deleted_while_reserving(lab) -> None:
     """The program's file is deleted when the source has looked at it and the receiver has not: it moves with it."""
     program, path = _start(lab, stdin=_held_file(lab)), lab.directory / "held" / "file"
-    receiver = lab.receiver()
+    receiver, deleted = lab.receiver(), []
 
     def delete(_connection: int, _outward: bool, _offset: int, data: bytes) -> bytes:
-        path.unlink(missing_ok=True)
+        # Once: the receiver gives it this name again for a moment.
+        if not deleted:
+            deleted.append(path)
+            path.unlink()
         return data
     relay = Relay(receiver.port, delete)
     lab.links.append(relay)
