@@ -92,6 +92,10 @@ impl Send {
                 }
                 Ok(0)
             }
+            Outcome::Lost(failure) if self.leave_running => {
+                tree.origin.release();
+                bail!("{failure}; the copy is lost, and the tree goes on here")
+            }
             Outcome::Lost(failure) => {
                 tree.origin.end();
                 bail!("{failure}; the tree was handed over and does not run here any more")

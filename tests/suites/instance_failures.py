@@ -143,14 +143,14 @@ def _runs_here(tree: Tree) -> bool:
         return False
 
 
-def _reading(lab, mebibytes: int = 32):
+def _reading(lab, *arguments, mebibytes: int = 32):
     """A reader with a slow way to a receiver: it runs there when this returns, and most of its memory is missing."""
     program = compile_c("random_reader", lab.directory)
     tree = Tree(lab, "reader", [program, str(mebibytes)])
     until(lambda: "ready" in tree.text(), "the reader to have filled its memory")
     taker = Taker(lab, "--loss-deadline", "1")
     link = lab.link(taker, bytes_per_second=_SLOW)
-    sending = begin_to_send(lab, tree.pid, link.port)
+    sending = begin_to_send(lab, tree.pid, link.port, *arguments)
     taker.event("resumed")
     expect(not taker.events("complete"), "all of its memory is there already")
     return tree, taker, link, sending
@@ -222,6 +222,20 @@ def killed_source(lab) -> None:
     taker.end()
 
 
+def lost_copy(lab) -> None:
+    """Two were wanted; the one that is here is not lost with the other."""
+    need_criu()
+    tree, taker, _, sending = _reading(lab, "--leave-running")
+    there = taker.event("resumed")["pid"]
+    taker.kill()
+    _, said = sending.communicate(timeout=60)
+    expect(sending.returncode == 1 and "the copy is lost, and the tree goes on here" in said, said)
+    until(lambda: not Path(f"/proc/{there}").exists(), "the copy to be ended")
+    until(lambda: _runs_here(tree), "it not to be stopped")
+    (tree.directory / "go").touch()
+    until(lambda: "\n0 of " in tree.text() and tree.text().endswith("ms\n"), "the reader")
+
+
 def _checks() -> list:
     return [
         Check("a file that the destination lacks: the tree goes on where it is, each time", missing_file),
@@ -233,6 +247,7 @@ def _checks() -> list:
         Check("criu killed at the source while memory is missing: nothing is lost, and nothing runs there", killed_criu),
         Check("a session killed while memory is missing: the tree ends before it reads a zero", killed_pager),
         Check("the source killed while memory is missing: SIGBUS, and the tree stands still there", killed_source),
+        Check("--leave-running and a receiver killed while memory is missing: the tree goes on here", lost_copy),
     ]
 
 
