@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, bail};
 use engine::Failure;
 use memory::PageRange;
 use nix::poll::PollTimeout;
@@ -121,16 +122,7 @@ impl Frozen {
         if !self.order.terms.lazy {
             instance.tasks.iter_mut().for_each(|task| task.lazy.clear());
         }
-        let pids = members::of_tree(self.order.pid)?;
-        for task in &instance.tasks {
-            // A process that has ended and is not waited for has no memory.
-            let member = pids.get(&task.pid).map(|pid| Member::hold(*pid));
-            self.members.push(match member.transpose() {
-                Ok(member) => member,
-                Err(_) if task.lazy.is_empty() => None,
-                Err(error) => return Err(error.into()),
-            });
-        }
+        self.hold(&instance)?;
         for entry in std::fs::read_dir(directory.path())? {
             let entry = entry?;
             let name = entry.file_name().into_encoded_bytes();
@@ -142,6 +134,23 @@ impl Frozen {
         }
         instance.terms = self.order.terms.clone();
         Ok(instance)
+    }
+
+    /// Holds every process, so that none of them can run here when the tree runs elsewhere.
+    fn hold(&mut self, instance: &Instance) -> anyhow::Result<()> {
+        let mut pids = members::of_tree(self.order.pid).context("looking for the tree's processes")?;
+        for task in &instance.tasks {
+            let pid = pids.remove(&task.pid);
+            let pid = pid.with_context(|| format!("criu has dumped process {}, which is not in the tree", task.pid))?;
+            let holding = || format!("holding process {pid}");
+            // One that has ended and is not waited for has no memory, and never runs again.
+            let has_ended = task.lazy.is_empty() && members::is_zombie(pid).with_context(holding)?;
+            self.members.push(if has_ended { None } else { Some(Member::hold(pid).with_context(holding)?) });
+        }
+        match pids.values().next() {
+            Some(pid) => bail!("criu has not dumped process {pid}, which is in the tree"),
+            None => Ok(()),
+        }
     }
 
     fn signal(&self, signal: Signal) {

@@ -1,6 +1,6 @@
 //! The processes of a tree as they live here: found in `/proc`, held by descriptor.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -55,18 +55,24 @@ impl Member {
 /// The processes of the tree below `root`, which stands still: by their innermost ids, those that they have here.
 pub(crate) fn of_tree(root: u32) -> io::Result<BTreeMap<u32, u32>> {
     let mut found = BTreeMap::new();
-    let mut seen = BTreeSet::new();
     let mut next = vec![root];
     while let Some(pid) = next.pop() {
-        if !seen.insert(pid) || seen.len() > MOST {
-            continue;
+        if let Some(other) = found.insert(innermost(pid)?, pid) {
+            return Err(io::Error::other(format!("processes {other} and {pid} have the same id in their tree")));
         }
-        found.insert(innermost(pid)?, pid);
-        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            next.extend(children(&task?.path().join("children"))?);
+        if found.len() > MOST {
+            return Err(io::Error::other(format!("it has more than {MOST} processes")));
         }
+        next.extend(children_of(pid)?);
     }
     Ok(found)
+}
+
+/// Whether all of a process has ended, and only its status waits for somebody.
+pub(crate) fn is_zombie(pid: u32) -> io::Result<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let has_ended = status.lines().any(|line| line.starts_with("State:\tZ"));
+    Ok(has_ended && fs::read_dir(format!("/proc/{pid}/task"))?.count() == 1)
 }
 
 /// The child of `parent` whose innermost id is `wanted`.
@@ -75,14 +81,14 @@ pub(crate) fn child_of(parent: u32, wanted: u32) -> io::Result<u32> {
     all.find(|pid| innermost(*pid).is_ok_and(|id| id == wanted)).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// The children of a process with a single thread.
+/// The children of all threads of a process.
 pub(crate) fn children_of(parent: u32) -> io::Result<Vec<u32>> {
-    children(format!("/proc/{parent}/task/{parent}/children").as_ref())
-}
-
-fn children(path: &std::path::Path) -> io::Result<Vec<u32>> {
-    let text = fs::read_to_string(path)?;
-    Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+    let mut all = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{parent}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("children"))?;
+        all.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    Ok(all)
 }
 
 /// Its id in the innermost of its PID namespaces.
