@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use engine::{Config, Failure};
-use fault_handler::{Ended, FaultHandler, Measurement, Outcome};
+use fault_handler::{Ended, FaultHandler, Measurement, Outcome, Resumption};
 use memory::PageRange;
 use page_server::{Channels, Serving, serve};
 use protocol::Manifest;
@@ -186,11 +186,11 @@ impl Rebuilder for Restore {
         Some(if line == Line::Finished { Ok(()) } else { Err(Failure::Local(text.to_owned())) })
     }
 
-    fn resume(&mut self) -> Result<u32, Failure> {
-        Ok(0)
+    fn resume(&mut self) -> Result<Resumption, Failure> {
+        Ok(Resumption::Done(0))
     }
 
-    fn process_here(&self, _pid: u32) -> Option<u32> {
+    fn process_here(&mut self, _pid: u32) -> Option<u32> {
         None
     }
 

@@ -174,7 +174,7 @@ fn refuse(
 fn conclude(tree: &mut Restoration, ended: Result<Ended, HandlerError>) {
     let event = match ended {
         Err(error) => {
-            let process = if tree.pid.is_some() { Whereabouts::Lost } else { Whereabouts::Source };
+            let process = if tree.committed { Whereabouts::Lost } else { Whereabouts::Source };
             SessionEvent::Failed { reason: error.in_full(), process }
         }
         Ok(Ended { outcome: Outcome::Discarded(failure), .. }) => discarded(tree, &failure),

@@ -2,7 +2,9 @@
 //! told to the daemon.
 //!
 //! CRIU waits when everything stands and nothing runs yet, asked by RPC: that is when the destination is ready, and it
-//! goes on when the source has given its word. The guardian is the first process of the tree's namespaces: it holds
+//! goes on when the source has given its word. Connections work from then on, which is why it is not earlier; but
+//! credentials, seccomp filters and the like come last, and may be refused. So the tree is said to run when CRIU says it, and
+//! one that got to no instruction of its own goes back. The guardian is the first process of the tree's namespaces: it holds
 //! duplicates of the userfaultfds, and if this process dies before all memory is here it kills the tree before it lets go
 //! of them.
 
@@ -12,7 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use engine::Failure;
-use fault_handler::{Measurement, Notification};
+use fault_handler::{Measurement, Notification, Resumption};
 use memory::PAGE_SIZE;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::SourceReport;
@@ -30,13 +32,15 @@ use crate::instance::Instance;
 use crate::members;
 use crate::rpc::{Kind, Options};
 use crate::served::{Line, Rebuilder};
-use crate::swrk::{self, Swrk, Word};
+use crate::swrk::{self, Swrk, SwrkError, Word};
 
 /// Images that one tree may have, and bytes of the name of one.
 const MOST_FILES: usize = 1 << 20;
 const LONGEST_NAME: usize = 255;
-/// Where CRIU waits: nothing below can fail for it.
+/// Where CRIU waits.
 const STANDS: &str = "post-restore";
+/// Nothing of the tree has run before.
+const LETS_GO: &str = "pre-resume";
 /// CRIU's own process gets an id near the end, where trees rarely are.
 const LAST_ID: &str = "/proc/sys/kernel/ns_last_pid";
 const IDS_LEFT: u32 = 300;
@@ -48,7 +52,9 @@ enum Stage {
     Building,
     /// Everything stands.
     Stands,
-    /// It lets the tree go, or has.
+    /// It gives every process the last of what it was.
+    Finishing,
+    /// It lets the tree go: some of it may run.
     Going,
     /// It is done, or dead.
     Over,
@@ -72,6 +78,10 @@ pub(crate) struct Restoration {
     pub(crate) refused: bool,
     /// The source may have let go of it.
     pub(crate) prepared: bool,
+    /// The source has let go of it.
+    pub(crate) committed: bool,
+    /// Id here of the root.
+    root_here: u32,
     /// Id here of the root, once it runs.
     pub(crate) pid: Option<u32>,
     /// The source's side of the report.
@@ -95,6 +105,8 @@ impl Restoration {
             stage: Stage::Building,
             refused: false,
             prepared: false,
+            committed: false,
+            root_here: 0,
             pid: None,
             source: None,
             resume_was_told: false,
@@ -144,8 +156,9 @@ impl Restoration {
         self.instance.tasks.first().map_or(0, |task| task.pid)
     }
 
-    /// Takes in what CRIU says and has it go on, except where it is waited for; the error is why it does not.
-    fn hear_criu(&mut self) -> Option<Result<(), Failure>> {
+    /// Takes in what CRIU says and has it go on, except where it is waited for; tells when it has done what it was to do,
+    /// or why it does not.
+    fn hear_criu(&mut self) -> Option<Result<(), SwrkError>> {
         if matches!(self.stage, Stage::Stands | Stage::Over) {
             return None;
         }
@@ -157,21 +170,44 @@ impl Restoration {
                     self.stage = Stage::Stands;
                     return Some(Ok(()));
                 }
-                Ok(Some(Word::Waits(_))) => {
+                Ok(Some(Word::Waits(script))) => {
+                    if script == LETS_GO {
+                        self.stage = Stage::Going;
+                    }
                     // If it cannot hear that, the next turn says why.
                     let _ = worker.go_on(true);
                 }
+                Ok(Some(Word::Done(_))) if self.stage == Stage::Building => {
+                    let why = "it did not wait with the tree".to_owned();
+                    return Some(Err(SwrkError::Refused { what: "restore these images", why }));
+                }
                 Ok(Some(Word::Done(_))) => {
-                    self.stage = Stage::Over;
                     self.directory.delete();
-                    return None;
+                    return Some(Ok(()));
                 }
-                Err(error) => {
-                    self.stage = Stage::Over;
-                    return Some(Err(Failure::Local(error.to_string())));
-                }
+                Err(error) => return Some(Err(error)),
             }
         }
+    }
+
+    /// Whether the tree runs, once that is known.
+    fn resumed(&mut self) -> Option<Notification> {
+        if !matches!(self.stage, Stage::Finishing | Stage::Going) {
+            return None;
+        }
+        let heard = self.hear_criu()?;
+        let has_run = std::mem::replace(&mut self.stage, Stage::Over) == Stage::Going;
+        Some(match heard {
+            Ok(()) => {
+                self.pid = Some(self.root_here);
+                Notification::Resumed(Ok(self.root_here))
+            }
+            // It has ended every process before it says so.
+            Err(error @ SwrkError::Refused { .. }) if !has_run => {
+                Notification::Resumed(Err(Failure::Local(error.to_string())))
+            }
+            Err(error) => Notification::Abandoned(Failure::Local(error.to_string())),
+        })
     }
 
     fn hear_guardian(&mut self) {
@@ -267,7 +303,11 @@ impl Rebuilder for Restoration {
     }
 
     fn progress(&mut self, _line: Line) -> Option<Result<(), Failure>> {
-        self.hear_criu()
+        let built = self.hear_criu()?;
+        Some(built.map_err(|error| {
+            self.stage = Stage::Over;
+            Failure::Local(error.to_string())
+        }))
     }
 
     fn readiness(&self) -> Vec<BorrowedFd<'_>> {
@@ -288,17 +328,14 @@ impl Rebuilder for Restoration {
         }
         let was_empty = self.is_empty;
         self.hear_guardian();
-        if was_empty || !self.is_empty {
-            return None;
+        if self.is_empty && !was_empty && matches!(self.stage, Stage::Stands | Stage::Over) {
+            return Some(Notification::Ended);
         }
-        if self.stage == Stage::Building {
-            // What CRIU has to say about that is of more use.
-            return None;
-        }
-        Some(Notification::Ended)
+        // While CRIU works, what it has to say about that is of more use.
+        self.resumed()
     }
 
-    fn resume(&mut self) -> Result<u32, Failure> {
+    fn resume(&mut self) -> Result<Resumption, Failure> {
         let failed = |text: String| Failure::Local(format!("letting the tree go: {text}"));
         let worker = self.worker.as_ref().filter(|_| self.stage == Stage::Stands);
         let (Some(worker), Some(guardian)) = (worker, &self.guardian) else {
@@ -306,11 +343,11 @@ impl Rebuilder for Restoration {
         };
         let pid = guardian.pid().and_then(|guardian| members::child_of(guardian, self.root()));
         let pid = pid.map_err(|error| failed(error.to_string()))?;
+        self.committed = true;
         self.teller.tell(&SessionEvent::Committed);
         worker.go_on(true).map_err(|error| failed(error.to_string()))?;
-        self.stage = Stage::Going;
-        self.pid = Some(pid);
-        Ok(pid)
+        (self.stage, self.root_here) = (Stage::Finishing, pid);
+        Ok(Resumption::Begun)
     }
 
     fn process_here(&self, pid: u32) -> Option<u32> {

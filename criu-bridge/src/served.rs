@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use engine::Failure;
-use fault_handler::{Assembly, DestinationProcess, Mapped, Measurement, Notification};
+use fault_handler::{Assembly, DestinationProcess, Mapped, Measurement, Notification, Resumption};
 use memory::PageRange;
 use protocol::{Connections, Manifest, Reserved};
 use sys::uffd::Uffd;
@@ -51,14 +51,14 @@ pub(crate) trait Rebuilder {
         None
     }
 
-    /// Lets the tree run and returns the process id of its root here, 0 if that is not known.
+    /// Lets the tree run; the process id of its root here is 0 if it is not known.
     ///
     /// # Errors
     /// Why not.
-    fn resume(&mut self) -> Result<u32, Failure>;
+    fn resume(&mut self) -> Result<Resumption, Failure>;
 
     /// The process here whose id in the images is `pid`, if that is known.
-    fn process_here(&self, pid: u32) -> Option<u32>;
+    fn process_here(&mut self, pid: u32) -> Option<u32>;
 
     /// Has somebody hold a duplicate of a userfaultfd for as long as pages are missing.
     ///
@@ -186,7 +186,7 @@ impl<R: Rebuilder> DestinationProcess for Served<R> {
         Ok(Assembly::Begun)
     }
 
-    fn resume(&mut self) -> Result<u32, Failure> {
+    fn resume(&mut self) -> Result<Resumption, Failure> {
         self.rebuilder.resume()
     }
 

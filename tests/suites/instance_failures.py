@@ -222,6 +222,20 @@ def killed_source(lab) -> None:
     taker.end()
 
 
+def refused_credentials(lab) -> None:
+    """CRIU gives the tree its capabilities last, when it has been told to let it go."""
+    need_criu()
+    machine.need_command("setpriv")
+    tree = _counting(lab)
+    less = ("setpriv", "--bounding-set", "-sys_boot", "--inh-caps", "-sys_boot")
+    taker = Taker(lab, wrapper=less)
+    _stays(lab, tree, taker, fails="criu cannot restore these images: ")
+    expect(not taker.events("resumed") and not taker.events("complete"), f"it is said to have run: {taker.events()}")
+    until(taker.is_tidy, "the images to be gone")
+    end(tree)
+    taker.end()
+
+
 def lost_copy(lab) -> None:
     """Two were wanted; the one that is here is not lost with the other."""
     need_criu()
@@ -247,6 +261,7 @@ def _checks() -> list:
         Check("criu killed at the source while memory is missing: nothing is lost, and nothing runs there", killed_criu),
         Check("a session killed while memory is missing: the tree ends before it reads a zero", killed_pager),
         Check("the source killed while memory is missing: SIGBUS, and the tree stands still there", killed_source),
+        Check("criu refuses at the very end, behind the word to run: the tree goes on where it is", refused_credentials),
         Check("--leave-running and a receiver killed while memory is missing: the tree goes on here", lost_copy),
     ]
 

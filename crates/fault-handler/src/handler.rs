@@ -268,6 +268,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
                     let built = built.map(|()| DestinationInput::Assembled);
                     self.inputs.push_back(built.unwrap_or_else(DestinationInput::PrepareFailed));
                 }
+                Some(Notification::Resumed(resumed)) => self.resumed(resumed),
             }
         }
         self.watch_process().map_err(HandlerError::Wait)

@@ -30,5 +30,5 @@ mod succession;
 pub use channels::Channels;
 pub use error::HandlerError;
 pub use handler::{Ended, FaultHandler, Outcome, Traffic};
-pub use process::{Assembly, DestinationProcess, Mapped, Measurement, Notification, Role};
+pub use process::{Assembly, DestinationProcess, Mapped, Measurement, Notification, Resumption, Role};
 pub use receive::unpack;

@@ -10,7 +10,7 @@ use crate::config::SHORTAGE_WAIT_MS;
 use crate::fill::{Filling, fill, part};
 use crate::handler::FaultHandler;
 use crate::spaces::Spaces;
-use crate::{Assembly, DestinationProcess, HandlerError, Mapped, Measurement, Outcome};
+use crate::{Assembly, DestinationProcess, HandlerError, Mapped, Measurement, Outcome, Resumption};
 
 type Pieces = Vec<(PageRange, InstallOutcome)>;
 
@@ -116,15 +116,24 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         self.traffic.before_resume = self.channels.bytes_received();
         self.spaces.log().note(Note::Committed);
         match self.process.resume() {
+            Ok(Resumption::Done(pid)) => self.resumed(Ok(pid)),
+            Ok(Resumption::Begun) => {}
+            Err(failure) => self.resumed(Err(failure)),
+        }
+        self.watch_process().map_err(HandlerError::Wait)
+    }
+
+    /// The process runs, or never ran.
+    pub(crate) fn resumed(&mut self, resumed: Result<u32, Failure>) {
+        self.inputs.push_back(match resumed {
             Ok(pid) => {
                 self.spaces.log().note(Note::Resumed);
                 self.running = Some(pid);
                 self.spaces.runs_as(SpaceId::MAIN, pid);
-                self.inputs.push_back(DestinationInput::Resumed);
+                DestinationInput::Resumed
             }
-            Err(failure) => self.inputs.push_back(DestinationInput::PrepareFailed(failure)),
-        }
-        self.watch_process().map_err(HandlerError::Wait)
+            Err(failure) => DestinationInput::PrepareFailed(failure),
+        });
     }
 
     /// Puts the pages of the frame in hand, or zeros, or poison, where the program has these pages now.

@@ -22,6 +22,8 @@ pub enum Notification {
     Space(SpaceId, Uffd, Option<u32>),
     /// Everything stands that [`DestinationProcess::assemble`] has begun to build, or not.
     Assembled(Result<(), Failure>),
+    /// What [`DestinationProcess::resume`] has begun to let go runs, as this process, or never ran.
+    Resumed(Result<u32, Failure>),
 }
 
 /// Something to tell whoever watches.
@@ -53,6 +55,15 @@ pub enum Assembly {
     /// Everything stands.
     Done,
     /// [`Notification::Assembled`] will say.
+    Begun,
+}
+
+/// Whether the process runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resumption {
+    /// It does, with this process id here.
+    Done(u32),
+    /// [`Notification::Resumed`] will say. Its memory may be touched meanwhile.
     Begun,
 }
 
@@ -122,11 +133,11 @@ pub trait DestinationProcess {
     /// What did not work.
     fn write(&mut self, at: PageRange, bytes: &[u8]) -> Result<(), Failure>;
 
-    /// Lets every thread go and returns the process id here. **From here on the process runs.**
+    /// Lets every thread go. **From here on the process may run.**
     ///
     /// # Errors
-    /// What did not work; [`discard`](Self::discard) follows.
-    fn resume(&mut self) -> Result<u32, Failure>;
+    /// What did not work: it never ran. [`discard`](Self::discard) follows.
+    fn resume(&mut self) -> Result<Resumption, Failure>;
 
     /// Makes a copy of this process, which shares its descriptors and waits for its death. The copy ends instead of
     /// returning unless `is_next` says that it is the one to go on.

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use engine::{Failure, Progress};
 use fault_handler::{
-    DestinationProcess, Ended, HandlerError, Mapped, Measurement, Notification, Outcome, Role,
+    DestinationProcess, Ended, HandlerError, Mapped, Measurement, Notification, Outcome, Resumption, Role,
 };
 use memory::{Backing, PAGE_SIZE, PageRange, RangeSet, Sharing};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -228,11 +228,11 @@ impl DestinationProcess for Migrant {
         self.construction.remade()
     }
 
-    fn resume(&mut self) -> Result<u32, Failure> {
+    fn resume(&mut self) -> Result<Resumption, Failure> {
         self.teller.tell(&SessionEvent::Committed);
         let pid = self.construction.resume()?;
         self.pid = Some(pid);
-        Ok(pid)
+        Ok(Resumption::Done(pid))
     }
 
     fn stand_by(&mut self, is_next: &dyn Fn() -> bool) -> Role {

@@ -11,7 +11,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use engine::{Config, Failure};
-use fault_handler::{DestinationProcess, FaultHandler, Mapped, Measurement, Notification, Outcome};
+use fault_handler::{
+    DestinationProcess, FaultHandler, Mapped, Measurement, Notification, Outcome, Resumption,
+};
 use memory::{Addr, PAGE_SIZE, PageRange, PageSet};
 use page_server::{ReadRun, Serving, SourceProcess};
 use protocol::{Channel, FileVerdict, Hello, Manifest, MigrationId, Reserved, SourceReport};
@@ -223,11 +225,12 @@ impl DestinationProcess for Destination {
         Err(Failure::Local(format!("{at} is registered")))
     }
 
-    fn resume(&mut self) -> Result<u32, Failure> {
+    fn resume(&mut self) -> Result<Resumption, Failure> {
         // Before the test may keep the child busy with a command that only this loop can let go on.
         let pid = locked(&self.child).pid();
         self.resumed.send(()).map_err(|_| Failure::Local(String::from("the test is gone")))?;
-        u32::try_from(pid).map_err(|error| Failure::Local(error.to_string()))
+        let pid = u32::try_from(pid).map_err(|error| Failure::Local(error.to_string()))?;
+        Ok(Resumption::Done(pid))
     }
 
     fn forked(&mut self, _child: &Uffd) -> Result<(), Failure> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use engine::{Config, Failure};
 use fault_handler::{
     Channels, DestinationProcess, Ended, FaultHandler, HandlerError, Mapped, Measurement, Notification,
+    Resumption,
 };
 use memory::{Addr, Backing, PAGE_SIZE, PageRange, Protection, Sharing, Vma, VmaFlags, VmaName};
 use protocol::{
@@ -88,8 +89,8 @@ impl DestinationProcess for Process {
         Ok(())
     }
 
-    fn resume(&mut self) -> Result<u32, Failure> {
-        Ok(self.pid)
+    fn resume(&mut self) -> Result<Resumption, Failure> {
+        Ok(Resumption::Done(self.pid))
     }
 
     fn forked(&mut self, _child: &Uffd) -> Result<(), Failure> {
