@@ -3,7 +3,9 @@
 //! CRIU waits at the end of its dump, asked by RPC, for leave to go on: until then every thread is stopped, and its
 //! lazy pages can be read in place, in any order. CRIU's own page server never begins: it is given an address that is
 //! none. If CRIU dies, or is hung up on, it lets the tree go. That is right until the destination may run it; from
-//! there on a stop signal waits for each process, so that none of them gets to its next instruction.
+//! there on a stop signal waits for each process, so that none of them gets to its next instruction. Somebody could take that
+//! back by SIGCONT, as shells do, when nobody reads the memory any more: so if this process dies then, a
+//! [holder](crate::holder) ends the tree.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -20,6 +22,7 @@ use page_server::Channels;
 use crate::consent::Consent;
 use crate::criu::Criu;
 use crate::directory::Directory;
+use crate::holder::{Duty, Holder};
 use crate::inside;
 use crate::instance::{ImageFile, Instance, Terms};
 use crate::local_pages;
@@ -49,6 +52,8 @@ pub(crate) struct Order {
     pub(crate) directory: PathBuf,
     /// For CRIU, here and there.
     pub(crate) terms: Terms,
+    /// It goes on here when its memory is there.
+    pub(crate) leave_running: bool,
 }
 
 /// The tree.
@@ -61,13 +66,13 @@ pub(crate) struct Frozen {
     /// As in the instance.
     members: Vec<Option<Member>>,
     files: Vec<File>,
-    /// Stop signals wait for all of them.
-    is_held: bool,
+    /// Stop signals wait for all of them, and somebody sees to them if this process dies.
+    holder: Option<Holder>,
 }
 
 impl Frozen {
     pub(crate) fn new(criu: Criu, order: Order, route: Route) -> Self {
-        Self { criu, order, route, worker: None, members: Vec::new(), files: Vec::new(), is_held: false }
+        Self { criu, order, route, worker: None, members: Vec::new(), files: Vec::new(), holder: None }
     }
 
     /// Ends the tree: it lives elsewhere.
@@ -79,6 +84,9 @@ impl Frozen {
         }
         for member in self.members.iter().flatten() {
             member.has_ended(PollTimeout::from(END_MS));
+        }
+        if let Some(holder) = self.holder.take() {
+            holder.dismiss();
         }
     }
 
@@ -162,7 +170,7 @@ impl Origin for Frozen {
     fn stop(&mut self) -> Result<Instance, Failure> {
         let parent = &self.order.directory;
         let making = |error| Failure::Local(format!("making a directory in '{}': {error}", parent.display()));
-        let directory = Directory::private(parent).map_err(making)?;
+        let mut directory = Directory::private(parent).map_err(making)?;
         let dumped = self.dump(&directory);
         // What is open stays readable.
         directory.delete();
@@ -170,16 +178,24 @@ impl Origin for Frozen {
     }
 
     fn obstacle(&mut self) -> Option<Failure> {
+        // Who ends this process from here on would not know where the tree is.
+        let _ = endings().thread_block();
+        let members: Vec<_> = self.members.iter().flatten().map(Member::as_fd).collect();
+        let gone = if self.order.leave_running { Signal::SIGCONT } else { Signal::SIGKILL };
+        match Holder::start(Duty::Signal { members: &members, here: Signal::SIGCONT, gone }) {
+            Ok(holder) => self.holder = Some(holder),
+            Err(error) => return Some(Failure::Local(format!("starting who holds the tree: {error}"))),
+        }
         self.signal(Signal::SIGSTOP);
-        self.is_held = true;
         // Behind the signals: from here on it does not matter whether it lives.
         let is_alive = self.worker.as_ref().is_some_and(Swrk::is_alive);
         (!is_alive).then(|| Failure::Local("criu has ended, and with it the tree's standstill".to_owned()))
     }
 
     fn commit(&mut self) {
-        // The tree stands still whatever becomes of this process, but somebody should tell how it went.
-        let _ = [Signal::SIGINT, Signal::SIGHUP].into_iter().collect::<SigSet>().thread_block();
+        if let Some(holder) = &self.holder {
+            holder.gone();
+        }
     }
 
     fn read_memory(&mut self, index: usize, at: PageRange, buffer: &mut [u8]) -> Option<u64> {
@@ -205,15 +221,27 @@ impl Origin for Frozen {
 
     /// Also where it has moved and is to go on here all the same.
     fn release(&mut self) {
-        if std::mem::take(&mut self.is_held) {
+        let holder = self.holder.take();
+        if let Some(holder) = &holder {
+            holder.here();
             self.signal(Signal::SIGCONT);
         }
-        let Some(worker) = self.worker.take() else { return };
         // It refuses in the end, as it was told to; only then the tree runs.
-        if worker.go_on(false).is_ok() {
+        if let Some(worker) = self.worker.take()
+            && worker.go_on(false).is_ok()
+        {
             let _ = worker.finish(RELEASE_DEADLINE);
         }
+        if let Some(holder) = holder {
+            holder.dismiss();
+        }
+        let _ = endings().thread_unblock();
     }
+}
+
+/// Signals by which people end a program.
+fn endings() -> SigSet {
+    [Signal::SIGINT, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGQUIT].into_iter().collect()
 }
 
 fn local(error: &SwrkError) -> Failure {

@@ -11,6 +11,7 @@ mod criu;
 mod directory;
 mod frozen;
 mod handover;
+mod holder;
 pub mod images;
 mod inside;
 pub mod instance;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use memory::{PAGE_SIZE, PageRange};
@@ -39,6 +39,11 @@ impl Member {
             }
         }
         Some(got as u64 / PAGE_SIZE).filter(|pages| *pages > 0)
+    }
+
+    /// The process, as a descriptor.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 
     /// Sends it a signal, unless it has ended.

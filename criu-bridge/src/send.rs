@@ -71,7 +71,7 @@ impl Send {
             prepared.map_err(|error| anyhow!("{error:#}; the tree goes on here"))?;
         let running = Arc::new(self.running(&terms));
         let directory = self.images_dir.clone().unwrap_or_else(std::env::temp_dir);
-        let order = Order { pid: self.pid, directory, terms };
+        let order = Order { pid: self.pid, directory, terms, leave_running: self.leave_running };
         let mut tree = Tree::new(Frozen::new(criu, order, route));
         let config = Config {
             setup_deadline: RESTORE_DEADLINE,

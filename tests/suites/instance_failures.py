@@ -207,18 +207,17 @@ def killed_pager(lab) -> None:
 
 
 def killed_source(lab) -> None:
-    """What is lost ends in SIGBUS, and the tree at the source stands still for good."""
+    """What is lost ends in SIGBUS, and the tree at the source is ended: a signal could let it go on there."""
     need_criu()
     tree, taker, _, sending = _reading(lab)
     sending.kill()
     sending.wait()
+    until(lambda: not tree.runs(), "it to be ended at the source")
     expect(taker.event("failed")["process"] == "here", "where is it?")
     expect(taker.events("lost"), "nothing is said to be lost")
     (tree.directory / "go").touch()
     expect(taker.event("exited").get("signal") == signal.SIGBUS, "it did not end by SIGBUS")
     expect("ms\n" not in tree.text(), f"it read what nobody has: {tree.text()}")
-    until(lambda: Path(f"/proc/{tree.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "it to stand still")
-    end(tree)
     taker.end()
 
 
@@ -250,6 +249,28 @@ def lost_copy(lab) -> None:
     until(lambda: "\n0 of " in tree.text() and tree.text().endswith("ms\n"), "the reader")
 
 
+def killed_copier(lab) -> None:
+    """Who copies is killed: the tree goes on here, and what the copy lacks is lost."""
+    need_criu()
+    tree, taker, _, sending = _reading(lab, "--leave-running")
+    sending.kill()
+    sending.wait()
+    until(lambda: _runs_here(tree), "it not to be stopped")
+    expect(taker.event("failed")["process"] == "here", "where is the copy?")
+    end(tree)
+    taker.end()
+
+
+def not_interrupted(lab) -> None:
+    """Who ends send by a signal while memory is missing would lose it: send goes on."""
+    need_criu()
+    tree, taker, _, sending = _reading(lab)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
+        sending.send_signal(number)
+    _reads_right(tree, taker, sending)
+    taker.end()
+
+
 def _checks() -> list:
     return [
         Check("a file that the destination lacks: the tree goes on where it is, each time", missing_file),
@@ -260,9 +281,11 @@ def _checks() -> list:
         Check("a link cut three times while memory is missing: nothing is lost", cut_link),
         Check("criu killed at the source while memory is missing: nothing is lost, and nothing runs there", killed_criu),
         Check("a session killed while memory is missing: the tree ends before it reads a zero", killed_pager),
-        Check("the source killed while memory is missing: SIGBUS, and the tree stands still there", killed_source),
+        Check("the source killed while memory is missing: SIGBUS, and the tree is ended there", killed_source),
         Check("criu refuses at the very end, behind the word to run: the tree goes on where it is", refused_credentials),
         Check("--leave-running and a receiver killed while memory is missing: the tree goes on here", lost_copy),
+        Check("--leave-running and a sender killed while memory is missing: the tree goes on here", killed_copier),
+        Check("a sender told to end while memory is missing goes on until all of it is there", not_interrupted),
     ]
 
 

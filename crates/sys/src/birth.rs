@@ -51,6 +51,8 @@ pub enum Kind {
     WithId(u32),
     /// A process with this id in the caller's PID namespace and in the one around that (in both `CAP_CHECKPOINT_RESTORE`).
     WithIdInBoth(u32),
+    /// A copy of the caller, with nothing of its own.
+    Copy,
     /// A sibling of the caller: a child of its parent, which shares the caller's descriptors from here on.
     Sibling,
 }
@@ -159,6 +161,7 @@ fn make(kind: Kind, beside: bool) -> Result<Birth, BirthError> {
             arguments.set_tid = (&raw const ids).expose_provenance() as u64;
             arguments.set_tid_size = if matches!(kind, Kind::WithIdInBoth(_)) { 2 } else { 1 };
         }
+        Kind::Copy => {}
         Kind::Sibling => arguments.flags |= CLONE_FILES,
     }
     if beside || kind == Kind::Sibling {
