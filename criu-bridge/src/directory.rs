@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
+use crate::holder::{Duty, Holder};
 use crate::rpc::Options;
 
 /// Options for CRIU that its RPC does not have.
@@ -18,6 +19,8 @@ const CONFIGURATION: &str = "criu.conf";
 pub(crate) struct Directory {
     path: PathBuf,
     file: File,
+    /// Deletes it if this process dies.
+    holder: Option<Holder>,
 }
 
 impl Directory {
@@ -28,7 +31,7 @@ impl Directory {
             return Err(io::Error::from(io::ErrorKind::NotADirectory));
         }
         fcntl(file.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self { path: path.to_owned(), file, holder: None })
     }
 
     /// Makes one for root alone, with its parents, unless it is there.
@@ -37,12 +40,14 @@ impl Directory {
         Self::open(path)
     }
 
-    /// Makes a new one for root alone in `parent`, of which nobody else knows the name.
+    /// Makes a new one for root alone in `parent`, of which nobody else knows the name, and which is gone when this process
+    /// is.
     pub(crate) fn private(parent: &Path) -> io::Result<Self> {
         let name: String = sys::random::sixteen_bytes()?.iter().map(|byte| format!("{byte:02x}")).collect();
         let path = parent.join(format!("posthaste-{name}"));
         DirBuilder::new().mode(0o700).create(&path)?;
-        Self::open(&path)
+        let holder = Some(Holder::start(Duty::Delete(&path))?);
+        Ok(Self { holder, ..Self::open(&path)? })
     }
 
     /// Where it is.
@@ -56,9 +61,10 @@ impl Directory {
     }
 
     /// Deletes it with all that is in it.
-    pub(crate) fn delete(&self) {
-        // What cannot be deleted stays, as after a crash.
+    pub(crate) fn delete(&mut self) {
+        // What cannot be deleted stays.
         let _ = std::fs::remove_dir_all(&self.path);
+        self.holder = None;
     }
 
     /// The same for a CRIU in other namespaces, and with `configuration` for what it takes from files only.

@@ -261,6 +261,35 @@ def killed_copier(lab) -> None:
     taker.end()
 
 
+def killed_with_images(lab) -> None:
+    """A tree's secrets do not stay behind in images."""
+    need_criu()
+    tree = _counting(lab)
+    taker = Taker(lab)
+    link = lab.link(taker, bytes_per_second=64 << 10)
+    for kill_session in (True, False):
+        sending = begin_to_send(lab, tree.pid, link.port)
+        until(lambda: list(taker.images.glob("*/*.img")), "the images to come")
+        session = machine.children(taker.process.pid)
+        expect(len(session) == 1, f"which is the session? {session}")
+        os.kill(session[0] if kill_session else sending.pid, signal.SIGKILL)
+        sending.communicate(timeout=60)
+        until(taker.is_tidy, "the images to be gone")
+        tree.expect_counting()
+    taker.kill()
+    images, taker = lab.directory / "send-images", Taker(lab, name="another")
+    for _ in range(_TIMES):
+        sending = begin_to_send(lab, tree.pid, taker.port)
+        until(lambda: list(images.iterdir()) or sending.poll() is not None, "the images to be made", 20)
+        sending.kill()
+        sending.communicate(timeout=60)
+        until(lambda: not list(images.iterdir()), "the images to be gone at the source")
+    if tree.runs():
+        tree.expect_counting()
+    end(tree)
+    taker.end()
+
+
 def not_interrupted(lab) -> None:
     """Who ends send by a signal while memory is missing would lose it: send goes on."""
     need_criu()
@@ -285,6 +314,7 @@ def _checks() -> list:
         Check("criu refuses at the very end, behind the word to run: the tree goes on where it is", refused_credentials),
         Check("--leave-running and a receiver killed while memory is missing: the tree goes on here", lost_copy),
         Check("--leave-running and a sender killed while memory is missing: the tree goes on here", killed_copier),
+        Check("whoever is killed while there are images: none of them stays behind", killed_with_images),
         Check("a sender told to end while memory is missing goes on until all of it is there", not_interrupted),
     ]
 
