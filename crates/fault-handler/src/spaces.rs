@@ -29,12 +29,19 @@ pub(crate) struct Spaces {
     next: u32,
     /// What was read, and what was done about it.
     log: EventLog,
-    /// What `madvise(2)` keeps from children: as if unmapped there (`MADV_DONTFORK`), as if dropped
-    /// (`MADV_WIPEONFORK`).
-    kept_from_children: Vec<PageRange>,
-    wiped_in_children: Vec<PageRange>,
+    /// What is known of what each one's children will not inherit.
+    withheld: BTreeMap<SpaceId, Withheld>,
     /// The processes that came from the source, once they run.
     pids: BTreeMap<SpaceId, u32>,
+}
+
+/// What `madvise(2)` keeps from children.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Withheld {
+    /// As if unmapped there (`MADV_DONTFORK`).
+    kept: Vec<PageRange>,
+    /// As if dropped there (`MADV_WIPEONFORK`).
+    wiped: Vec<PageRange>,
 }
 
 /// What was read: events to be handed in first, then faults, then the children that are new.
@@ -53,19 +60,19 @@ impl Spaces {
             ready: BTreeSet::new(),
             next: SpaceId::MAIN.0,
             log,
-            kept_from_children: Vec::new(),
-            wiped_in_children: Vec::new(),
+            withheld: BTreeMap::new(),
             pids: BTreeMap::new(),
         })
     }
 
-    /// Remembers what children of the process will not inherit.
+    /// Remembers what children of the first process will not inherit.
     pub(crate) fn learn(&mut self, manifest: &Manifest) {
         let ranges = |wanted: fn(&memory::VmaFlags) -> bool| {
             manifest.vmas.iter().filter(|vma| wanted(&vma.flags)).map(|vma| vma.range).collect()
         };
-        self.kept_from_children = ranges(|flags| flags.dont_fork);
-        self.wiped_in_children = ranges(|flags| flags.wipe_on_fork);
+        let withheld =
+            Withheld { kept: ranges(|flags| flags.dont_fork), wiped: ranges(|flags| flags.wipe_on_fork) };
+        self.withheld.insert(SpaceId::MAIN, withheld);
     }
 
     /// The process behind `space` runs as `pid`: from here on it may change what its children inherit.
@@ -73,7 +80,7 @@ impl Spaces {
         self.pids.insert(space, pid);
     }
 
-    /// Looks at what children inherit now.
+    /// Looks at what children of a process inherit now.
     fn learn_again(&mut self, space: SpaceId) {
         let pid = self.pids.get(&space).copied();
         let Some(Ok((mappings, attributes))) = pid.map(smaps::mappings_of) else { return };
@@ -81,8 +88,9 @@ impl Spaces {
             let found = mappings.iter().zip(&attributes).filter(|(_, found)| wanted(&found.flags));
             found.map(|(mapping, _)| mapping.range).collect()
         };
-        self.kept_from_children = ranges(|flags| flags.dont_fork);
-        self.wiped_in_children = ranges(|flags| flags.wipe_on_fork);
+        let withheld =
+            Withheld { kept: ranges(|flags| flags.dont_fork), wiped: ranges(|flags| flags.wipe_on_fork) };
+        self.withheld.insert(space, withheld);
     }
 
     /// Serves one more address space; the first one is [`SpaceId::MAIN`].
@@ -125,6 +133,8 @@ impl Spaces {
         }
         self.uffds.remove(&space);
         self.ready.remove(&space);
+        self.withheld.remove(&space);
+        self.pids.remove(&space);
     }
 
     /// Serves the space no longer if it has ended: the process may have, but one that shares its memory may live.
@@ -301,10 +311,13 @@ impl Spaces {
         if self.pids.contains_key(&parent) {
             self.learn_again(parent);
         }
+        let Withheld { kept, wiped } = self.withheld.get(&parent).cloned().unwrap_or_default();
         let unmapped = |&pages| DestinationInput::Unmapped { space: child, pages };
-        inputs.extend(self.kept_from_children.iter().map(unmapped));
+        inputs.extend(kept.iter().map(unmapped));
         let removed = |&pages| DestinationInput::Removed { space: child, pages };
-        inputs.extend(self.wiped_in_children.iter().map(removed));
+        inputs.extend(wiped.iter().map(removed));
+        // What is kept from the child it does not have; what is wiped there is wiped in its children too.
+        self.withheld.insert(child, Withheld { kept: Vec::new(), wiped });
     }
 }
 
@@ -331,4 +344,32 @@ fn tell_change(space: SpaceId, event: &UffdEvent, news: &mut News) {
 fn watch(registry: &Registry, uffd: &Uffd, space: SpaceId) -> io::Result<()> {
     let token = Token(FIRST_TOKEN + space.0 as usize);
     registry.register(&mut SourceFd(&uffd.as_raw_fd()), token, Interest::READABLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use memory::Addr;
+
+    use super::*;
+
+    fn page(at: u64) -> PageRange {
+        PageRange::from_pages(Addr(at), 1).expect("a small range")
+    }
+
+    #[test]
+    fn a_child_lacks_what_its_own_parent_withholds_and_nothing_else() {
+        let mut spaces = Spaces::new().expect("memory for the log");
+        let withheld = Withheld { kept: vec![page(0x1000)], wiped: vec![page(0x2000)] };
+        spaces.withheld.insert(SpaceId(1), withheld);
+        let mut told = |parent, child| {
+            let mut inputs = Vec::new();
+            spaces.tell_fork(SpaceId(parent), SpaceId(child), &mut inputs);
+            inputs.split_off(1)
+        };
+        let unmapped = DestinationInput::Unmapped { space: SpaceId(3), pages: page(0x1000) };
+        let removed = |space| DestinationInput::Removed { space: SpaceId(space), pages: page(0x2000) };
+        assert_eq!(told(1, 3), [unmapped, removed(3)]);
+        assert_eq!(told(2, 4), []);
+        assert_eq!(told(3, 5), [removed(5)]);
+    }
 }
