@@ -113,7 +113,10 @@ impl Frozen {
         let Terms { lazy, ref consent, .. } = self.order.terms;
         let pid = self.order.pid;
         let inner = members::innermost(pid)?;
-        let wrapper = inside::wrapper(pid, inner)?;
+        let wrapper = inside::wrapper(pid, inner).map_err(|error| SwrkError::Refused {
+            what: "dump this process",
+            why: error.to_string(),
+        })?;
         let options = Options {
             pid: Some(if wrapper.is_empty() { pid } else { inner }.cast_signed()),
             lazy_pages: lazy.then_some(true),

@@ -1,9 +1,14 @@
 //! CRIU in the namespaces of the tree that it dumps: what is a world of its own from outside is nothing to tell from
 //! inside.
+//!
+//! There CRIU, its loader and its libraries are looked up in the tree's own file system. That is right where root has made it, and
+//! nowhere else: a mount namespace of another user namespace's is not entered.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, anyhow};
@@ -15,6 +20,21 @@ pub(crate) const OPTION: &str = "--inside";
 /// Namespaces that are entered; others come along, with the System V objects and the host name in them. The mount namespace comes last: from there on `/proc` is another one.
 const KINDS: [(&str, CloneFlags); 3] =
     [("net", CloneFlags::CLONE_NEWNET), ("pid", CloneFlags::CLONE_NEWPID), ("mnt", CloneFlags::CLONE_NEWNS)];
+
+/// The one in which names of files are looked up.
+const FILES: &str = "mnt";
+
+/// Refuses a mount namespace that was not made with this process's rights.
+fn look_whose(namespace: &File) -> io::Result<()> {
+    let own = File::open("/proc/self/ns/user")?.metadata()?;
+    // The kernel does not tell of those beyond this process's own.
+    let owner = sys::namespace::owner(namespace.as_fd()).map(File::from).ok();
+    let owner = owner.map(|owner| owner.metadata()).transpose()?;
+    if owner.is_some_and(|owner| (owner.dev(), owner.ino()) == (own.dev(), own.ino())) {
+        return Ok(());
+    }
+    Err(io::Error::other("its mount namespace is another user namespace's, whose files root does not run"))
+}
 
 /// The words that run a command in those namespaces of process `pid` that are not this process's own; none if there are
 /// no such, or if it is the first process of its own, whose namespaces are part of what is dumped.
@@ -29,6 +49,9 @@ pub(crate) fn wrapper(pid: u32, inner: u32) -> io::Result<Vec<String>> {
     }
     if others.is_empty() || inner == FIRST {
         return Ok(Vec::new());
+    }
+    if others.contains(&FILES) {
+        look_whose(&File::open(format!("/proc/{pid}/ns/{FILES}"))?)?;
     }
     Ok(vec!["/proc/self/exe".to_owned(), OPTION.to_owned(), pid.to_string(), others.join(",")])
 }
@@ -48,7 +71,12 @@ pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     }
     for (namespace, kind, flag) in entered {
         let entering = || format!("entering the {kind} namespace of process {pid}");
-        setns(namespace.with_context(entering)?, *flag).with_context(entering)?;
+        let namespace = namespace.with_context(entering)?;
+        if *kind == FILES {
+            // It may have become another one meanwhile.
+            look_whose(&namespace).with_context(entering)?;
+        }
+        setns(namespace, *flag).with_context(entering)?;
     }
     let status = Command::new(program).args(rest).status().context("starting criu there")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

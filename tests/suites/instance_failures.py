@@ -290,6 +290,18 @@ def killed_with_images(lab) -> None:
     taker.end()
 
 
+def foreign_files(lab) -> None:
+    """Root runs no criu that somebody has put in a file system of his own."""
+    need_criu()
+    program = str(machine.PROGRAMS / "tree.py")
+    tree = Tree(lab, "confined", ["unshare", "--user", "--map-root-user", "--mount", sys.executable, program])
+    tree.wait_number(20)
+    taker = Taker(lab)
+    _stays(lab, tree, taker, fails="its mount namespace is another user namespace's", times=1)
+    end(tree)
+    taker.end()
+
+
 def not_interrupted(lab) -> None:
     """Who ends send by a signal while memory is missing would lose it: send goes on."""
     need_criu()
@@ -315,6 +327,7 @@ def _checks() -> list:
         Check("--leave-running and a receiver killed while memory is missing: the tree goes on here", lost_copy),
         Check("--leave-running and a sender killed while memory is missing: the tree goes on here", killed_copier),
         Check("whoever is killed while there are images: none of them stays behind", killed_with_images),
+        Check("a mount namespace of another user namespace's: nothing in it is run as root", foreign_files),
         Check("a sender told to end while memory is missing goes on until all of it is there", not_interrupted),
     ]
 

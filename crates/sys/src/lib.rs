@@ -26,6 +26,8 @@ pub mod handle;
 pub mod identity;
 #[cfg(feature = "std")]
 pub mod inherited;
+#[cfg(feature = "std")]
+pub mod namespace;
 pub mod net;
 pub mod number;
 pub mod own_memory;
