@@ -73,6 +73,17 @@ pub(crate) fn of_tree(root: u32) -> io::Result<BTreeMap<u32, u32>> {
     Ok(found)
 }
 
+/// The processes below `root`, which come and go, in the same way: who has gone meanwhile is not there.
+pub(crate) fn there_now(root: u32) -> BTreeMap<u32, u32> {
+    let mut found = BTreeMap::new();
+    let mut next = vec![root];
+    while let Some(pid) = next.pop().filter(|_| found.len() < MOST) {
+        next.extend(children_of(pid).unwrap_or_default());
+        found.extend(innermost(pid).ok().map(|id| (id, pid)));
+    }
+    found
+}
+
 /// Whether all of a process has ended, and only its status waits for somebody.
 pub(crate) fn is_zombie(pid: u32) -> io::Result<bool> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;

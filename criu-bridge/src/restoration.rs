@@ -8,6 +8,7 @@
 //! duplicates of the userfaultfds, and if this process dies before all memory is here it kills the tree before it lets go
 //! of them.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -80,6 +81,8 @@ pub(crate) struct Restoration {
     pub(crate) prepared: bool,
     /// The source has let go of it.
     pub(crate) committed: bool,
+    /// Every process: its id in the images, and that here.
+    here: BTreeMap<u32, u32>,
     /// Id here of the root.
     root_here: u32,
     /// Id here of the root, once it runs.
@@ -106,6 +109,7 @@ impl Restoration {
             refused: false,
             prepared: false,
             committed: false,
+            here: BTreeMap::new(),
             root_here: 0,
             pid: None,
             source: None,
@@ -350,9 +354,12 @@ impl Rebuilder for Restoration {
         Ok(Resumption::Begun)
     }
 
-    fn process_here(&self, pid: u32) -> Option<u32> {
-        let guardian = self.guardian.as_ref()?.pid().ok()?;
-        members::of_tree(guardian).ok()?.get(&pid).copied()
+    fn process_here(&mut self, pid: u32) -> Option<u32> {
+        // All of them stand before the first one hands over memory.
+        if !self.here.contains_key(&pid) {
+            self.here = members::there_now(self.guardian.as_ref()?.pid().ok()?);
+        }
+        self.here.get(&pid).copied()
     }
 
     fn hold(&mut self, uffd: &Uffd) -> Result<(), Failure> {

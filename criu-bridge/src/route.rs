@@ -14,11 +14,15 @@ use receiver::sealing::read_key;
 /// Opening the channels and having them accepted.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// Addresses of one name that are tried.
+const MOST_ADDRESSES: usize = 16;
+
 /// Where the tree goes, and as which migration.
 #[derive(Debug)]
 pub(crate) struct Route {
     name: String,
-    address: SocketAddr,
+    /// All that the name stands for.
+    addresses: Vec<SocketAddr>,
     key_file: Option<PathBuf>,
     hello: Hello,
     /// The user has been told that the connection is lost.
@@ -28,9 +32,12 @@ pub(crate) struct Route {
 impl Route {
     /// The way to `HOST:PORT`. Without a key there is none to another machine.
     pub(crate) fn to(name: &str, key_file: Option<&Path>) -> anyhow::Result<Self> {
-        let mut addresses = name.to_socket_addrs().with_context(|| format!("'{name}' is no HOST:PORT"))?;
-        let address = addresses.next().with_context(|| format!("'{name}' has no address"))?;
-        if key_file.is_none() && !address.ip().is_loopback() {
+        let addresses = name.to_socket_addrs().with_context(|| format!("'{name}' is no HOST:PORT"))?;
+        let addresses: Vec<_> = addresses.take(MOST_ADDRESSES).collect();
+        if addresses.is_empty() {
+            bail!("'{name}' has no address");
+        }
+        if key_file.is_none() && !addresses.iter().all(|address| address.ip().is_loopback()) {
             bail!(
                 "the receiver is at {name}; without a key (--key-file) a tree moves within one machine only"
             );
@@ -39,7 +46,7 @@ impl Route {
         let hello = Hello::new(MigrationId(random()?), Channel::Control).with_token(random()?);
         Ok(Self {
             name: name.to_owned(),
-            address,
+            addresses,
             key_file: key_file.map(Path::to_owned),
             hello,
             is_lost: false,
@@ -49,10 +56,7 @@ impl Route {
     /// Opens the three channels.
     pub(crate) fn open(&self) -> anyhow::Result<Channels> {
         let key = self.key_file.as_deref().map(read_key).transpose()?;
-        let mut sockets = Vec::new();
-        for _ in Channel::ALL {
-            sockets.push(self.connect().with_context(|| format!("connecting to {}", self.name))?);
-        }
+        let sockets = self.connect().with_context(|| format!("connecting to {}", self.name))?;
         let opened = Channels::open(sockets, &self.hello, key.as_ref(), DEADLINE);
         opened.map_err(|failure| anyhow::anyhow!("the receiver at {}: {failure}", self.name))
     }
@@ -65,10 +69,7 @@ impl Route {
         self.hello.attempt = attempt;
         let lost = Failure::LinkLost(Channel::Control);
         let key = self.key_file.as_deref().map(read_key).transpose().map_err(|_| lost.clone())?;
-        let mut sockets = Vec::new();
-        for _ in Channel::ALL {
-            sockets.push(self.connect().map_err(|_| lost.clone())?);
-        }
+        let sockets = self.connect().map_err(|_| lost.clone())?;
         let channels =
             Channels::open(sockets, &self.hello, key.as_ref(), DEADLINE).map_err(
                 |failure| match failure {
@@ -81,14 +82,45 @@ impl Route {
         Ok(channels)
     }
 
-    fn connect(&self) -> std::io::Result<sys::Fd> {
-        let stream = TcpStream::connect_timeout(&self.address, DEADLINE)?;
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
-        let socket = sys::Fd::from(OwnedFd::from(stream));
-        if self.address.ip().is_loopback() {
-            let _ = sys::net::set_unpaced(&socket);
+    /// Three sockets, all to the first address where somebody answers; the error is the last one's.
+    fn connect(&self) -> std::io::Result<Vec<sys::Fd>> {
+        let mut answer = Err(std::io::ErrorKind::NotFound.into());
+        for address in &self.addresses {
+            answer = Channel::ALL.iter().map(|_| connect_to(address)).collect();
+            if answer.is_ok() {
+                break;
+            }
         }
-        Ok(socket)
+        answer
+    }
+}
+
+fn connect_to(address: &SocketAddr) -> std::io::Result<sys::Fd> {
+    let stream = TcpStream::connect_timeout(address, DEADLINE)?;
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
+    let socket = sys::Fd::from(OwnedFd::from(stream));
+    if address.ip().is_loopback() {
+        let _ = sys::net::set_unpaced(&socket);
+    }
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn the_first_address_that_answers_is_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let gone = TcpListener::bind("127.0.0.1:0").and_then(|gone| gone.local_addr()).expect("a port");
+        let mut route = Route::to(&address.to_string(), None).expect("an address");
+        route.addresses = vec![gone, address];
+        assert_eq!(route.connect().expect("one of them answers").len(), 3);
+        route.addresses.pop();
+        assert!(route.connect().is_err());
     }
 }

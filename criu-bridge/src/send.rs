@@ -61,6 +61,8 @@ impl Send {
     /// # Errors
     /// Why not, in one line that says where the tree is.
     pub(crate) fn run(&self, criu: Criu) -> anyhow::Result<u8> {
+        // Two descriptors for each process, and one for each image.
+        receiver::session::raise_descriptor_limit();
         let started = engine::Instant(sys::clock::monotonic_ns());
         let key_file = self.key_file.as_deref().filter(|path| !path.as_os_str().is_empty());
         let prepared = self.terms(&criu).and_then(|terms| {

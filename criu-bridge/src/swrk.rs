@@ -76,27 +76,9 @@ pub(crate) enum Word {
 impl Swrk {
     /// Starts `criu`, behind `wrapper` if that names a command that runs another one.
     pub(crate) fn start(criu: &Criu, wrapper: &[String]) -> Result<Self, SwrkError> {
-        let kind = SockType::SeqPacket;
-        let (ours, its) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).map_err(io)?;
-        fcntl(its.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).map_err(io)?;
-        let mut words = wrapper.iter().map(String::as_str);
-        let mut command = Command::new(words.next().map_or(criu.path().as_os_str(), AsRef::as_ref));
-        command.args(words);
-        if !wrapper.is_empty() {
-            command.arg(criu.path());
-        }
-        command.arg("swrk").arg(its.as_raw_fd().to_string()).stdin(Stdio::null());
-        // The terminal's Ctrl-C is not for it: it would leave a stopped tree as it is.
-        let child = command.process_group(0).spawn()?;
+        let (child, socket) = spawn(criu, wrapper)?;
         let is_wrapped = !wrapper.is_empty();
-        Ok(Self {
-            child: Some(child),
-            process: None,
-            is_wrapped,
-            socket: ours,
-            what: "answer",
-            log: PathBuf::new(),
-        })
+        Ok(Self { child: Some(child), process: None, is_wrapped, socket, what: "answer", log: PathBuf::new() })
     }
 
     /// One that somebody else has started, on `socket`.
@@ -109,13 +91,9 @@ impl Swrk {
     /// # Errors
     /// It cannot be started.
     pub(crate) fn begin(criu: &Criu) -> io::Result<OwnedFd> {
-        let worker = Self::start(criu, &[]).map_err(|error| match error {
-            SwrkError::Io(error) => error,
-            other => io::Error::other(other.to_string()),
-        })?;
-        let socket = worker.socket.try_clone()?;
+        let (child, socket) = spawn(criu, &[])?;
         // Whoever is called here reaps it.
-        std::mem::forget(worker);
+        drop(child);
         Ok(socket)
     }
 
@@ -263,6 +241,22 @@ impl Drop for Swrk {
             self.kill();
         }
     }
+}
+
+/// Starts `criu` behind `wrapper`; the socket is the one that it answers on.
+fn spawn(criu: &Criu, wrapper: &[String]) -> io::Result<(Child, OwnedFd)> {
+    let kind = SockType::SeqPacket;
+    let (ours, its) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
+    fcntl(its.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
+    let mut words = wrapper.iter().map(String::as_str);
+    let mut command = Command::new(words.next().map_or(criu.path().as_os_str(), AsRef::as_ref));
+    command.args(words);
+    if !wrapper.is_empty() {
+        command.arg(criu.path());
+    }
+    command.arg("swrk").arg(its.as_raw_fd().to_string()).stdin(Stdio::null());
+    // The terminal's Ctrl-C is not for it: it would leave a stopped tree as it is.
+    Ok((command.process_group(0).spawn()?, ours))
 }
 
 /// Its version, in numbers.

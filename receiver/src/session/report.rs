@@ -16,7 +16,10 @@ use crate::report::{FaultLatency, Pages, Phases, Ram, Report};
 pub fn downtime_us(source: Option<&SourceReport>, here: Duration) -> u64 {
     source.map_or_else(
         || us(here),
-        |source| [source.park_us, source.capture_us, source.switchover_us, source.resume_us].iter().sum(),
+        |source| {
+            let parts = [source.park_us, source.capture_us, source.switchover_us, source.resume_us];
+            parts.into_iter().fold(0, u64::saturating_add)
+        },
     )
 }
 
