@@ -378,7 +378,8 @@ impl Rebuilder for Restoration {
     fn discard(&mut self) {
         self.guardian = None;
         self.worker = None;
-        self.stage = Stage::Over;
+        // There is no end to wait for.
+        (self.stage, self.is_empty) = (Stage::Over, true);
         self.directory.delete();
     }
 

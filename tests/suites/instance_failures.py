@@ -111,28 +111,37 @@ def killed_receiver(lab) -> None:
     """Whenever the receiver is killed, the tree goes on here, or it is said to be lost; it never runs twice."""
     need_criu()
     chance = random.Random(int(os.environ.get("POSTHASTE_SEED", "7")))
-    stayed = 0
-    for turn in range(3 * _TIMES):
-        tree = _counting(lab, f"tree{turn}")
-        taker = Taker(lab, name=f"receive{turn}")
-        sending = begin_to_send(lab, tree.pid, taker.port)
-        moment = chance.uniform(0, 0.6)
+    for turn in range(_TIMES):
+        _kill_receiver(lab, f"images{turn}", lambda taker: not taker.is_tidy(), stays=True)
+        _kill_receiver(lab, f"resumed{turn}", lambda taker: taker.events("resumed"), stays=False)
+        _kill_receiver(lab, f"random{turn}", None, chance.uniform(0, 0.6))
+
+
+def _kill_receiver(lab, name: str, moment, seconds: float = 60, stays=None) -> None:
+    tree = _counting(lab, name)
+    taker = Taker(lab, name=name)
+    link = lab.link(taker, bytes_per_second=_SLOW)
+    sending = begin_to_send(lab, tree.pid, link.port)
+    if moment:
+        until(lambda: moment(taker), f"{name} to have come so far", seconds, alive=[taker])
+    else:
         try:
-            sending.wait(moment)
+            sending.wait(seconds)
         except subprocess.TimeoutExpired:
             pass
-        taker.kill()
-        _, said = sending.communicate(timeout=60)
-        if "the tree goes on here" in said:
-            stayed += 1
-            tree.expect_counting()
-            expect(tree.runs(), "it counts, but not here")
-        else:
-            expect(not _runs_here(tree), f"it runs at the source although it was handed over: {said}")
-            numbers = tree.numbers()
-            expect(numbers == list(range(len(numbers))), f"it counted wrong: {numbers[-20:]}")
-        end(tree)
-    expect(stayed, "no receiver was killed early enough")
+    taker.kill()
+    _, said = sending.communicate(timeout=60)
+    stayed = "the tree goes on here" in said
+    expect(stays is None or stayed == stays, f"killed when {name}: {said}")
+    if stayed:
+        tree.expect_counting()
+        expect(_runs_here(tree), "it counts, but not here")
+    else:
+        expect(not _runs_here(tree), f"it runs at the source although it was handed over: {said}")
+        numbers = tree.numbers()
+        expect(numbers == list(range(len(numbers))), f"it counted wrong: {numbers[-20:]}")
+    until(taker.is_tidy, "the images to be gone")
+    end(tree)
 
 
 def _runs_here(tree: Tree) -> bool:
@@ -143,12 +152,12 @@ def _runs_here(tree: Tree) -> bool:
         return False
 
 
-def _reading(lab, *arguments, mebibytes: int = 32):
+def _reading(lab, *arguments, mebibytes: int = 32, on_loss: str = "poison"):
     """A reader with a slow way to a receiver: it runs there when this returns, and most of its memory is missing."""
     program = compile_c("random_reader", lab.directory)
     tree = Tree(lab, "reader", [program, str(mebibytes)])
     until(lambda: "ready" in tree.text(), "the reader to have filled its memory")
-    taker = Taker(lab, "--loss-deadline", "1")
+    taker = Taker(lab, "--loss-deadline", "1", "--on-loss", on_loss)
     link = lab.link(taker, bytes_per_second=_SLOW)
     sending = begin_to_send(lab, tree.pid, link.port, *arguments)
     taker.event("resumed")
@@ -219,6 +228,33 @@ def killed_source(lab) -> None:
     expect(taker.event("exited").get("signal") == signal.SIGBUS, "it did not end by SIGBUS")
     expect("ms\n" not in tree.text(), f"it read what nobody has: {tree.text()}")
     taker.end()
+
+
+def lost_and_killed(lab) -> None:
+    need_criu()
+    tree, taker, _, sending = _reading(lab, on_loss="kill")
+    here = taker.event("resumed")["pid"]
+    sending.kill()
+    sending.wait()
+    expect(taker.event("failed")["process"] == "lost", "where is it?")
+    until(lambda: not Path(f"/proc/{here}").exists(), "the tree to be ended")
+    until(lambda: not machine.children(taker.process.pid), "the session to end")
+    expect(not tree.runs(), "it runs at the source")
+    taker.end()
+
+
+def lost_and_waited(lab) -> None:
+    need_criu()
+    tree, taker, link, sending = _reading(lab, on_loss="wait")
+    here = taker.event("resumed")["pid"]
+    (tree.directory / "go").touch()
+    link.cut()
+    expect(taker.event("paused")["reason"], "it does not say why")
+    sending.kill()
+    sending.wait()
+    expect(not taker.events("failed") and Path(f"/proc/{here}").exists(), "it does not wait")
+    taker.end()
+    until(lambda: not Path(f"/proc/{here}").exists(), "the tree to be ended")
 
 
 def refused_credentials(lab) -> None:
@@ -323,6 +359,8 @@ def _checks() -> list:
         Check("criu killed at the source while memory is missing: nothing is lost, and nothing runs there", killed_criu),
         Check("a session killed while memory is missing: the tree ends before it reads a zero", killed_pager),
         Check("the source killed while memory is missing: SIGBUS, and the tree is ended there", killed_source),
+        Check("--on-loss kill: a tree whose source is killed is killed", lost_and_killed),
+        Check("--on-loss wait: a tree whose source is killed waits", lost_and_waited),
         Check("criu refuses at the very end, behind the word to run: the tree goes on where it is", refused_credentials),
         Check("--leave-running and a receiver killed while memory is missing: the tree goes on here", lost_copy),
         Check("--leave-running and a sender killed while memory is missing: the tree goes on here", killed_copier),

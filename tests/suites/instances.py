@@ -1,5 +1,7 @@
 """Whole trees of processes that nobody here wrote, moved by one command on each side."""
 
+import fcntl
+import socket
 import subprocess
 import sys
 
@@ -8,7 +10,7 @@ from tests.harness.compiling import compile_c
 from tests.harness.criu import Tree, need_criu
 from tests.harness.results import Check
 from tests.harness.trees import Taker, end, send
-from tests.harness.waiting import expect, until
+from tests.harness.waiting import Failure, expect, until
 
 
 def _counting(lab, name: str = "tree") -> Tree:
@@ -171,9 +173,67 @@ def leaves_a_copy(lab) -> None:
     done = send(lab, tree.pid, taker.port, "--leave-running", says="copied; the tree's root is process")
     expect("goes on here" in done, done)
     taker.event("complete")
-    expect(tree.runs(), "it does not run here any more")
-    end(tree)
+    # Both have the same file for what they say.
+    (tree.directory / "go").touch()
+    until(lambda: tree.text().count("\n0 of ") == 2 and tree.text().endswith("ms\n"), "both to have read", 60)
     taker.wait(20)
+
+
+def _consents(lab, what: str, option: str) -> Tree:
+    """Refused without the option; moved with it, and counting on."""
+    tree = Tree(lab, what, [sys.executable, str(machine.PROGRAMS / "consents.py"), what])
+    tree.wait_number(20)
+    taker = Taker(lab, name=f"receive-{what}")
+    send(lab, tree.pid, taker.port, fails="criu cannot dump this process: ")
+    tree.expect_counting()
+    send(lab, tree.pid, taker.port, option)
+    taker.event("complete")
+    tree.expect_counting()
+    return tree
+
+
+def moves_a_lock(lab) -> None:
+    need_criu()
+    tree = _consents(lab, "lock", "--file-locks")
+    with open(tree.directory / "locked", "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+    raise Failure("nobody has the lock")
+
+
+def moves_a_name(lab) -> None:
+    need_criu()
+    tree = _consents(lab, "link", "--link-remap")
+    expect((tree.directory / "another-name").exists(), "its other name is gone")
+
+
+def cuts_a_socket(lab) -> None:
+    need_criu()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outside:
+        outside.bind(str(lab.directory / "outside"))
+        outside.settimeout(20)
+        tree = _consents(lab, "socket", "--ext-unix-sk")
+        moved = len(tree.numbers())
+        while int(outside.recv(99)) < moved:
+            pass
+
+
+def moves_from_a_session(lab) -> None:
+    need_criu()
+    command = [sys.executable, str(machine.PROGRAMS / "consents.py"), "session"]
+    tree = Tree(lab, "session", ["sh", "-c", '"$@" & echo $! > pid; wait', "sh", *command])
+    tree.wait_number(20)
+    tree.pid = int((tree.directory / "pid").read_text())
+    taker = Taker(lab)
+    send(lab, tree.pid, taker.port, fails="criu cannot dump this process: ")
+    tree.expect_counting()
+    send(lab, tree.pid, taker.port, "--shell-job")
+    taker.event("complete")
+    tree.expect_counting()
+    end(tree)
+    taker.end()
 
 
 def _checks() -> list:
@@ -184,6 +244,10 @@ def _checks() -> list:
         Check("a pipeline of the shell's says the same after a move", moves_a_pipeline),
         Check("make -j2 builds the same after a move", moves_make),
         Check("vim in a terminal of tmux moves, with what is on its screen", moves_an_editor),
+        Check("with --file-locks a lock moves", moves_a_lock),
+        Check("with --link-remap a deleted file with another name moves", moves_a_name),
+        Check("with --ext-unix-sk a tree moves although its socket's other end does not", cuts_a_socket),
+        Check("with --shell-job a program moves out of somebody else's session", moves_from_a_session),
         Check("with --leave-running a tree goes on at both places", leaves_a_copy),
         Check("with a key a tree moves sealed, and one without it goes on where it is", moves_sealed),
     ]
