@@ -6,18 +6,11 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use memory::{Addr, PAGE_SIZE, PageRange};
 
+use crate::config::{MOST_PIECES, PAGE_SILENCE, PIECE_BYTES};
 use crate::wire::{Command, Form, Record};
-
-/// How long the server may say nothing in the middle of an answer.
-const SILENCE: Duration = Duration::from_secs(60);
-/// Bytes of a piece; aligned to as many, so that no two overlap.
-const PIECE_BYTES: u64 = 1 << 20;
-/// Pieces that are kept.
-const MOST_PIECES: usize = 512;
 
 /// Pages of one process that have come.
 #[derive(Debug)]
@@ -47,7 +40,7 @@ impl Client {
     pub fn connect(address: &str, port: u16, form: Form) -> io::Result<Self> {
         let stream = TcpStream::connect((address, port))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(SILENCE))?;
+        stream.set_read_timeout(Some(PAGE_SILENCE))?;
         Ok(Self::over(stream, form))
     }
 }

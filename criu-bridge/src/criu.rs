@@ -7,14 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
-/// What any question to criu may take; it answers within a second even on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(30);
+use crate::config::{CRIU_DEADLINE, OUTPUT_BYTES};
+
 /// Where `make criu` leaves one, unless `CRIU_PREFIX` names another place.
 const PREFIX: &str = "/usr/local/lib/posthaste";
-/// Bytes of an answer that are kept.
-const ANSWER_BYTES: u64 = 64 << 10;
 
 /// A `criu` that can be started.
 #[derive(Debug)]
@@ -82,7 +79,7 @@ impl Criu {
             let sender = sender.clone();
             thread::Builder::new().name("criu-output".to_owned()).spawn(move || {
                 let mut text = Vec::new();
-                let read = stream.take(ANSWER_BYTES).read_to_end(&mut text);
+                let read = stream.take(OUTPUT_BYTES).read_to_end(&mut text);
                 // The receiver is gone when the deadline has passed.
                 let _ = sender.send(read.map(|_| text));
             })?;
@@ -90,7 +87,7 @@ impl Criu {
         }
         let mut text = String::new();
         for _ in 0..readers {
-            let Ok(part) = answers.recv_timeout(DEADLINE) else {
+            let Ok(part) = answers.recv_timeout(CRIU_DEADLINE) else {
                 child.kill()?;
                 child.wait()?;
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));

@@ -10,7 +10,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use engine::Failure;
@@ -19,6 +19,7 @@ use nix::poll::PollTimeout;
 use nix::sys::signal::{SigSet, Signal};
 use page_server::Channels;
 
+use crate::config::{DUMP_DEADLINE, END_MS, RELEASE_DEADLINE};
 use crate::consent::Consent;
 use crate::criu::Criu;
 use crate::directory::Directory;
@@ -32,12 +33,6 @@ use crate::rpc::{Kind, Options};
 use crate::source::Origin;
 use crate::swrk::{Swrk, SwrkError, Word};
 
-/// How long a dump may take, from the stop of the tree to the last image.
-const DUMP_DEADLINE: Duration = Duration::from_secs(600);
-/// How long CRIU may take to let a tree go.
-const RELEASE_DEADLINE: Duration = Duration::from_secs(60);
-/// How long a process that was killed may take to end, in milliseconds.
-const END_MS: u16 = 10_000;
 /// Where CRIU waits.
 const DUMPED: &str = "post-dump";
 /// No address: a page server that is to listen there fails at once.
@@ -113,10 +108,8 @@ impl Frozen {
         let Terms { lazy, ref consent, .. } = self.order.terms;
         let pid = self.order.pid;
         let inner = members::innermost(pid)?;
-        let wrapper = inside::wrapper(pid, inner).map_err(|error| SwrkError::Refused {
-            what: "dump this process",
-            why: error.to_string(),
-        })?;
+        let wrapper = inside::wrapper(pid, inner)
+            .map_err(|error| SwrkError::Refused { what: "dump this process", why: error.to_string() })?;
         let options = Options {
             pid: Some(if wrapper.is_empty() { pid } else { inner }.cast_signed()),
             lazy_pages: lazy.then_some(true),
@@ -152,7 +145,8 @@ impl Frozen {
         let mut pids = members::of_tree(self.order.pid).context("looking for the tree's processes")?;
         for task in &instance.tasks {
             let pid = pids.remove(&task.pid);
-            let pid = pid.with_context(|| format!("criu has dumped process {}, which is not in the tree", task.pid))?;
+            let pid = pid
+                .with_context(|| format!("criu has dumped process {}, which is not in the tree", task.pid))?;
             let holding = || format!("holding process {pid}");
             // One that has ended and is not waited for has no memory, and never runs again.
             let has_ended = task.lazy.is_empty() && members::is_zombie(pid).with_context(holding)?;

@@ -8,7 +8,6 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 use std::{fs, io};
 
 use nix::poll::{PollTimeout, poll};
@@ -18,11 +17,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use receiver::guardian::wait_for;
 use sys::birth::{self, Birth, Kind};
 
-/// How long it may take when it is not needed any more.
-const DEADLINE: Duration = Duration::from_secs(2);
-/// How often a directory in which somebody still writes is deleted, and how long it waits in between, in milliseconds.
-const ATTEMPTS: u32 = 50;
-const PAUSE_MS: u16 = 100;
+use crate::config::{DELETE_ATTEMPTS, DELETE_PAUSE_MS, HOLDER_DEADLINE};
 
 /// What it does.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +81,7 @@ impl Holder {
 impl Drop for Holder {
     fn drop(&mut self) {
         self.line = None;
-        if wait_for(self.process.as_fd(), DEADLINE).unwrap_or(false) {
+        if wait_for(self.process.as_fd(), HOLDER_DEADLINE).unwrap_or(false) {
             let _ = waitid(Id::PIDFd(self.process.as_fd()), WaitPidFlag::WEXITED);
         }
     }
@@ -133,12 +128,12 @@ fn last_word(mut line: &UnixStream) -> u8 {
 }
 
 fn delete(directory: &Path) {
-    for _ in 0..ATTEMPTS {
+    for _ in 0..DELETE_ATTEMPTS {
         match fs::remove_dir_all(directory) {
             Ok(()) => return,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !directory.exists() => return,
             // Somebody has made something there meanwhile.
-            Err(_) => _ = poll(&mut [], PollTimeout::from(PAUSE_MS)),
+            Err(_) => _ = poll(&mut [], PollTimeout::from(DELETE_PAUSE_MS)),
         }
     }
 }

@@ -11,7 +11,6 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
@@ -23,6 +22,7 @@ use protocol::Manifest;
 use sys::uffd::Uffd;
 
 use crate::client::Client;
+use crate::config::{LOOPBACK_BYTES, RESTORE_DEADLINE};
 use crate::criu::Criu;
 use crate::handover::Handover;
 use crate::instance::Instance;
@@ -31,11 +31,6 @@ use crate::served::{Line, Rebuilder, Served};
 use crate::source::{Origin, Tree};
 use crate::swrk;
 use crate::wire::Form;
-
-/// How long CRIU's restore may take from its first word to its last.
-const RESTORE_DEADLINE: Duration = Duration::from_secs(3600);
-/// Bytes that a socket between the two loops holds: some frames of pages.
-const BUFFER_BYTES: usize = 4 << 20;
 
 /// `criu-bridge lazy-pages`
 #[derive(Args, Debug)]
@@ -230,7 +225,7 @@ fn loopback() -> std::io::Result<(Channels, fault_handler::Channels)> {
         let (near, far) = UnixStream::pair()?;
         for end in [&near, &far] {
             end.set_nonblocking(true)?;
-            nix::sys::socket::setsockopt(end, nix::sys::socket::sockopt::SndBuf, &BUFFER_BYTES)?;
+            nix::sys::socket::setsockopt(end, nix::sys::socket::sockopt::SndBuf, &LOOPBACK_BYTES)?;
         }
         let far = mio::net::TcpStream::from_std(TcpStream::from(OwnedFd::from(far)));
         Ok((OwnedFd::from(near).into(), far))

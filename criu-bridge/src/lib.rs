@@ -6,6 +6,7 @@
 mod check;
 pub mod client;
 pub mod complaint;
+mod config;
 pub mod consent;
 mod criu;
 mod directory;

@@ -8,11 +8,9 @@ use std::rc::Rc;
 
 use memory::{PAGE_SIZE, PageRange};
 
+use crate::config::MOST_PARENTS;
 use crate::images::{self, Entry, IN_PARENT, ImageError, LAZY, PRESENT, pagemap, pages_name};
 use crate::instance::{Instance, Task};
-
-/// Directories of images, each the parent of the one before it, that are followed.
-const MOST_PARENTS: usize = 1024;
 
 /// Pages of one process whose bytes lie in one file one after the other.
 #[derive(Clone, Copy, Debug)]

@@ -10,8 +10,7 @@ use memory::{PAGE_SIZE, PageRange};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-/// Processes that one tree may have.
-const MOST: usize = 1 << 16;
+use crate::config::MOST_PROCESSES;
 
 /// One process.
 #[derive(Debug)]
@@ -63,10 +62,12 @@ pub(crate) fn of_tree(root: u32) -> io::Result<BTreeMap<u32, u32>> {
     let mut next = vec![root];
     while let Some(pid) = next.pop() {
         if let Some(other) = found.insert(innermost(pid)?, pid) {
-            return Err(io::Error::other(format!("processes {other} and {pid} have the same id in their tree")));
+            return Err(io::Error::other(format!(
+                "processes {other} and {pid} have the same id in their tree"
+            )));
         }
-        if found.len() > MOST {
-            return Err(io::Error::other(format!("it has more than {MOST} processes")));
+        if found.len() > MOST_PROCESSES {
+            return Err(io::Error::other(format!("it has more than {MOST_PROCESSES} processes")));
         }
         next.extend(children_of(pid)?);
     }
@@ -77,7 +78,7 @@ pub(crate) fn of_tree(root: u32) -> io::Result<BTreeMap<u32, u32>> {
 pub(crate) fn there_now(root: u32) -> BTreeMap<u32, u32> {
     let mut found = BTreeMap::new();
     let mut next = vec![root];
-    while let Some(pid) = next.pop().filter(|_| found.len() < MOST) {
+    while let Some(pid) = next.pop().filter(|_| found.len() < MOST_PROCESSES) {
         next.extend(children_of(pid).unwrap_or_default());
         found.extend(innermost(pid).ok().map(|id| (id, pid)));
     }

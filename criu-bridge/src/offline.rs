@@ -1,23 +1,19 @@
 //! `dump` and `restore`: a tree into CRIU's images and out of them, by CRIU itself.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::config::{OFFLINE_DEADLINE, RESTORE_ATTEMPTS};
 use crate::consent::Consent;
 use crate::criu::Criu;
 use crate::directory::Directory;
 use crate::rpc::{Kind, Options, Response};
 use crate::swrk::{Swrk, SwrkError};
 
-/// How long a dump or a restore may take: the images of a large tree are written to a slow disk.
-const DEADLINE: Duration = Duration::from_secs(3600);
-/// An id is free only a while after its process has gone: how often a restore is tried, some 50 ms each.
-const ATTEMPTS: u32 = 40;
 /// What the shell would say of a process that a signal has ended.
 const SIGNALLED: u8 = 128;
 
@@ -63,7 +59,7 @@ impl Dump {
             ..self.consent.options()
         };
         let request = directory.options(options, "dump.log");
-        Swrk::ask(criu, &[], Kind::Dump, request)?.finish(DEADLINE)?;
+        Swrk::ask(criu, &[], Kind::Dump, request)?.finish(OFFLINE_DEADLINE)?;
         Ok(0)
     }
 }
@@ -79,7 +75,7 @@ impl Restore {
         let answer = loop {
             attempt += 1;
             match self.attempt(criu, &directory) {
-                Err(error) if attempt < ATTEMPTS && error.to_string().contains("File exists") => {}
+                Err(error) if attempt < RESTORE_ATTEMPTS && error.to_string().contains("File exists") => {}
                 other => break other?,
             }
         };
@@ -98,7 +94,7 @@ impl Restore {
     fn attempt(&self, criu: &Criu, directory: &Directory) -> Result<Response, SwrkError> {
         let options = Options { rst_sibling: Some(true), ..self.consent.options() };
         let request = directory.options(options, "restore.log");
-        Swrk::ask(criu, &[], Kind::Restore, request)?.finish(DEADLINE)
+        Swrk::ask(criu, &[], Kind::Restore, request)?.finish(OFFLINE_DEADLINE)
     }
 }
 

@@ -9,12 +9,12 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 use memory::PAGE_SIZE;
 
+use crate::config::{DUMP_SILENCE, MOST_PAGES};
 use crate::images::{Entry, IN_PARENT, ImageError, PRESENT, PagemapWriter, pages_name};
 use crate::instance::Instance;
 use crate::local_pages::{self, LocalPages};
@@ -25,10 +25,6 @@ const FIRST_PAGES_ID: u32 = 0x1_0001;
 /// The low byte of an owner: what the rest is the id of.
 const PROCESS: u64 = 1;
 const SHARED_MEMORY: u64 = 2;
-/// Pages that one answer carries.
-const MOST_PAGES: u64 = 1024;
-/// How long the other side may say nothing.
-const SILENCE: Duration = Duration::from_secs(3600);
 
 /// `criu-bridge page-server`
 #[derive(Args, Debug)]
@@ -72,7 +68,7 @@ impl PageServer {
         let (stream, _) = listener.accept().with_context(listening)?;
         drop(listener);
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(SILENCE))?;
+        stream.set_read_timeout(Some(DUMP_SILENCE))?;
         let input = BufReader::with_capacity(1 << 20, &stream);
         service.serve(input, &stream).context("serving pages")?;
         Ok(0)

@@ -28,11 +28,11 @@ use receiver::session::report::{lost, report};
 use receiver::session::teller::Teller;
 use transport::Connection;
 
+use crate::config::RESTORE_DEADLINE;
 use crate::criu::Criu;
 use crate::directory::Directory;
 use crate::handover::Handover;
 use crate::restoration::Restoration;
-use crate::send::RESTORE_DEADLINE;
 use crate::served::Served;
 
 /// Where sources look for it.

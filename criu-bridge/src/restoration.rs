@@ -27,6 +27,7 @@ use receiver::session::report::downtime_us;
 use receiver::session::teller::Teller;
 use sys::uffd::Uffd;
 
+use crate::config::{LONGEST_NAME, MOST_FILES};
 use crate::criu::Criu;
 use crate::directory::Directory;
 use crate::instance::Instance;
@@ -35,9 +36,6 @@ use crate::rpc::{Kind, Options};
 use crate::served::{Line, Rebuilder};
 use crate::swrk::{self, Swrk, SwrkError, Word};
 
-/// Images that one tree may have, and bytes of the name of one.
-const MOST_FILES: usize = 1 << 20;
-const LONGEST_NAME: usize = 255;
 /// Where CRIU waits.
 const STANDS: &str = "post-restore";
 /// Nothing of the tree has run before.

@@ -3,7 +3,6 @@
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use engine::Failure;
@@ -11,11 +10,7 @@ use page_server::Channels;
 use protocol::{Channel, Hello, MigrationId};
 use receiver::sealing::read_key;
 
-/// Opening the channels and having them accepted.
-const DEADLINE: Duration = Duration::from_secs(5);
-
-/// Addresses of one name that are tried.
-const MOST_ADDRESSES: usize = 16;
+use crate::config::{CONNECT_DEADLINE, MOST_ADDRESSES};
 
 /// Where the tree goes, and as which migration.
 #[derive(Debug)]
@@ -57,7 +52,7 @@ impl Route {
     pub(crate) fn open(&self) -> anyhow::Result<Channels> {
         let key = self.key_file.as_deref().map(read_key).transpose()?;
         let sockets = self.connect().with_context(|| format!("connecting to {}", self.name))?;
-        let opened = Channels::open(sockets, &self.hello, key.as_ref(), DEADLINE);
+        let opened = Channels::open(sockets, &self.hello, key.as_ref(), CONNECT_DEADLINE);
         opened.map_err(|failure| anyhow::anyhow!("the receiver at {}: {failure}", self.name))
     }
 
@@ -71,12 +66,12 @@ impl Route {
         let key = self.key_file.as_deref().map(read_key).transpose().map_err(|_| lost.clone())?;
         let sockets = self.connect().map_err(|_| lost.clone())?;
         let channels =
-            Channels::open(sockets, &self.hello, key.as_ref(), DEADLINE).map_err(
-                |failure| match failure {
+            Channels::open(sockets, &self.hello, key.as_ref(), CONNECT_DEADLINE).map_err(|failure| {
+                match failure {
                     Failure::Peer(_) => failure,
                     _ => lost,
-                },
-            )?;
+                }
+            })?;
         crate::tell(format_args!("connected again"));
         self.is_lost = false;
         Ok(channels)
@@ -96,7 +91,7 @@ impl Route {
 }
 
 fn connect_to(address: &SocketAddr) -> std::io::Result<sys::Fd> {
-    let stream = TcpStream::connect_timeout(address, DEADLINE)?;
+    let stream = TcpStream::connect_timeout(address, CONNECT_DEADLINE)?;
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     let socket = sys::Fd::from(OwnedFd::from(stream));

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
@@ -10,6 +9,7 @@ use engine::Config;
 use page_server::{Outcome, Serving, serve};
 use protocol::Manifest;
 
+use crate::config::RESTORE_DEADLINE;
 use crate::consent::Consent;
 use crate::criu::Criu;
 use crate::frozen::{Frozen, Order};
@@ -17,9 +17,6 @@ use crate::instance::{Instance, Task, Terms};
 use crate::route::Route;
 use crate::source::{Origin, Tree};
 use crate::swrk;
-
-/// How long the destination may take to restore: images lie on slow disks.
-pub(crate) const RESTORE_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// `criu-bridge send`
 #[derive(Args, Debug)]

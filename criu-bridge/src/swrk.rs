@@ -13,17 +13,10 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, sendms
 use prost::Message;
 
 use crate::complaint;
+use crate::config::{ANSWER_BYTES, CRIU_FAREWELL, QUESTION_DEADLINE};
 use crate::criu::Criu;
 use crate::members;
 use crate::rpc::{Kind, Options, Request, Response};
-
-/// Bytes of an answer that are taken: an error text and a few numbers.
-const ANSWER_BYTES: usize = 64 << 10;
-/// What a question that changes nothing may take.
-const QUESTION_DEADLINE: Duration = Duration::from_secs(30);
-
-/// How long a worker that is hung up on may take to leave everything as it was.
-const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Why CRIU did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +71,14 @@ impl Swrk {
     pub(crate) fn start(criu: &Criu, wrapper: &[String]) -> Result<Self, SwrkError> {
         let (child, socket) = spawn(criu, wrapper)?;
         let is_wrapped = !wrapper.is_empty();
-        Ok(Self { child: Some(child), process: None, is_wrapped, socket, what: "answer", log: PathBuf::new() })
+        Ok(Self {
+            child: Some(child),
+            process: None,
+            is_wrapped,
+            socket,
+            what: "answer",
+            log: PathBuf::new(),
+        })
     }
 
     /// One that somebody else has started, on `socket`.
@@ -229,7 +229,7 @@ impl Drop for Swrk {
     fn drop(&mut self) {
         // Both directions, so that it hears of it although the descriptor is still open here.
         let _ = nix::sys::socket::shutdown(self.socket.as_raw_fd(), nix::sys::socket::Shutdown::Both);
-        let patience = PollTimeout::try_from(FAREWELL).unwrap_or(PollTimeout::MAX);
+        let patience = PollTimeout::try_from(CRIU_FAREWELL).unwrap_or(PollTimeout::MAX);
         let Some(child) = &mut self.child else { return };
         if matches!(child.try_wait(), Ok(Some(_))) {
             return;

@@ -1,0 +1,61 @@
+//! Every bound of the bridge, with its unit and value.
+
+use std::time::Duration;
+
+/// What any question to the command `criu` may take; it answers within a second even on a busy machine.
+pub(crate) const CRIU_DEADLINE: Duration = Duration::from_secs(30);
+/// Bytes of its answer that are kept.
+pub(crate) const OUTPUT_BYTES: u64 = 64 << 10;
+/// What a question to a worker that changes nothing may take.
+pub(crate) const QUESTION_DEADLINE: Duration = Duration::from_secs(30);
+/// Bytes of a worker's answer that are taken: an error text and a few numbers.
+pub(crate) const ANSWER_BYTES: usize = 64 << 10;
+/// How long a worker that is hung up on may take to leave everything as it was.
+pub(crate) const CRIU_FAREWELL: Duration = Duration::from_secs(10);
+
+/// How long the dump of a tree that moves may take, from its stop to the last image.
+pub(crate) const DUMP_DEADLINE: Duration = Duration::from_secs(600);
+/// How long the destination may take to restore: images lie on slow disks.
+pub(crate) const RESTORE_DEADLINE: Duration = Duration::from_secs(3600);
+/// How long CRIU may take to let a tree go.
+pub(crate) const RELEASE_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a process that was killed may take to end, in milliseconds.
+pub(crate) const END_MS: u16 = 10_000;
+/// Processes that one tree may have.
+pub(crate) const MOST_PROCESSES: usize = 1 << 16;
+/// Images that one tree may have.
+pub(crate) const MOST_FILES: usize = 1 << 20;
+/// Bytes of the name of one.
+pub(crate) const LONGEST_NAME: usize = 255;
+
+/// Opening the channels to a receiver, and having them accepted.
+pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// Addresses of one name that are tried.
+pub(crate) const MOST_ADDRESSES: usize = 16;
+
+/// How long a holder may take when it is not needed any more.
+pub(crate) const HOLDER_DEADLINE: Duration = Duration::from_secs(2);
+/// How often a directory in which somebody still writes is deleted.
+pub(crate) const DELETE_ATTEMPTS: u32 = 50;
+/// How long it waits in between, in milliseconds.
+pub(crate) const DELETE_PAUSE_MS: u16 = 100;
+
+/// How long `dump` or `restore` may take: the images of a large tree are written to a slow disk.
+pub(crate) const OFFLINE_DEADLINE: Duration = Duration::from_secs(3600);
+/// An id is free only a while after its process has gone: how often `restore` is tried, some 50 ms each.
+pub(crate) const RESTORE_ATTEMPTS: u32 = 40;
+
+/// Directories of images, each the parent of the one before it, that are followed.
+pub(crate) const MOST_PARENTS: usize = 1024;
+/// Pages that one answer of our page server carries.
+pub(crate) const MOST_PAGES: u64 = 1024;
+/// How long a dump may say nothing to our page server.
+pub(crate) const DUMP_SILENCE: Duration = Duration::from_secs(3600);
+/// How long CRIU's page server may say nothing in the middle of an answer.
+pub(crate) const PAGE_SILENCE: Duration = Duration::from_secs(60);
+/// Bytes that it is asked for at a time; aligned to as many, so that no two pieces overlap.
+pub(crate) const PIECE_BYTES: u64 = 1 << 20;
+/// Pieces that are kept.
+pub(crate) const MOST_PIECES: usize = 512;
+/// Bytes that a socket between the two loops of `lazy-pages` holds: some frames of pages.
+pub(crate) const LOOPBACK_BYTES: usize = 4 << 20;
