@@ -17,6 +17,10 @@ pub(crate) const CRIU_FAREWELL: Duration = Duration::from_secs(10);
 pub(crate) const DUMP_DEADLINE: Duration = Duration::from_secs(600);
 /// How long the destination may take to restore: images lie on slow disks.
 pub(crate) const RESTORE_DEADLINE: Duration = Duration::from_secs(3600);
+/// How often it is looked whether CRIU can still do what comes last in a restore.
+pub(crate) const FINISH_TICK: Duration = Duration::from_millis(500);
+/// After how many looks it is given up.
+pub(crate) const FINISH_TICKS: u32 = 20;
 /// How long CRIU may take to let a tree go.
 pub(crate) const RELEASE_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a process that was killed may take to end, in milliseconds.

@@ -45,8 +45,9 @@ impl Directory {
     pub(crate) fn private(parent: &Path) -> io::Result<Self> {
         let name: String = sys::random::sixteen_bytes()?.iter().map(|byte| format!("{byte:02x}")).collect();
         let path = parent.join(format!("posthaste-{name}"));
-        DirBuilder::new().mode(0o700).create(&path)?;
+        // It is there first: at no moment is there a directory that nobody deletes.
         let holder = Some(Holder::start(Duty::Delete(&path))?);
+        DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self { holder, ..Self::open(&path)? })
     }
 

@@ -18,6 +18,7 @@ use engine::Failure;
 use fault_handler::{Measurement, Notification, Resumption};
 use memory::PAGE_SIZE;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use protocol::SourceReport;
 use receiver::events::{SessionEvent, Status};
 use receiver::guardian::{ExitStatus, Guardian, GuardianEvent};
@@ -27,7 +28,7 @@ use receiver::session::report::downtime_us;
 use receiver::session::teller::Teller;
 use sys::uffd::Uffd;
 
-use crate::config::{LONGEST_NAME, MOST_FILES};
+use crate::config::{FINISH_TICK, FINISH_TICKS, LONGEST_NAME, MOST_FILES};
 use crate::criu::Criu;
 use crate::directory::Directory;
 use crate::instance::Instance;
@@ -79,6 +80,9 @@ pub(crate) struct Restoration {
     pub(crate) prepared: bool,
     /// The source has let go of it.
     pub(crate) committed: bool,
+    /// When to look whether CRIU can still finish, and how often that was done.
+    timer: Option<TimerFd>,
+    ticks: u32,
     /// Every process: its id in the images, and that here.
     here: BTreeMap<u32, u32>,
     /// Id here of the root.
@@ -107,6 +111,8 @@ impl Restoration {
             refused: false,
             prepared: false,
             committed: false,
+            timer: None,
+            ticks: 0,
             here: BTreeMap::new(),
             root_here: 0,
             pid: None,
@@ -197,7 +203,8 @@ impl Restoration {
         if !matches!(self.stage, Stage::Finishing | Stage::Going) {
             return None;
         }
-        let heard = self.hear_criu()?;
+        let heard = self.hear_criu().or_else(|| self.hangs().map(Err))?;
+        let _ = self.timer.as_ref().map(TimerFd::unset);
         let has_run = std::mem::replace(&mut self.stage, Stage::Over) == Stage::Going;
         Some(match heard {
             Ok(()) => {
@@ -210,6 +217,16 @@ impl Restoration {
             }
             Err(error) => Notification::Abandoned(Failure::Local(error.to_string())),
         })
+    }
+
+    /// CRIU waits for ever for a process that has ended in the middle of this, and nobody is told of that but it.
+    fn hangs(&mut self) -> Option<SwrkError> {
+        let timer = self.timer.as_ref().filter(|timer| is_readable(timer.as_fd()))?;
+        let _ = timer.wait();
+        self.ticks += 1;
+        let has_ended = members::is_zombie(self.root_here).unwrap_or(true);
+        let hangs = self.stage == Stage::Finishing && (has_ended || self.ticks >= FINISH_TICKS);
+        self.worker.as_ref().filter(|_| hangs).map(Swrk::complaint)
     }
 
     fn hear_guardian(&mut self) {
@@ -240,6 +257,7 @@ impl Restoration {
         let terminals = has_terminals && !self.instance.terms.consent.shell_job;
         let (guardian, socket) = Guardian::start_over((self.root(), terminals), &kept, &begin)?;
         self.guardian = Some(guardian);
+        self.timer = Some(TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?);
         let terms = &self.instance.terms;
         let options = Options {
             rst_sibling: Some(true),
@@ -315,7 +333,13 @@ impl Rebuilder for Restoration {
     fn readiness(&self) -> Vec<BorrowedFd<'_>> {
         let worker = self.worker.as_ref().map(Swrk::readiness);
         let guardian = self.guardian.as_ref().and_then(Guardian::readiness);
-        [self.teller.readiness(), self.line.as_fd()].into_iter().chain(worker).chain(guardian).collect()
+        let timer = self.timer.as_ref().map(AsFd::as_fd);
+        [self.teller.readiness(), self.line.as_fd()]
+            .into_iter()
+            .chain(worker)
+            .chain(guardian)
+            .chain(timer)
+            .collect()
     }
 
     fn notification(&mut self) -> Option<Notification> {
@@ -345,6 +369,9 @@ impl Rebuilder for Restoration {
         };
         let pid = guardian.pid().and_then(|guardian| members::child_of(guardian, self.root()));
         let pid = pid.map_err(|error| failed(error.to_string()))?;
+        let tick = Expiration::Interval(FINISH_TICK.into());
+        let timer = self.timer.as_ref().map(|timer| timer.set(tick, TimerSetTimeFlags::empty()));
+        timer.transpose().map_err(|errno| failed(errno.to_string()))?;
         self.committed = true;
         self.teller.tell(&SessionEvent::Committed);
         worker.go_on(true).map_err(|error| failed(error.to_string()))?;
@@ -398,6 +425,10 @@ impl Rebuilder for Restoration {
             Measurement::Progress(_) => {}
         }
     }
+}
+
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 fn writing(error: &std::io::Error) -> Failure {

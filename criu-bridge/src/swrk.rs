@@ -194,6 +194,11 @@ impl Swrk {
         }
     }
 
+    /// What it has complained of so far, as its refusal.
+    pub(crate) fn complaint(&self) -> SwrkError {
+        self.refusal(&Response::default())
+    }
+
     fn refusal(&self, response: &Response) -> SwrkError {
         let errno = response.errno.filter(|errno| *errno != 0);
         let why = complaint::of_log(&self.log, response.message.as_deref());

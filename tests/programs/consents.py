@@ -1,18 +1,14 @@
-"""Counts, and has something that CRIU moves only if the user says so: with `lock` a lock on the file "locked"; with `link` a
-deleted file that has another name, whose lines it says; with `socket` a datagram socket that is connected to "outside" beside
-its directory, where it says the numbers too; with `session` nothing but a session that somebody else leads."""
+"""Counts, and has something that CRIU moves only if the user says so: with `link` a deleted file that has another name, whose
+lines it says; with `socket` a datagram socket that is connected to "outside" beside its directory, where it says the numbers
+too; with `session` nothing but a session that somebody else leads."""
 
-import fcntl
 import os
 import socket
 import sys
 import time
 
 what = sys.argv[1]
-if what == "lock":
-    locked = open("locked", "w")
-    fcntl.flock(locked, fcntl.LOCK_EX)
-elif what == "link":
+if what == "link":
     with open("name", "w") as made:
         made.writelines(f"{number}\n" for number in range(100_000))
     lines = open("name")

@@ -264,7 +264,7 @@ def refused_credentials(lab) -> None:
     tree = _counting(lab)
     less = ("setpriv", "--bounding-set", "-sys_boot", "--inh-caps", "-sys_boot")
     taker = Taker(lab, wrapper=less)
-    _stays(lab, tree, taker, fails="criu cannot restore these images: ")
+    _stays(lab, tree, taker, fails="criu cannot restore these images: ", times=1)
     expect(not taker.events("resumed") and not taker.events("complete"), f"it is said to have run: {taker.events()}")
     until(taker.is_tidy, "the images to be gone")
     end(tree)

@@ -1,6 +1,5 @@
 """Whole trees of processes that nobody here wrote, moved by one command on each side."""
 
-import fcntl
 import socket
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from tests.harness.compiling import compile_c
 from tests.harness.criu import Tree, need_criu
 from tests.harness.results import Check
 from tests.harness.trees import Taker, end, send
-from tests.harness.waiting import Failure, expect, until
+from tests.harness.waiting import expect, until
 
 
 def _counting(lab, name: str = "tree") -> Tree:
@@ -179,7 +178,7 @@ def leaves_a_copy(lab) -> None:
     taker.wait(20)
 
 
-def _consents(lab, what: str, option: str) -> Tree:
+def _consents(lab, what: str, option: str) -> tuple:
     """Refused without the option; moved with it, and counting on."""
     tree = Tree(lab, what, [sys.executable, str(machine.PROGRAMS / "consents.py"), what])
     tree.wait_number(20)
@@ -189,24 +188,15 @@ def _consents(lab, what: str, option: str) -> Tree:
     send(lab, tree.pid, taker.port, option)
     taker.event("complete")
     tree.expect_counting()
-    return tree
-
-
-def moves_a_lock(lab) -> None:
-    need_criu()
-    tree = _consents(lab, "lock", "--file-locks")
-    with open(tree.directory / "locked", "r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-    raise Failure("nobody has the lock")
+    return tree, taker
 
 
 def moves_a_name(lab) -> None:
     need_criu()
-    tree = _consents(lab, "link", "--link-remap")
+    tree, taker = _consents(lab, "link", "--link-remap")
     expect((tree.directory / "another-name").exists(), "its other name is gone")
+    end(tree)
+    taker.end()
 
 
 def cuts_a_socket(lab) -> None:
@@ -214,10 +204,12 @@ def cuts_a_socket(lab) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outside:
         outside.bind(str(lab.directory / "outside"))
         outside.settimeout(20)
-        tree = _consents(lab, "socket", "--ext-unix-sk")
+        tree, taker = _consents(lab, "socket", "--ext-unix-sk")
         moved = len(tree.numbers())
         while int(outside.recv(99)) < moved:
             pass
+        end(tree)
+        taker.end()
 
 
 def moves_from_a_session(lab) -> None:
@@ -244,7 +236,6 @@ def _checks() -> list:
         Check("a pipeline of the shell's says the same after a move", moves_a_pipeline),
         Check("make -j2 builds the same after a move", moves_make),
         Check("vim in a terminal of tmux moves, with what is on its screen", moves_an_editor),
-        Check("with --file-locks a lock moves", moves_a_lock),
         Check("with --link-remap a deleted file with another name moves", moves_a_name),
         Check("with --ext-unix-sk a tree moves although its socket's other end does not", cuts_a_socket),
         Check("with --shell-job a program moves out of somebody else's session", moves_from_a_session),
