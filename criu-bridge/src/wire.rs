@@ -5,14 +5,14 @@
 
 use std::io::{self, Read};
 
-use memory::{Addr, PageRange};
+use memory::{Addr, PAGE_SIZE, PageRange};
 
 /// Which form records have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
     /// Command and pages of four bytes, address, owner.
     Short,
-    /// Command of four bytes, four of nothing, pages of eight bytes, address, owner.
+    /// Command of four bytes, four that mean nothing, pages of eight bytes, address, owner.
     Long,
 }
 
@@ -142,11 +142,9 @@ impl Record {
         if !fill(stream, &mut bytes[..SHORT_BYTES])? {
             return Ok(None);
         }
-        // The shorter form has the owner here, which is never 0; or a number of pages where the longer has nothing.
-        let pages = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
-        let number = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        let asks = Command::of(number & COMMAND_MASK) == Some(Command::Get);
-        let is_short = if asks { pages != 0 } else { word(&bytes, 16) != 0 };
+        // The shorter form has the owner here, whose low byte is a kind, and the longer one an address of a page. What lies
+        // between command and pages in the longer form is whatever was in CRIU's memory.
+        let is_short = !word(&bytes, 16).is_multiple_of(PAGE_SIZE);
         let form = if is_short { Form::Short } else { Form::Long };
         if form == Form::Long && !fill(stream, &mut bytes[SHORT_BYTES..])? {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -229,5 +227,10 @@ mod tests {
                 assert_eq!(read, Some((record, form)));
             }
         }
+        // As CRIU 4.2.1 sends it.
+        let mut bytes = get.to_bytes(Form::Long);
+        bytes[4..8].copy_from_slice(&[0x55, 0x55, 0, 0]);
+        let read = Record::read_first(&mut bytes.as_slice()).expect("well formed");
+        assert_eq!(read, Some((get, Form::Long)));
     }
 }
