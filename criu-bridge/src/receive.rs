@@ -9,22 +9,22 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
-use engine::{Config, Failure, OnLoss};
-use fault_handler::{Ended, FaultHandler, HandlerError, Outcome};
+use engine::{Config, OnLoss};
+use fault_handler::FaultHandler;
 use mio::net::TcpStream;
 use nix::sys::signal::SigSet;
 use protocol::{Kind, Reason};
 use receiver::cli::Options;
 use receiver::config::FAREWELL_DEADLINE;
 use receiver::daemon::{Daemon, Trade};
-use receiver::events::{SessionEvent, Whereabouts};
+use receiver::events::SessionEvent;
 use receiver::guardian::wait_for;
 use receiver::inherited::{Inherited, Purpose, SESSION_OPTION};
 use receiver::peer::Peer;
 use receiver::policy::Policy;
 use receiver::sealing::connections;
 use receiver::session;
-use receiver::session::report::{lost, report};
+use receiver::session::account::Figures;
 use receiver::session::teller::Teller;
 use transport::Connection;
 
@@ -152,8 +152,9 @@ pub(crate) fn session(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     let handler =
         FaultHandler::new(&mut served, channels, config).context("preparing to wait for the source")?;
     let ended = handler.run();
-    conclude(&mut served.rebuilder, ended);
-    served.rebuilder.follow();
+    let tree = &mut served.rebuilder;
+    tree.account.conclude(ended, tree.committed, Figures::default());
+    tree.follow();
     Ok(ExitCode::SUCCESS)
 }
 
@@ -168,43 +169,4 @@ fn refuse(
     teller.tell(&SessionEvent::Refused { reason });
     wait_for(control.stream().as_fd(), FAREWELL_DEADLINE).context("waiting for the source to hang up")?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Tells how the migration ended.
-fn conclude(tree: &mut Restoration, ended: Result<Ended, HandlerError>) {
-    let event = match ended {
-        Err(error) => {
-            let process = if tree.committed { Whereabouts::Lost } else { Whereabouts::Source };
-            SessionEvent::Failed { reason: error.in_full(), process }
-        }
-        Ok(Ended { outcome: Outcome::Discarded(failure), .. }) => discarded(tree, &failure),
-        Ok(Ended { outcome: Outcome::Killed(failure), .. }) => {
-            SessionEvent::Failed { reason: failure.to_string(), process: Whereabouts::Lost }
-        }
-        Ok(Ended { outcome, engine, traffic }) => {
-            tree.tell_resumed(engine.report().downtime);
-            match &outcome {
-                Outcome::Completed(Some(failure)) => {
-                    tree.tell(&lost(&engine.report().lost));
-                    SessionEvent::Failed { reason: failure.to_string(), process: Whereabouts::Here }
-                }
-                Outcome::Completed(None) | Outcome::Discarded(_) | Outcome::Killed(_) => {
-                    let report = report(&outcome, engine.report(), &traffic, tree.source.as_ref(), 0);
-                    SessionEvent::Complete { report: Box::new(report) }
-                }
-            }
-        }
-    };
-    tree.tell(&event);
-}
-
-/// The tree never ran here.
-fn discarded(tree: &Restoration, failure: &Failure) -> SessionEvent {
-    let reason = failure.to_string();
-    let in_doubt = tree.prepared && matches!(failure, Failure::LinkLost(_) | Failure::Deadline(_));
-    match (tree.refused, in_doubt) {
-        (true, _) => SessionEvent::Refused { reason },
-        (false, true) => SessionEvent::Failed { reason, process: Whereabouts::InDoubt },
-        (false, false) => SessionEvent::Failed { reason, process: Whereabouts::Source },
-    }
 }

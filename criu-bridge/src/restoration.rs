@@ -16,15 +16,13 @@ use std::time::Duration;
 
 use engine::Failure;
 use fault_handler::{Measurement, Notification, Resumption};
-use memory::PAGE_SIZE;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use protocol::SourceReport;
-use receiver::events::{SessionEvent, Status};
-use receiver::guardian::{ExitStatus, Guardian, GuardianEvent};
+use receiver::events::SessionEvent;
+use receiver::guardian::{ExitStatus, Guardian, GuardianEvent, wait_for};
 use receiver::handover::{self, HandedOver};
 use receiver::sealing::connections;
-use receiver::session::report::downtime_us;
+use receiver::session::account::Account;
 use receiver::session::teller::Teller;
 use sys::uffd::Uffd;
 
@@ -66,7 +64,7 @@ pub(crate) struct Restoration {
     criu: Criu,
     /// With its images, until it needs them no more.
     directory: Directory,
-    teller: Teller,
+    pub(crate) account: Account,
     /// On which the daemon hands over the channels of a source that connects again.
     line: OwnedFd,
     instance: Instance,
@@ -74,10 +72,6 @@ pub(crate) struct Restoration {
     worker: Option<Swrk>,
     guardian: Option<Guardian>,
     stage: Stage,
-    /// Why it was refused while it still ran at the source.
-    pub(crate) refused: bool,
-    /// The source may have let go of it.
-    pub(crate) prepared: bool,
     /// The source has let go of it.
     pub(crate) committed: bool,
     /// When to look whether CRIU can still finish, and how often that was done.
@@ -87,11 +81,6 @@ pub(crate) struct Restoration {
     here: BTreeMap<u32, u32>,
     /// Id here of the root.
     root_here: u32,
-    /// Id here of the root, once it runs.
-    pub(crate) pid: Option<u32>,
-    /// The source's side of the report.
-    pub(crate) source: Option<SourceReport>,
-    resume_was_told: bool,
     exit: Option<ExitStatus>,
     is_empty: bool,
 }
@@ -101,47 +90,31 @@ impl Restoration {
         Self {
             criu,
             directory,
-            teller,
+            account: Account::new(teller),
             line,
             instance: Instance::default(),
             files: Vec::new(),
             worker: None,
             guardian: None,
             stage: Stage::Building,
-            refused: false,
-            prepared: false,
             committed: false,
             timer: None,
             ticks: 0,
             here: BTreeMap::new(),
             root_here: 0,
-            pid: None,
-            source: None,
-            resume_was_told: false,
             exit: None,
             is_empty: false,
         }
     }
 
-    /// Tells the daemon.
-    pub(crate) fn tell(&self, event: &SessionEvent) {
-        self.teller.tell(event);
-    }
-
-    /// Tells once that the tree runs here, with `here` as the downtime if the source has not told its own.
-    pub(crate) fn tell_resumed(&mut self, here: Duration) {
-        let Some(pid) = self.pid.filter(|_| !self.resume_was_told) else { return };
-        self.resume_was_told = true;
-        let downtime_us = downtime_us(self.source.as_ref(), here);
-        self.teller.tell(&SessionEvent::Resumed { pid, source_pid: self.root(), downtime_us });
-    }
-
     /// Waits for the end of the tree's root and tells of it; returns at once if it never ran, and early when nobody
     /// listens any more.
     pub(crate) fn follow(&mut self) {
-        let Some(pid) = self.pid else { return self.directory.delete() };
-        while self.exit.is_none() && !self.is_empty && !self.teller.has_hung_up() {
-            let mut interests = vec![PollFd::new(self.teller.readiness(), PollFlags::empty())];
+        if self.account.pid.is_none() {
+            return self.directory.delete();
+        }
+        while self.exit.is_none() && !self.is_empty && !self.account.teller.has_hung_up() {
+            let mut interests = vec![PollFd::new(self.account.teller.readiness(), PollFlags::empty())];
             interests.push(PollFd::new(self.line.as_fd(), PollFlags::POLLIN));
             let guardian = self.guardian.as_ref().and_then(Guardian::readiness);
             let worker = self.worker.as_ref().filter(|_| self.stage != Stage::Over).map(Swrk::readiness);
@@ -156,7 +129,7 @@ impl Restoration {
         }
         self.directory.delete();
         if let Some(status) = self.exit {
-            self.teller.tell(&SessionEvent::Exited { pid, status: status_of(status) });
+            self.account.tell_exit(status);
         }
     }
 
@@ -208,7 +181,7 @@ impl Restoration {
         let has_run = std::mem::replace(&mut self.stage, Stage::Over) == Stage::Going;
         Some(match heard {
             Ok(()) => {
-                self.pid = Some(self.root_here);
+                self.account.pid = Some(self.root_here);
                 Notification::Resumed(Ok(self.root_here))
             }
             // It has ended every process before it says so.
@@ -221,7 +194,8 @@ impl Restoration {
 
     /// CRIU waits for ever for a process that has ended in the middle of this, and nobody is told of that but it.
     fn hangs(&mut self) -> Option<SwrkError> {
-        let timer = self.timer.as_ref().filter(|timer| is_readable(timer.as_fd()))?;
+        let timer =
+            self.timer.as_ref().filter(|timer| wait_for(timer.as_fd(), Duration::ZERO).unwrap_or(false))?;
         let _ = timer.wait();
         self.ticks += 1;
         let has_ended = members::is_zombie(self.root_here).unwrap_or(true);
@@ -273,7 +247,7 @@ impl Restoration {
 
 impl Rebuilder for Restoration {
     fn reserve(&mut self, instance: &Instance) -> Result<(), Failure> {
-        self.teller.tell(&SessionEvent::Introduced);
+        self.account.teller.tell(&SessionEvent::Introduced);
         let refuse = |text: String| Err(Failure::Local(text));
         let there = instance.terms.criu;
         let answer = match swrk::version(&self.criu) {
@@ -286,7 +260,7 @@ impl Rebuilder for Restoration {
             Ok(_) => Ok(()),
             Err(error) => refuse(error.to_string()),
         };
-        self.refused = answer.is_err();
+        self.account.refused = answer.is_err();
         answer
     }
 
@@ -308,7 +282,8 @@ impl Rebuilder for Restoration {
             self.files.push(file.map_err(|error| writing(&error))?);
         }
         self.instance = instance.clone();
-        self.prepared = true;
+        self.account.source_pid = self.root();
+        self.account.prepared = true;
         Ok(())
     }
 
@@ -334,7 +309,7 @@ impl Rebuilder for Restoration {
         let worker = self.worker.as_ref().map(Swrk::readiness);
         let guardian = self.guardian.as_ref().and_then(Guardian::readiness);
         let timer = self.timer.as_ref().map(AsFd::as_fd);
-        [self.teller.readiness(), self.line.as_fd()]
+        [self.account.teller.readiness(), self.line.as_fd()]
             .into_iter()
             .chain(worker)
             .chain(guardian)
@@ -343,7 +318,7 @@ impl Rebuilder for Restoration {
     }
 
     fn notification(&mut self) -> Option<Notification> {
-        if self.teller.has_hung_up() {
+        if self.account.teller.has_hung_up() {
             return Some(Notification::Abandoned(Failure::Local("the receiver has ended".into())));
         }
         // If they cannot be sealed, the source sees them close and comes again.
@@ -373,7 +348,7 @@ impl Rebuilder for Restoration {
         let timer = self.timer.as_ref().map(|timer| timer.set(tick, TimerSetTimeFlags::empty()));
         timer.transpose().map_err(|errno| failed(errno.to_string()))?;
         self.committed = true;
-        self.teller.tell(&SessionEvent::Committed);
+        self.account.teller.tell(&SessionEvent::Committed);
         worker.go_on(true).map_err(|error| failed(error.to_string()))?;
         (self.stage, self.root_here) = (Stage::Finishing, pid);
         Ok(Resumption::Begun)
@@ -409,37 +384,10 @@ impl Rebuilder for Restoration {
     }
 
     fn measured(&mut self, measurement: Measurement) {
-        match measurement {
-            Measurement::Source(report) => {
-                self.source = Some(report);
-                self.tell_resumed(Duration::ZERO);
-            }
-            Measurement::Paused(failure) => self.tell(&SessionEvent::Paused { reason: failure.to_string() }),
-            Measurement::Recovered => self.tell(&SessionEvent::Recovered),
-            Measurement::Progress(progress) if self.resume_was_told => {
-                self.teller.tell_in_passing(&SessionEvent::Progress {
-                    done_bytes: progress.done_pages * PAGE_SIZE,
-                    total_bytes: progress.total_pages * PAGE_SIZE,
-                });
-            }
-            Measurement::Progress(_) => {}
-        }
+        self.account.measured(measurement);
     }
-}
-
-fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 fn writing(error: &std::io::Error) -> Failure {
     Failure::Local(format!("writing images: {error}"))
-}
-
-fn status_of(status: ExitStatus) -> Status {
-    match status {
-        ExitStatus::Code(code) => Status::Exited { exit_code: u8::try_from(code & 0xff).unwrap_or(u8::MAX) },
-        ExitStatus::Signal(signal) => {
-            Status::Killed { signal: u8::try_from(signal & 0x7f).unwrap_or(u8::MAX) }
-        }
-    }
 }

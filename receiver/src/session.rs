@@ -9,10 +9,11 @@
 //! The process is the guardian's child. Until it has all its memory it lives and dies with this session, which
 //! dies with the daemon; afterwards the session only waits for its end, to tell of it.
 
+pub mod account;
 mod answer;
 mod construction;
 mod migrant;
-pub mod report;
+mod report;
 mod standby;
 pub mod teller;
 

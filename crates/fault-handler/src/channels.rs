@@ -3,17 +3,22 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
+use memory::PageRange;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use protocol::Channel;
+use protocol::{Channel, FrameError, Header, Kind};
 use sys::net;
 use transport::{Connection, ConnectionError, Expected};
+
+use crate::receive::unpack;
 
 /// A connection and what is known of it.
 #[derive(Debug)]
 pub(crate) struct Line {
     pub(crate) connection: Connection<TcpStream>,
     channel: Channel,
+    /// The bytes of the pages in hand, if they came packed.
+    unpacked: Vec<u8>,
     /// Reading might yield a frame.
     readable: bool,
     state: State,
@@ -111,7 +116,7 @@ impl Channels {
 
 impl Line {
     const fn new(connection: Connection<TcpStream>, channel: Channel) -> Self {
-        Self { connection, channel, readable: true, state: State::Open }
+        Self { connection, channel, unpacked: Vec::new(), readable: true, state: State::Open }
     }
 
     /// The kernel says that the socket is ready.
@@ -132,6 +137,26 @@ impl Line {
     pub(crate) fn receive(&mut self) -> Result<bool, ConnectionError> {
         self.readable = self.connection.receive()?.is_some();
         Ok(self.readable)
+    }
+
+    /// Unpacks the packed pages in hand, whose header this is, and returns which they are.
+    pub(crate) fn unpack(&mut self, header: Header) -> Result<PageRange, FrameError> {
+        let body = self.connection.frame().map(|frame| frame.body).unwrap_or_default();
+        unpack(header, body, &mut self.unpacked)
+    }
+
+    /// The body of the frame in hand, as it came.
+    pub(crate) fn body(&self) -> &[u8] {
+        self.connection.frame().map(|frame| frame.body).unwrap_or_default()
+    }
+
+    /// The bytes of the pages in hand.
+    pub(crate) fn page_bytes(&self) -> &[u8] {
+        match self.connection.frame() {
+            Some(frame) if frame.header.kind == Kind::PackedPages => &self.unpacked,
+            Some(frame) => frame.body,
+            None => &[],
+        }
     }
 
     /// The link is gone.

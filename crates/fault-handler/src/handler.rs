@@ -73,8 +73,6 @@ pub struct FaultHandler<'process, P> {
     pub(crate) registered: RangeSet,
     /// The pages of the frame that is in hand, and where it is.
     pub(crate) in_hand: Option<(Channel, PageRange)>,
-    /// Their bytes, if they came packed.
-    pub(crate) unpacked: Vec<u8>,
     /// The process here, once it runs.
     pub(crate) running: Option<u32>,
     pub(crate) outcome: Option<Outcome>,
@@ -115,7 +113,6 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             reserved: None,
             registered: RangeSet::new(),
             in_hand: None,
-            unpacked: Vec::new(),
             running: None,
             outcome: None,
             traffic: Traffic::default(),

@@ -151,9 +151,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
                 continue;
             }
             let filling = match content {
-                Content::Data => {
-                    Filling::Bytes(bytes_in_hand((&self.channels, &self.unpacked), self.in_hand, source))
-                }
+                Content::Data => Filling::Bytes(bytes_in_hand(&self.channels, self.in_hand, source)),
                 Content::Zero => Filling::Zero,
                 Content::Lost => Filling::Poison,
             };
@@ -219,9 +217,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
     /// Writes pages that the userfaultfd does not cover; only before the process runs.
     fn write(&mut self, at: PageRange, source: PageRange, content: Content) {
         let written = match content {
-            Content::Data => {
-                self.process.write(at, bytes_in_hand((&self.channels, &self.unpacked), self.in_hand, source))
-            }
+            Content::Data => self.process.write(at, bytes_in_hand(&self.channels, self.in_hand, source)),
             Content::Zero => single_pages(at).try_for_each(|page| self.process.write(page, &ZERO_PAGE)),
             Content::Lost => {
                 Err(Failure::Local(format!("the source cannot read {source}, which must be in place")))
@@ -240,9 +236,9 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
     fn store(&mut self, pages: PageRange, content: Content) {
         let stored = match content {
             Content::Zero => single_pages(pages).try_for_each(|page| self.process.write(page, &ZERO_PAGE)),
-            Content::Data | Content::Lost => self
-                .process
-                .write(pages, bytes_in_hand((&self.channels, &self.unpacked), self.in_hand, pages)),
+            Content::Data | Content::Lost => {
+                self.process.write(pages, bytes_in_hand(&self.channels, self.in_hand, pages))
+            }
         };
         if let Err(failure) = stored {
             self.inputs.push_back(DestinationInput::PrepareFailed(failure));
@@ -355,17 +351,10 @@ fn fill_space(
 }
 
 /// The bytes of `source`, which lies within the frame in hand: the engine was told of no other.
-fn bytes_in_hand<'a>(
-    (channels, unpacked): (&'a Channels, &'a [u8]),
-    in_hand: Option<(Channel, PageRange)>,
-    source: PageRange,
-) -> &'a [u8] {
+fn bytes_in_hand(channels: &Channels, in_hand: Option<(Channel, PageRange)>, source: PageRange) -> &[u8] {
     let (channel, pages) = in_hand.expect("page bytes are asked for only while their frame is in hand");
     assert!(pages.covers(source), "{source} is not in the frame in hand, {pages}");
-    channels.get(channel).connection.frame().map_or(&[], |frame| {
-        let bytes = if frame.header.kind == Kind::PackedPages { unpacked } else { frame.body };
-        part(bytes, pages, source)
-    })
+    part(channels.get(channel).page_bytes(), pages, source)
 }
 
 /// Where the pages of `piece`, part of `at`, are at the source, where those of `at` are `pages`.

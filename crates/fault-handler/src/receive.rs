@@ -11,12 +11,10 @@ use crate::{DestinationProcess, Measurement, channels::Line};
 impl<P: DestinationProcess> FaultHandler<'_, P> {
     /// Hands in the frame that is in hand on `channel`.
     pub(crate) fn accept(&mut self, channel: Channel) {
-        let line = self.channels.get(channel);
+        let line = self.channels.get_mut(channel);
         let Some(header) = line.connection.frame().map(|frame| frame.header) else { return };
         let input = match header.kind {
-            Kind::Pages | Kind::PackedPages | Kind::ZeroPages | Kind::LostPages => {
-                pages(line, header, &mut self.unpacked)
-            }
+            Kind::Pages | Kind::PackedPages | Kind::ZeroPages | Kind::LostPages => pages(line, header),
             _ => self.control(header),
         };
         match input {
@@ -85,17 +83,12 @@ pub fn unpack(header: Header, body: &[u8], unpacked: &mut Vec<u8>) -> Result<Pag
     if lz4::unpack(body, unpacked) { Ok(pages) } else { Err(malformed) }
 }
 
-fn pages(
-    line: &Line,
-    header: Header,
-    unpacked: &mut Vec<u8>,
-) -> Result<Option<DestinationInput>, ConnectionError> {
-    let body = line.connection.frame().map(|frame| frame.body).unwrap_or_default();
+fn pages(line: &mut Line, header: Header) -> Result<Option<DestinationInput>, ConnectionError> {
     let (pages, content) = match header.kind {
         Kind::Pages => (header.pages()?, Content::Data),
-        Kind::PackedPages => (unpack(header, body, unpacked)?, Content::Data),
-        Kind::ZeroPages => (header.counted_pages(body)?, Content::Zero),
-        _ => (header.counted_pages(body)?, Content::Lost),
+        Kind::PackedPages => (line.unpack(header)?, Content::Data),
+        Kind::ZeroPages => (header.counted_pages(line.body())?, Content::Zero),
+        _ => (header.counted_pages(line.body())?, Content::Lost),
     };
     Ok(Some(DestinationInput::PagesArrived { channel: line.channel(), pages, content }))
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use engine::{DestinationInput, InstallOutcome, SpaceId};
-use memory::PageRange;
+use memory::{PageRange, VmaFlags};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use protocol::Manifest;
@@ -44,6 +44,21 @@ struct Withheld {
     wiped: Vec<PageRange>,
 }
 
+impl Withheld {
+    fn of<'a>(mappings: impl Iterator<Item = (PageRange, &'a VmaFlags)>) -> Self {
+        let mut found = Self::default();
+        for (range, flags) in mappings {
+            if flags.dont_fork {
+                found.kept.push(range);
+            }
+            if flags.wipe_on_fork {
+                found.wiped.push(range);
+            }
+        }
+        found
+    }
+}
+
 /// What was read: events to be handed in first, then faults, then the children that are new.
 #[derive(Debug, Default)]
 pub(crate) struct News {
@@ -67,11 +82,7 @@ impl Spaces {
 
     /// Remembers what children of the first process will not inherit.
     pub(crate) fn learn(&mut self, manifest: &Manifest) {
-        let ranges = |wanted: fn(&memory::VmaFlags) -> bool| {
-            manifest.vmas.iter().filter(|vma| wanted(&vma.flags)).map(|vma| vma.range).collect()
-        };
-        let withheld =
-            Withheld { kept: ranges(|flags| flags.dont_fork), wiped: ranges(|flags| flags.wipe_on_fork) };
+        let withheld = Withheld::of(manifest.vmas.iter().map(|vma| (vma.range, &vma.flags)));
         self.withheld.insert(SpaceId::MAIN, withheld);
     }
 
@@ -84,13 +95,8 @@ impl Spaces {
     fn learn_again(&mut self, space: SpaceId) {
         let pid = self.pids.get(&space).copied();
         let Some(Ok((mappings, attributes))) = pid.map(smaps::mappings_of) else { return };
-        let ranges = |wanted: fn(&memory::VmaFlags) -> bool| {
-            let found = mappings.iter().zip(&attributes).filter(|(_, found)| wanted(&found.flags));
-            found.map(|(mapping, _)| mapping.range).collect()
-        };
-        let withheld =
-            Withheld { kept: ranges(|flags| flags.dont_fork), wiped: ranges(|flags| flags.wipe_on_fork) };
-        self.withheld.insert(space, withheld);
+        let found = mappings.iter().zip(&attributes).map(|(mapping, found)| (mapping.range, &found.flags));
+        self.withheld.insert(space, Withheld::of(found));
     }
 
     /// Serves one more address space; the first one is [`SpaceId::MAIN`].

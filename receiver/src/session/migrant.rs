@@ -2,21 +2,21 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use engine::{Failure, Progress};
+use engine::Failure;
 use fault_handler::{
-    DestinationProcess, Ended, HandlerError, Mapped, Measurement, Notification, Outcome, Resumption, Role,
+    DestinationProcess, Ended, HandlerError, Mapped, Measurement, Notification, Resumption, Role,
 };
-use memory::{Backing, PAGE_SIZE, PageRange, RangeSet, Sharing};
+use memory::{Backing, PageRange, RangeSet, Sharing};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use protocol::{FileVerdict, Header, Manifest, Reserved, SourceReport};
+use protocol::{FileVerdict, Header, Manifest, Reserved};
 use sys::uffd::Uffd;
 
+use super::account::{Account, Figures};
 use super::construction::Construction;
-use super::report::{downtime_us, lost, report};
 use super::standby::Standby;
 use super::teller::Teller;
 use crate::config::RELAY_DEADLINE;
-use crate::events::{SessionEvent, Status, Whereabouts};
+use crate::events::SessionEvent;
 use crate::guardian::{ExitStatus, GuardianError, GuardianEvent, wait_for};
 use crate::handover::{self, HandedOver};
 use crate::policy::Policy;
@@ -26,26 +26,14 @@ use crate::sealing::connections;
 /// The process, from its reservation to its end.
 #[derive(Debug)]
 pub(super) struct Migrant {
-    teller: Teller,
+    account: Account,
     /// On which the daemon hands over the channels of a source that connects again.
     line: OwnedFd,
     policy: Policy,
     construction: Construction,
     standby: Standby,
-    /// Its id at the source, which it keeps in its own PID namespace.
-    source_pid: u32,
-    /// Its id here, once it runs.
-    pid: Option<u32>,
-    /// Why it was refused while it still ran at the source.
-    refused: bool,
-    /// Its memory stands: from here on the source may have let go of it.
-    mapped: bool,
-    source: Option<SourceReport>,
-    resume_was_told: bool,
     verdicts: Vec<FileVerdict>,
-    same_file_pages: u64,
-    /// Connections that stayed at the source.
-    relayed: u64,
+    figures: Figures,
     /// How it ended.
     exit: Option<ExitStatus>,
     /// No process of its namespace is left.
@@ -55,20 +43,13 @@ pub(super) struct Migrant {
 impl Migrant {
     pub(super) fn new(teller: Teller, line: OwnedFd, policy: Policy) -> Self {
         Self {
-            teller,
+            account: Account::new(teller),
             line,
             policy,
             construction: Construction::default(),
             standby: Standby::default(),
-            source_pid: 0,
-            pid: None,
-            refused: false,
-            mapped: false,
-            source: None,
-            resume_was_told: false,
             verdicts: Vec::new(),
-            same_file_pages: 0,
-            relayed: 0,
+            figures: Figures::default(),
             exit: None,
             empty: false,
         }
@@ -76,33 +57,8 @@ impl Migrant {
 
     /// Tells how the migration ended.
     pub(super) fn conclude(&mut self, ended: Result<Ended, HandlerError>) {
-        let event = match ended {
-            Err(error) => {
-                let is_lost = self.pid.is_some() || matches!(error, HandlerError::Torn);
-                let process = if is_lost { Whereabouts::Lost } else { Whereabouts::Source };
-                SessionEvent::Failed { reason: error.in_full(), process }
-            }
-            Ok(Ended { outcome: Outcome::Discarded(failure), .. }) => self.discarded(&failure),
-            Ok(Ended { outcome: Outcome::Killed(failure), .. }) => {
-                SessionEvent::Failed { reason: failure.to_string(), process: Whereabouts::Lost }
-            }
-            Ok(Ended { outcome, engine, traffic }) => {
-                self.tell_resumed(engine.report().downtime);
-                let source = self.source.as_ref();
-                let mut report = report(&outcome, engine.report(), &traffic, source, self.same_file_pages);
-                report.relayed_connections = self.relayed;
-                match outcome {
-                    Outcome::Completed(Some(failure)) => {
-                        self.teller.tell(&lost(&engine.report().lost));
-                        SessionEvent::Failed { reason: failure.to_string(), process: Whereabouts::Here }
-                    }
-                    Outcome::Completed(None) | Outcome::Discarded(_) | Outcome::Killed(_) => {
-                        SessionEvent::Complete { report: Box::new(report) }
-                    }
-                }
-            }
-        };
-        self.teller.tell(&event);
+        let has_run = self.account.pid.is_some();
+        self.account.conclude(ended, has_run, self.figures);
         // Not earlier: until this has been told, the daemon takes the end of its session for that of the process.
         self.standby.dismiss();
     }
@@ -110,24 +66,29 @@ impl Migrant {
     /// Waits for the end of the process and tells of it; returns at once if it never ran, and early when nobody
     /// listens any more.
     pub(super) fn follow(&mut self) -> Result<(), GuardianError> {
-        let Some(pid) = self.pid else { return Ok(()) };
-        while self.exit.is_none() && !self.empty && !self.teller.has_hung_up() {
+        if self.account.pid.is_none() {
+            return Ok(());
+        }
+        while self.exit.is_none() && !self.empty && !self.account.teller.has_hung_up() {
             let Some(readiness) = self.construction.guardian_readiness() else { break };
             let relay = self.construction.relay_readiness();
-            wait_for_any([readiness, self.line.as_fd()].into_iter().chain(relay), self.teller.readiness())?;
+            wait_for_any(
+                [readiness, self.line.as_fd()].into_iter().chain(relay),
+                self.account.teller.readiness(),
+            )?;
             self.hear_relay();
             // A source that has not heard the end asks again, and the daemon knows the answer by then.
             drop(handover::receive(&self.line));
             self.hear_guardian()?;
         }
         if let Some(status) = self.exit {
-            self.teller.tell(&SessionEvent::Exited { pid, status: status_of(status) });
+            self.account.tell_exit(status);
         }
         // What it had said last is still on its way to the source.
         while let Some(relay) = self.construction.relay_readiness()
-            && !self.teller.has_hung_up()
+            && !self.account.teller.has_hung_up()
         {
-            wait_for_any([relay], self.teller.readiness())?;
+            wait_for_any([relay], self.account.teller.readiness())?;
             self.hear_relay();
         }
         Ok(())
@@ -138,8 +99,8 @@ impl Migrant {
         let relay = self.construction.relay_readiness();
         if relay.is_some_and(|relay| wait_for(relay, std::time::Duration::ZERO).unwrap_or(true)) {
             self.construction.forget_relay();
-            if self.relayed > 0 {
-                self.teller.tell(&SessionEvent::Untied);
+            if self.figures.relayed > 0 {
+                self.account.teller.tell(&SessionEvent::Untied);
             }
         }
     }
@@ -155,42 +116,14 @@ impl Migrant {
         }
         Ok(())
     }
-
-    /// The process never ran here.
-    fn discarded(&self, failure: &Failure) -> SessionEvent {
-        let reason = failure.to_string();
-        let in_doubt = self.mapped && matches!(failure, Failure::LinkLost(_) | Failure::Deadline(_));
-        match (self.refused, in_doubt) {
-            (true, _) => SessionEvent::Refused { reason },
-            (false, true) => SessionEvent::Failed { reason, process: Whereabouts::InDoubt },
-            (false, false) => SessionEvent::Failed { reason, process: Whereabouts::Source },
-        }
-    }
-
-    /// Tells once that the process runs here, with `here` as the downtime if the source has not told its own.
-    fn tell_resumed(&mut self, here: std::time::Duration) {
-        let Some(pid) = self.pid.filter(|_| !self.resume_was_told) else { return };
-        self.resume_was_told = true;
-        let downtime_us = downtime_us(self.source.as_ref(), here);
-        self.teller.tell(&SessionEvent::Resumed { pid, source_pid: self.source_pid, downtime_us });
-    }
-
-    fn tell_progress(&self, progress: Progress) {
-        if self.resume_was_told {
-            self.teller.tell_in_passing(&SessionEvent::Progress {
-                done_bytes: progress.done_pages * PAGE_SIZE,
-                total_bytes: progress.total_pages * PAGE_SIZE,
-            });
-        }
-    }
 }
 
 impl DestinationProcess for Migrant {
     fn reserve(&mut self, manifest: &Manifest) -> Result<Reserved, Failure> {
-        self.teller.tell(&SessionEvent::Introduced);
-        self.source_pid = manifest.process.pid;
+        self.account.teller.tell(&SessionEvent::Introduced);
+        self.account.source_pid = manifest.process.pid;
         let reserved = self.construction.reserve(manifest, &self.policy);
-        self.refused = reserved.is_err();
+        self.account.refused = reserved.is_err();
         if let Ok(reserved) = &reserved {
             self.verdicts.clone_from(&reserved.files);
         }
@@ -202,8 +135,8 @@ impl DestinationProcess for Migrant {
     }
 
     fn map(&mut self, manifest: &Manifest) -> Result<Mapped, Failure> {
-        self.relayed = restorer::count_relayed(manifest) as u64;
-        if self.relayed > 0 && !self.construction.has_relay() {
+        self.figures.relayed = restorer::count_relayed(manifest) as u64;
+        if self.figures.relayed > 0 && !self.construction.has_relay() {
             // It was welcomed before the source went on; it may come behind what the source has said since.
             let _ = wait_for(self.line.as_fd(), RELAY_DEADLINE);
             if let Ok(Some(HandedOver::Relay(link, sealing))) = handover::receive(&self.line) {
@@ -211,8 +144,8 @@ impl DestinationProcess for Migrant {
             }
         }
         let uffd = self.construction.map(manifest)?;
-        self.mapped = true;
-        self.same_file_pages = same_file_pages(manifest, &self.verdicts);
+        self.account.prepared = true;
+        self.figures.same_file_pages = same_file_pages(manifest, &self.verdicts);
         Ok(Mapped::One(uffd))
     }
 
@@ -229,14 +162,14 @@ impl DestinationProcess for Migrant {
     }
 
     fn resume(&mut self) -> Result<Resumption, Failure> {
-        self.teller.tell(&SessionEvent::Committed);
+        self.account.teller.tell(&SessionEvent::Committed);
         let pid = self.construction.resume()?;
-        self.pid = Some(pid);
+        self.account.pid = Some(pid);
         Ok(Resumption::Done(pid))
     }
 
     fn stand_by(&mut self, is_next: &dyn Fn() -> bool) -> Role {
-        self.standby.make(&self.teller, is_next)
+        self.standby.make(&self.account.teller, is_next)
     }
 
     fn stood_by(&mut self) {
@@ -245,8 +178,8 @@ impl DestinationProcess for Migrant {
 
     fn succeed(&mut self) -> Result<(u32, Vec<BorrowedFd<'_>>), Failure> {
         let (pid, mut descriptors) = self.construction.succeed()?;
-        self.pid = Some(pid);
-        descriptors.extend([self.teller.readiness(), self.line.as_fd()]);
+        self.account.pid = Some(pid);
+        descriptors.extend([self.account.teller.readiness(), self.line.as_fd()]);
         Ok((pid, descriptors))
     }
 
@@ -265,11 +198,11 @@ impl DestinationProcess for Migrant {
 
     fn watched(&mut self) -> Vec<BorrowedFd<'_>> {
         let guardian = self.construction.guardian().and_then(|guardian| guardian.readiness());
-        [self.teller.readiness(), self.line.as_fd()].into_iter().chain(guardian).collect()
+        [self.account.teller.readiness(), self.line.as_fd()].into_iter().chain(guardian).collect()
     }
 
     fn notification(&mut self) -> Option<Notification> {
-        if self.teller.has_hung_up() {
+        if self.account.teller.has_hung_up() {
             return Some(Notification::Abandoned(Failure::Local("the receiver has ended".into())));
         }
         // If they cannot be sealed, the source sees them close and comes again.
@@ -293,17 +226,7 @@ impl DestinationProcess for Migrant {
     }
 
     fn measured(&mut self, measurement: Measurement) {
-        match measurement {
-            Measurement::Source(report) => {
-                self.source = Some(report);
-                self.tell_resumed(std::time::Duration::ZERO);
-            }
-            Measurement::Paused(failure) => {
-                self.teller.tell(&SessionEvent::Paused { reason: failure.to_string() });
-            }
-            Measurement::Recovered => self.teller.tell(&SessionEvent::Recovered),
-            Measurement::Progress(progress) => self.tell_progress(progress),
-        }
+        self.account.measured(measurement);
     }
 }
 
@@ -332,14 +255,5 @@ fn wait_for_any<'a>(
     match poll(&mut interests, PollTimeout::NONE) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
         Err(errno) => Err(GuardianError::Talk(errno.into())),
-    }
-}
-
-fn status_of(status: ExitStatus) -> Status {
-    match status {
-        ExitStatus::Code(code) => Status::Exited { exit_code: u8::try_from(code & 0xff).unwrap_or(u8::MAX) },
-        ExitStatus::Signal(signal) => {
-            Status::Killed { signal: u8::try_from(signal & 0x7f).unwrap_or(u8::MAX) }
-        }
     }
 }

@@ -12,8 +12,7 @@ use crate::report::{FaultLatency, Pages, Phases, Ram, Report};
 
 /// From the last instruction at the source to the first one here, as the source saw it: threads parked, image
 /// captured, `Run` sent, `Running` received. Without the source's word, what was seen here.
-#[must_use]
-pub fn downtime_us(source: Option<&SourceReport>, here: Duration) -> u64 {
+pub(super) fn downtime_us(source: Option<&SourceReport>, here: Duration) -> u64 {
     source.map_or_else(
         || us(here),
         |source| {
@@ -24,8 +23,7 @@ pub fn downtime_us(source: Option<&SourceReport>, here: Duration) -> u64 {
 }
 
 /// What is told of memory that never came: the first ranges, so that an event stays a line.
-#[must_use]
-pub fn lost(lost: &LostPages) -> SessionEvent {
+pub(super) fn lost(lost: &LostPages) -> SessionEvent {
     const TOLD_RANGES: usize = 256;
     let range = |range: &PageRange| format!("{:x}-{:x}", range.start().0, range.end().0);
     SessionEvent::Lost {
@@ -35,8 +33,7 @@ pub fn lost(lost: &LostPages) -> SessionEvent {
 }
 
 /// The whole report.
-#[must_use]
-pub fn report(
+pub(super) fn report(
     outcome: &Outcome,
     engine: &engine::Report,
     traffic: &Traffic,

@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use super::watch::kib_of;
+
 /// Memory that everything else on the machine keeps, in MiB.
 const MARGIN_MIB: u64 = 1536;
 
@@ -96,26 +98,17 @@ pub(super) fn room_mib() -> u64 {
 }
 
 fn meminfo_mib(meminfo: &str, name: &str) -> u64 {
-    let value = meminfo.lines().find_map(|line| line.strip_prefix(name));
-    let kib: Option<u64> = value.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok());
-    kib.unwrap_or(0) / 1024
+    kib_of(meminfo, name).unwrap_or(0) / 1024
 }
 
 fn text(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// The day that is so many days behind 1970-01-01 (the proleptic Gregorian calendar, by eras of 400 years).
+/// The day that is so many days behind 1970-01-01.
 fn date(days: u64) -> String {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Years that begin in March have the day that comes and goes at their end.
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    format!("{:04}-{month:02}-{day:02}", era * 400 + year_of_era + later)
+    let (year, month, day) = sys::clock::civil_date(days);
+    format!("{year:04}-{month:02}-{day:02}")
 }
 
 #[cfg(test)]

@@ -125,7 +125,8 @@ fn proportional_kib(pid: u32) -> Option<u64> {
     kib_of(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Pss:")
 }
 
-fn kib_of(text: &str, name: &str) -> Option<u64> {
+/// The field of this name, in KiB, in a file of `/proc` that has such.
+pub(super) fn kib_of(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(name))?;
     value.trim().trim_end_matches(" kB").parse().ok()
 }
