@@ -173,6 +173,13 @@ impl Destination {
         }
     }
 
+    /// Whether threads have been waiting for pages just now: between two pieces of what was pushed, the loop looks
+    /// whether more of them do, and whether there is an answer for one.
+    #[must_use]
+    pub fn is_under_fire(&self) -> bool {
+        self.pages().is_some_and(|pages| pages.is_under_fire(self.now, &self.config))
+    }
+
     /// Whether content of files and memory objects may come.
     #[must_use]
     pub const fn takes_content(&self) -> bool {

@@ -9,7 +9,7 @@ use engine::{
     Config, Content, DestinationAction, DestinationInput, Failure, InstallOutcome, Place, Plan, SourceAction,
     SourceInput, SpaceId,
 };
-use memory::Addr;
+use memory::{Addr, PageRange};
 use protocol::Channel;
 
 const MAIN: SpaceId = SpaceId::MAIN;
@@ -200,6 +200,20 @@ fn an_unmap_that_belongs_to_an_mremap_spares_what_moved_there_meanwhile() {
 }
 
 #[test]
+fn an_unmap_behind_an_mremap_that_unmaps_nothing_is_an_unmap() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    let (first, second) = (range(600, 10), range(620, 10));
+    let moved = |from, to: PageRange| DestinationInput::Remapped { space: MAIN, from, to: to.start() };
+    pair.destination_does(moved(first, range(5000, 10)));
+    // What the kernel takes here, it would refuse if the old range were still to be unmapped.
+    assert_eq!(pair.touch(MAIN, 650), source_page(650));
+    pair.destination_does(moved(second, first));
+    pair.destination_does(DestinationInput::Unmapped { space: MAIN, pages: first });
+    assert_eq!(pair.touch(MAIN, 605), Held::Zero);
+}
+
+#[test]
 fn a_child_gets_its_own_copy_of_every_missing_page() {
     let mut pair = Pair::new(image());
     pair.migrate_without_push();
@@ -227,6 +241,38 @@ fn an_install_that_was_put_off_is_asked_for_at_the_page_s_new_place() {
     });
     assert_eq!(installs.count(), 2);
     assert_eq!(pair.touch(MAIN, 650), source_page(650));
+}
+
+#[test]
+fn in_the_middle_of_what_was_pushed_there_is_room_for_an_answer() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    let arrived = |channel, pages| DestinationInput::PagesArrived { channel, pages, content: Content::Data };
+    let (now, destination) = (pair.now, &mut pair.destination);
+    let mut next = |inputs: &[DestinationInput]| {
+        inputs.iter().for_each(|input| destination.handle(now, input.clone()));
+        match destination.poll_action() {
+            Some(DestinationAction::Install { space, channel, pages, .. }) => {
+                let outcome = InstallOutcome::Installed;
+                destination.handle(now, DestinationInput::Installed { space, pages, outcome });
+                Some((channel, pages))
+            }
+            other => {
+                assert!(matches!(other, None | Some(DestinationAction::RequestPages(_))), "{other:?}");
+                None
+            }
+        }
+    };
+    let touched = DestinationInput::Fault { space: MAIN, addr: range(650, 1).start(), thread: 1 };
+    assert_eq!(next(&[touched]), None);
+    let piece = |page| Some((Channel::Push, range(page, 8)));
+    assert_eq!(next(&[arrived(Channel::Push, range(500, 64))]), piece(500));
+    let answer = Some((Channel::Fault, range(650, 16)));
+    assert_eq!(next(&[arrived(Channel::Fault, range(650, 16))]), answer);
+    for page in (508..564).step_by(8) {
+        assert_eq!(next(&[]), piece(page));
+    }
+    assert_eq!(next(&[]), None);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use protocol::{Channel, FrameError, Header, Kind};
 use sys::net;
 use transport::{Connection, ConnectionError, Expected};
 
+use crate::fill::part;
 use crate::receive::unpack;
 
 /// A connection and what is known of it.
@@ -17,7 +18,8 @@ use crate::receive::unpack;
 pub(crate) struct Line {
     pub(crate) connection: Connection<TcpStream>,
     channel: Channel,
-    /// The bytes of the pages in hand, if they came packed.
+    /// The pages of the frame that is in hand, and their bytes if they came packed.
+    pages: Option<PageRange>,
     unpacked: Vec<u8>,
     /// Reading might yield a frame.
     readable: bool,
@@ -116,7 +118,7 @@ impl Channels {
 
 impl Line {
     const fn new(connection: Connection<TcpStream>, channel: Channel) -> Self {
-        Self { connection, channel, unpacked: Vec::new(), readable: true, state: State::Open }
+        Self { connection, channel, pages: None, unpacked: Vec::new(), readable: true, state: State::Open }
     }
 
     /// The kernel says that the socket is ready.
@@ -135,6 +137,7 @@ impl Line {
 
     /// Collects the next frame; true when there is one in hand.
     pub(crate) fn receive(&mut self) -> Result<bool, ConnectionError> {
+        self.pages = None;
         self.readable = self.connection.receive()?.is_some();
         Ok(self.readable)
     }
@@ -150,13 +153,19 @@ impl Line {
         self.connection.frame().map(|frame| frame.body).unwrap_or_default()
     }
 
-    /// The bytes of the pages in hand.
-    pub(crate) fn page_bytes(&self) -> &[u8] {
-        match self.connection.frame() {
-            Some(frame) if frame.header.kind == Kind::PackedPages => &self.unpacked,
-            Some(frame) => frame.body,
-            None => &[],
-        }
+    /// The frame in hand holds the bytes of these pages.
+    pub(crate) const fn holds(&mut self, pages: PageRange) {
+        self.pages = Some(pages);
+    }
+
+    /// The bytes of `source`, which lies within the frame in hand: the engine was told of no other.
+    pub(crate) fn page_bytes(&self, source: PageRange) -> &[u8] {
+        let pages = self.pages.expect("page bytes are asked for only while their frame is in hand");
+        assert!(pages.covers(source), "{source} is not in the frame in hand, {pages}");
+        self.connection.frame().map_or(&[], |frame| {
+            let is_packed = frame.header.kind == Kind::PackedPages;
+            part(if is_packed { &self.unpacked } else { frame.body }, pages, source)
+        })
     }
 
     /// The link is gone.

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use engine::{Config, Destination, DestinationInput, Failure, Instant, SpaceId};
-use memory::{PageRange, RangeSet};
+use memory::RangeSet;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use protocol::{Channel, Kind, Manifest, Reason, Reserved};
@@ -71,8 +71,6 @@ pub struct FaultHandler<'process, P> {
     pub(crate) reserved: Option<Reserved>,
     /// Ranges that the userfaultfd of the process was given; where they were at the start.
     pub(crate) registered: RangeSet,
-    /// The pages of the frame that is in hand, and where it is.
-    pub(crate) in_hand: Option<(Channel, PageRange)>,
     /// The process here, once it runs.
     pub(crate) running: Option<u32>,
     pub(crate) outcome: Option<Outcome>,
@@ -112,7 +110,6 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             manifest: None,
             reserved: None,
             registered: RangeSet::new(),
-            in_hand: None,
             running: None,
             outcome: None,
             traffic: Traffic::default(),
@@ -180,7 +177,6 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             let Some(action) = self.engine.poll_action() else { break };
             self.perform(action)?;
         }
-        self.in_hand = None;
         Ok(())
     }
 
@@ -326,20 +322,39 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     /// the others have nothing more to say: they race each other.
     fn take_frame(&mut self) {
         let order: Vec<Channel> = self.frame_order().collect();
-        for channel in order {
-            let line = self.channels.get_mut(channel);
-            if !line.may_have_frame() {
-                continue;
-            }
-            match line.receive() {
-                Ok(true) => return self.accept(channel),
-                Ok(false) => {}
-                Err(error) => self.connection_ended(channel, &error),
-            }
+        if order.into_iter().any(|channel| self.take_frame_of(channel)) {
+            return;
         }
         if let Some(channel) = self.lost.take() {
             self.inputs.push_back(DestinationInput::Broken(Failure::LinkLost(channel)));
         }
+    }
+
+    /// Whether there was one.
+    fn take_frame_of(&mut self, channel: Channel) -> bool {
+        let line = self.channels.get_mut(channel);
+        if !line.may_have_frame() {
+            return false;
+        }
+        match line.receive() {
+            Ok(true) => {
+                self.accept(channel);
+                true
+            }
+            Ok(false) => false,
+            Err(error) => {
+                self.connection_ended(channel, &error);
+                false
+            }
+        }
+    }
+
+    /// In the middle of what was pushed: looks who else waits for a page, and whether the answer for somebody is there.
+    pub(crate) fn glance(&mut self) -> Result<(), HandlerError> {
+        self.wait(Duration::ZERO)?;
+        self.take_events()?;
+        self.take_frame_of(Channel::Fault);
+        Ok(())
     }
 
     fn frame_order(&self) -> impl Iterator<Item = Channel> + use<P> {

@@ -5,9 +5,8 @@ use memory::{Addr, PAGE_SIZE, PageRange};
 use protocol::{Channel, Header, Kind, Reason, encode_bits};
 use sys::uffd::{Note, UffdError};
 
-use crate::channels::Channels;
 use crate::config::SHORTAGE_WAIT_MS;
-use crate::fill::{Filling, fill, part};
+use crate::fill::{Filling, fill};
 use crate::handler::FaultHandler;
 use crate::spaces::Spaces;
 use crate::{Assembly, DestinationProcess, HandlerError, Mapped, Measurement, Outcome, Resumption};
@@ -41,8 +40,11 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
                 self.traffic.requests += 1;
                 self.send(Channel::Fault, |fault| fault.send_page_request(pages));
             }
-            DestinationAction::Install { space, pages, at, content } => {
-                self.install(space, pages, at, content)?;
+            DestinationAction::Install { space, channel, pages, at, content } => {
+                self.install(space, (channel, pages), at, content)?;
+                if channel == Channel::Push && self.engine.is_under_fire() {
+                    self.glance()?;
+                }
             }
             DestinationAction::ZeroFill { space, at } => self.fill(space, at, Filling::Zero)?,
             DestinationAction::Poison { space, at } => self.fill(space, at, Filling::Poison)?,
@@ -140,18 +142,18 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
     fn install(
         &mut self,
         space: SpaceId,
-        pages: PageRange,
+        (channel, pages): (Channel, PageRange),
         at: PageRange,
         content: Content,
     ) -> Result<(), HandlerError> {
         for (run, registered) in self.by_registration(space, at) {
             let source = source_of(run, at, pages);
             if !registered {
-                self.write(run, source, content);
+                self.write(run, (channel, source), content);
                 continue;
             }
             let filling = match content {
-                Content::Data => Filling::Bytes(bytes_in_hand(&self.channels, self.in_hand, source)),
+                Content::Data => Filling::Bytes(self.channels.get(channel).page_bytes(source)),
                 Content::Zero => Filling::Zero,
                 Content::Lost => Filling::Poison,
             };
@@ -215,9 +217,9 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
     }
 
     /// Writes pages that the userfaultfd does not cover; only before the process runs.
-    fn write(&mut self, at: PageRange, source: PageRange, content: Content) {
+    fn write(&mut self, at: PageRange, (channel, source): (Channel, PageRange), content: Content) {
         let written = match content {
-            Content::Data => self.process.write(at, bytes_in_hand(&self.channels, self.in_hand, source)),
+            Content::Data => self.process.write(at, self.channels.get(channel).page_bytes(source)),
             Content::Zero => single_pages(at).try_for_each(|page| self.process.write(page, &ZERO_PAGE)),
             Content::Lost => {
                 Err(Failure::Local(format!("the source cannot read {source}, which must be in place")))
@@ -237,7 +239,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         let stored = match content {
             Content::Zero => single_pages(pages).try_for_each(|page| self.process.write(page, &ZERO_PAGE)),
             Content::Data | Content::Lost => {
-                self.process.write(pages, bytes_in_hand(&self.channels, self.in_hand, pages))
+                self.process.write(pages, self.channels.get(Channel::Push).page_bytes(pages))
             }
         };
         if let Err(failure) = stored {
@@ -348,13 +350,6 @@ fn fill_space(
         Some(uffd) => fill(uffd, at, filling),
         None => Ok(vec![(at, InstallOutcome::SpaceGone)]),
     }
-}
-
-/// The bytes of `source`, which lies within the frame in hand: the engine was told of no other.
-fn bytes_in_hand(channels: &Channels, in_hand: Option<(Channel, PageRange)>, source: PageRange) -> &[u8] {
-    let (channel, pages) = in_hand.expect("page bytes are asked for only while their frame is in hand");
-    assert!(pages.covers(source), "{source} is not in the frame in hand, {pages}");
-    part(channels.get(channel).page_bytes(), pages, source)
 }
 
 /// Where the pages of `piece`, part of `at`, are at the source, where those of `at` are `pages`.

@@ -20,7 +20,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         match input {
             Ok(Some(input)) => {
                 if let DestinationInput::PagesArrived { channel, pages, content: Content::Data } = input {
-                    self.in_hand = Some((channel, pages));
+                    self.channels.get_mut(channel).holds(pages);
                 }
                 self.inputs.push_back(input);
             }

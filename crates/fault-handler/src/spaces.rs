@@ -198,13 +198,15 @@ impl Spaces {
         while read < EVENTS_PER_TURN {
             let Some(uffd) = self.uffds.get(&space) else { return Ok(()) };
             let events = self.log.read(space.0, uffd, EVENTS_PER_READ).map_err(HandlerError::Events)?;
-            if events.is_empty() {
-                return Ok(());
-            }
-            read += events.len();
+            let count = events.len();
             for event in events {
                 self.convert(space, event, registry, news)?;
             }
+            // Fewer than there was room for: no more were there.
+            if count < EVENTS_PER_READ {
+                return Ok(());
+            }
+            read += count;
         }
         self.ready.insert(space);
         Ok(())

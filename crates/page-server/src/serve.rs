@@ -47,9 +47,8 @@ pub fn serve<P: SourceProcess>(process: &mut P, serving: Serving) -> Outcome {
             server.flush_last();
             return outcome;
         }
-        if !server.turn() {
-            server.wait();
-        }
+        let worked = server.turn();
+        server.wait(worked);
     }
 }
 
@@ -60,13 +59,17 @@ pub(crate) struct Use {
     pub(crate) read: bool,
     /// It is written.
     pub(crate) write: bool,
+    /// Reading might yield something.
+    readable: bool,
+    /// The socket has refused to take more, and has not said since that it would.
+    is_full: bool,
     /// `SendPages` performed whose bytes the socket has not taken.
     pub(crate) unsent: u32,
 }
 
 impl Use {
     /// A connection that stands.
-    const WHOLE: Self = Self { read: true, write: true, unsent: 0 };
+    const WHOLE: Self = Self { read: true, write: true, readable: true, is_full: false, unsent: 0 };
 }
 
 /// One migration under way.
@@ -176,11 +179,14 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             let in_use = *self.use_of(channel);
             let stalled =
                 channel == Channel::Fault && in_use.write && self.channels.get(channel).wants_write();
-            if self.outcome.is_some() || stalled || !in_use.read {
+            if self.outcome.is_some() || stalled || !in_use.read || !in_use.readable {
                 return heard > 0;
             }
             match hear(channel, self.channels.get_mut(channel)) {
-                Ok(None) => return heard > 0,
+                Ok(None) => {
+                    self.use_of(channel).readable = false;
+                    return heard > 0;
+                }
                 Ok(Some(heard)) => self.understood(heard),
                 Err(failure) => self.lose(channel, failure),
             }
@@ -217,14 +223,15 @@ impl<'process, P: SourceProcess> Server<'process, P> {
 
     /// A connection is of no use any more.
     pub(crate) fn lose(&mut self, channel: Channel, failure: Failure) {
-        *self.use_of(channel) = Use { read: false, write: false, unsent: 0 };
-        self.lost.get_or_insert(failure);
+        self.use_of(channel).read = false;
+        self.lose_writing(channel, failure);
     }
 
     /// A connection takes nothing more. It may still hold the other side's reason, so it is read on.
     pub(crate) fn lose_writing(&mut self, channel: Channel, failure: Failure) {
         let in_use = self.use_of(channel);
         (in_use.write, in_use.unsent) = (false, 0);
+        self.use_of(Channel::Control).readable = true;
         self.lost.get_or_insert(failure);
     }
 
@@ -249,8 +256,8 @@ impl<'process, P: SourceProcess> Server<'process, P> {
 
     /// Tells the engine of a lost connection, once nothing is left on the control connection that explains it.
     fn report_loss(&mut self) -> bool {
-        let control_is_read = self.use_of(Channel::Control).read;
-        if control_is_read && !self.channels.get(Channel::Control).is_drained() {
+        let control = *self.use_of(Channel::Control);
+        if control.read && control.readable {
             return false;
         }
         let Some(failure) = self.lost.take() else { return false };
@@ -302,15 +309,18 @@ impl<'process, P: SourceProcess> Server<'process, P> {
     fn flush(&mut self) -> bool {
         let mut worked = false;
         for channel in Channel::ALL {
-            let writable = self.use_of(channel).write;
+            let in_use = *self.use_of(channel);
             let connection = self.channels.get_mut(channel);
-            if writable && connection.wants_write() {
+            if in_use.write && !in_use.is_full && connection.wants_write() {
                 let before = connection.bytes_sent();
                 let result = connection.flush();
                 worked |= connection.bytes_sent() != before;
-                if let Err(error) = result {
-                    self.lose_writing(channel, failure_of(channel, &error));
-                    worked = true;
+                match result {
+                    Ok(all) => self.use_of(channel).is_full = !all,
+                    Err(error) => {
+                        self.lose_writing(channel, failure_of(channel, &error));
+                        worked = true;
+                    }
                 }
             }
             worked |= self.report_sent(channel);
@@ -379,9 +389,11 @@ impl<'process, P: SourceProcess> Server<'process, P> {
         }
     }
 
-    /// Waits for a socket or for the engine's deadline.
-    fn wait(&mut self) {
-        let until = self.engine.poll_timeout().map_or(self.listen_at, |at| at.min(self.listen_at));
+    /// Waits for a socket or for the engine's deadline; only looks if there may be more to do.
+    fn wait(&mut self, worked: bool) {
+        let due = self.engine.poll_timeout().map_or(self.listen_at, |at| at.min(self.listen_at));
+        let is_busy = worked || self.lost.is_some();
+        let until = if is_busy { Instant::default() } else { due };
         let mut interests = self.process.interests();
         for channel in Channel::ALL {
             let in_use = *self.use_of(channel);
@@ -396,6 +408,11 @@ impl<'process, P: SourceProcess> Server<'process, P> {
         }
         if wait(&mut interests, until).is_err() {
             self.lost.get_or_insert(Failure::LinkLost(Channel::Control));
+        }
+        for (channel, interest) in Channel::ALL.into_iter().rev().zip(interests.iter().rev()) {
+            let in_use = self.use_of(channel);
+            in_use.readable |= interest.is_readable();
+            in_use.is_full &= !interest.is_writable();
         }
     }
 

@@ -14,6 +14,7 @@ use crate::kernel::{Message, Thread, ThreadState};
 use crate::link::{Link, ToDestination, ToSource};
 use crate::mm::{Area, Event, Mm, MmId, POISON, Page, Version, ZERO};
 use crate::planted::PlantedFault;
+use crate::program::UNREADABLE;
 use crate::settings::Disturbance;
 use crate::world::World;
 use succession::Standby;
@@ -36,8 +37,8 @@ pub(crate) struct DestinationSide {
     dead: bool,
     /// What was stored ahead of the switchover.
     ahead: BTreeMap<Page, Version>,
-    /// The page frame in hand: its channel and the content of its pages.
-    frame: Option<(Channel, BTreeMap<Page, Version>)>,
+    /// The page frames in hand: the content of their pages.
+    frames: BTreeMap<Channel, BTreeMap<Page, Version>>,
 }
 
 impl DestinationSide {
@@ -50,7 +51,7 @@ impl DestinationSide {
             standby: None,
             dead: false,
             ahead: BTreeMap::new(),
-            frame: None,
+            frames: BTreeMap::new(),
         }
     }
 
@@ -80,24 +81,21 @@ impl World {
         if self.kernel_calls() && self.random.percent(70) {
             self.read_kernel();
         } else {
-            let input = self.next_frame();
-            if input == DestinationInput::Reconnected {
-                self.destination.generation = self.generation;
-                self.checker.link_lost();
-            }
-            if let DestinationInput::PagesArrived { channel: Channel::Fault, pages, .. } = input {
-                numbers(pages).for_each(|page| self.checker.answered(page));
-            }
-            self.hand_in(input);
+            let input = self.next_frame(&Channel::ALL);
+            self.take_frame(input);
         }
         let mut count = 0;
         while let Some(action) = self.destination.engine.poll_action() {
             self.trace(|| format!("destination -> {action:?}"));
             // There is one poison for each piece that is lost, however many there are.
             count += usize::from(!matches!(action, DestinationAction::Poison { .. }));
+            let is_pushed = matches!(action, DestinationAction::Install { channel: Channel::Push, .. });
             self.perform_at_destination(action);
+            if is_pushed && self.random.percent(30) {
+                self.glance();
+            }
         }
-        self.destination.frame = None;
+        self.destination.frames.clear();
         if self.destination.dead {
             self.take_over();
         }
@@ -107,6 +105,30 @@ impl World {
             && let Some(page) = self.program.sleeps_at_present_page()
         {
             self.program.violate(4, format!("a thread sleeps at page {page:#x}, which is there"));
+        }
+    }
+
+    fn take_frame(&mut self, input: DestinationInput) {
+        if input == DestinationInput::Reconnected {
+            self.destination.generation = self.generation;
+            self.checker.link_lost();
+        }
+        if let DestinationInput::PagesArrived { channel: Channel::Fault, pages, .. } = input {
+            numbers(pages).for_each(|page| self.checker.answered(page));
+        }
+        self.hand_in(input);
+    }
+
+    /// In the middle of what was pushed: whoever waits, and an answer that is there.
+    fn glance(&mut self) {
+        if self.destination.dead {
+            return;
+        }
+        self.read_kernel();
+        let next = self.to_destination.arrived(Channel::Fault, self.now);
+        if !self.destination.dead && next.is_some_and(ToDestination::is_pages) {
+            let input = self.next_frame(&[Channel::Fault]);
+            self.take_frame(input);
         }
     }
 
@@ -185,10 +207,11 @@ impl World {
         }
     }
 
-    fn next_frame(&mut self) -> DestinationInput {
+    fn next_frame(&mut self, channels: &[Channel]) -> DestinationInput {
         let impatient = self.settings.impatient;
-        let ready: Vec<_> = Channel::ALL
-            .into_iter()
+        let ready: Vec<_> = channels
+            .iter()
+            .copied()
             .filter(|channel| self.destination.takes(*channel, impatient))
             .filter(|channel| self.to_destination.due(*channel).is_some_and(|due| due <= self.now))
             .collect();
@@ -205,7 +228,7 @@ impl World {
             }
             Some(ToDestination::Pages { pages, versions }) => {
                 let first = pages.start().0 / PAGE_SIZE;
-                self.destination.frame = Some((channel, (first..).zip(versions).collect()));
+                self.destination.frames.insert(channel, (first..).zip(versions).collect());
                 arrived(pages, Content::Data)
             }
             Some(ToDestination::ZeroPages(pages)) => arrived(pages, Content::Zero),
@@ -252,8 +275,8 @@ impl World {
             }
             DestinationAction::SendListDone => self.tell_source(control, ToSource::ListDone),
             DestinationAction::RequestPages(pages) => self.request(pages),
-            DestinationAction::Install { space, pages, at, content } => {
-                self.install(space, pages, at, content);
+            DestinationAction::Install { space, channel, pages, at, content } => {
+                self.install(space, (channel, pages), at, content);
             }
             DestinationAction::ZeroFill { space, at } => {
                 self.counters.zero_fills += 1;
@@ -321,7 +344,7 @@ impl World {
             mm.expected.extend(range.clone().map(|page| (page, Self::file_content(page))));
         }
         mm.expected.extend(self.source.pages.iter().map(|(page, version)| (*page, *version)));
-        mm.expected.extend(self.source.unreadable.iter().map(|page| (*page, crate::program::UNREADABLE)));
+        mm.expected.extend(self.source.unreadable.iter().map(|page| (*page, UNREADABLE)));
         self.program.kernel.mms = vec![mm];
         let thread = Thread { mm: 0, state: ThreadState::Running };
         self.program.kernel.threads = vec![thread; usize::try_from(self.settings.threads).unwrap_or(1)];
@@ -330,7 +353,7 @@ impl World {
     fn store(&mut self, pages: PageRange, content: Content) {
         for page in numbers(pages) {
             self.counters.stored_pages += 1;
-            let version = self.content_of(page, content);
+            let version = self.content_of(Channel::Push, page, content);
             self.destination.ahead.insert(page, version);
         }
     }
@@ -363,7 +386,11 @@ impl World {
     /// Whatever is in place must be what the source held at the stop.
     fn check_in_place(&mut self) {
         let mm = &self.program.kernel.mms[0];
-        let stale = mm.present.iter().find(|(page, version)| mm.expected_at(**page) != **version);
+        let is_stale = |page: Page, version: Version| match mm.expected_at(page) {
+            UNREADABLE => version != POISON,
+            expected => version != expected,
+        };
+        let stale = mm.present.iter().find(|(page, version)| is_stale(**page, **version));
         if let Some((page, _)) = stale {
             let text = format!("page {page:#x}, which came ahead, is stale when the threads go on");
             self.program.violate(5, text);

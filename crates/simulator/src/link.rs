@@ -37,6 +37,13 @@ pub(crate) enum ToDestination {
     Closed,
 }
 
+impl ToDestination {
+    /// Whether the frame answers a page request.
+    pub(crate) const fn is_pages(&self) -> bool {
+        matches!(self, Self::Pages { .. } | Self::ZeroPages(_) | Self::LostPages(_))
+    }
+}
+
 /// What travels to the source.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ToSource {
@@ -84,6 +91,11 @@ impl<M> Link<M> {
     /// When the next message arrives on this connection.
     pub(crate) fn due(&self, channel: Channel) -> Option<u64> {
         self.queues[index(channel)].front().map(|(due, _)| *due)
+    }
+
+    /// What has arrived on this connection and not been received.
+    pub(crate) fn arrived(&self, channel: Channel, now: u64) -> Option<&M> {
+        self.queues[index(channel)].front().filter(|(due, _)| *due <= now).map(|(_, message)| message)
     }
 
     pub(crate) fn receive(&mut self, channel: Channel) -> Option<M> {

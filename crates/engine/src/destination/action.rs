@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use memory::PageRange;
+use protocol::Channel;
 
 use super::input::{Content, SpaceId};
 use crate::Failure;
@@ -55,10 +56,13 @@ pub enum DestinationAction {
     SendListDone,
     /// Send `PageRequest`; source addresses, at most `MAX_PAGES_PER_FRAME` pages.
     RequestPages(PageRange),
-    /// Install pages whose bytes are in the receive buffer of the frame in hand. Answer `Installed`.
+    /// Install pages whose bytes are in the frame in hand of this channel. Answer `Installed`. Behind a piece of a `Push`
+    /// frame, an answer on the fault channel may be handed in; no other frame.
     Install {
         /// Where.
         space: SpaceId,
+        /// Which frame.
+        channel: Channel,
         /// Source addresses.
         pages: PageRange,
         /// Where these pages are in the space; same length.

@@ -21,6 +21,8 @@ pub(super) struct FaultTable {
     guessed: RangeSet,
     /// When each request was sent; those answered are dropped from the front.
     sent: VecDeque<(Instant, PageRange)>,
+    /// When the last fault was.
+    last: Option<Instant>,
     /// False until the mappings stand.
     open: bool,
     prefetch: Prefetch,
@@ -42,6 +44,7 @@ impl FaultTable {
         (current, page): (PageRange, PageRange),
     ) -> Option<PageRange> {
         self.faulted.insert(page);
+        self.last = Some(now);
         if self.in_flight.contains(page.start()) {
             return None;
         }
@@ -55,6 +58,11 @@ impl FaultTable {
         let request = PageRange::from_pages(page.start(), 1 + behind).unwrap_or(page);
         self.ask(now, request);
         Some(request)
+    }
+
+    /// Whether threads have been waiting for pages just now.
+    pub(super) fn is_under_fire(&self, now: Instant, config: &Config) -> bool {
+        self.last.is_some_and(|last| now.since(last) < config.under_fire)
     }
 
     /// Pages are wanted, though nobody waits for them.

@@ -162,7 +162,7 @@ impl PageMap {
                 desk.report.lost.add(run, desk.config.lost_ranges);
             }
         }
-        self.work.take_frame(pages, content, self.spaces.keys().copied());
+        self.work.take_frame((channel, pages), content, self.spaces.keys().copied());
         self.ask_deferred(desk);
     }
 
@@ -189,6 +189,9 @@ impl PageMap {
         outcome: InstallOutcome,
     ) {
         let Some(space) = self.spaces.get_mut(&id) else { return };
+        if outcome != InstallOutcome::Retry {
+            space.all_was_told();
+        }
         match outcome {
             InstallOutcome::Installed | InstallOutcome::AlreadyPresent => {
                 for (current, _) in space.locate(pages) {
@@ -222,7 +225,9 @@ impl PageMap {
         outcome: InstallOutcome,
     ) {
         match outcome {
-            InstallOutcome::Installed | InstallOutcome::AlreadyPresent | InstallOutcome::RangeGone => {}
+            InstallOutcome::Installed | InstallOutcome::AlreadyPresent | InstallOutcome::RangeGone => {
+                self.spaces.get_mut(&id).map(Space::all_was_told).unwrap_or_default();
+            }
             InstallOutcome::Retry => {
                 desk.report.events.retries += 1;
                 self.work.fill_again(id, at);
@@ -296,7 +301,7 @@ impl PageMap {
     pub(super) fn forked(&mut self, desk: &mut Desk<'_>, parent: SpaceId, child: SpaceId) {
         desk.report.events.forks += 1;
         let Some(space) = self.spaces.get(&parent).map(Space::child) else { return };
-        self.work.share_frame(child);
+        self.work.share_frames(child);
         if self.source_is_lost {
             self.give_up(child, &space);
         }
@@ -350,7 +355,9 @@ impl PageMap {
 
     /// The next thing to do to the program's memory.
     pub(super) fn next_action(&mut self, desk: &mut Desk<'_>) -> Option<DestinationAction> {
-        if let Some(install) = self.work.next_install(&self.spaces) {
+        let under_fire = self.faults.is_under_fire(desk.now, desk.config);
+        let most = if under_fire { desk.config.install_pages_under_fire } else { u64::MAX };
+        if let Some(install) = self.work.next_install(&self.spaces, most.max(1)) {
             return Some(install);
         }
         while let Some(next) = self.work.next_fill(&self.spaces, desk.config.zero_fill_pages) {
@@ -365,9 +372,14 @@ impl PageMap {
         self.work.next_poison(&self.spaces, (desk.config.scan_bytes / PAGE_SIZE).max(1))
     }
 
-    /// Nothing was left to do: the receive buffer may be used again.
+    /// Whether threads have been waiting for pages just now.
+    pub(super) fn is_under_fire(&self, now: Instant, config: &Config) -> bool {
+        self.faults.is_under_fire(now, config)
+    }
+
+    /// Nothing was left to do: the receive buffers may be used again.
     pub(super) fn frame_is_done(&mut self) {
-        self.work.drop_frame();
+        self.work.drop_frames();
     }
 
     /// Threads that wait where nothing will arrive go on with a zero page.

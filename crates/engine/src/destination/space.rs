@@ -27,7 +27,8 @@ pub(super) struct Space {
     /// Current pages at which threads wait, since when.
     waiting: BTreeMap<Addr, Instant>,
     /// Current ranges that were moved away: an `munmap` of the same range follows as the second half of the
-    /// `mremap`, and by then something else may live there.
+    /// `mremap`, and by then something else may live there. None follows if the old range stays mapped
+    /// (`MREMAP_DONTUNMAP`), which no event tells.
     moved_away: VecDeque<PageRange>,
     /// Wanted pages that the kernel had no place for, once.
     doubtful: RangeSet,
@@ -193,6 +194,12 @@ impl Space {
             self.moved_away.pop_front();
         }
         self.moved_away.push_back(from);
+    }
+
+    /// The kernel has taken pages, or said why not. It refuses to look at any as long as an `munmap` that has begun has
+    /// not been read: nothing that was moved away is going to be unmapped any more.
+    pub(super) fn all_was_told(&mut self) {
+        self.moved_away.clear();
     }
 
     /// The kernel has no place for these pages, though no event says so. The first time they stay wanted, and the

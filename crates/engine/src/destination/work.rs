@@ -4,8 +4,10 @@
 //! the program does to its mappings, and a place that was right a moment ago may hold something else.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
 
 use memory::{Addr, PageRange};
+use protocol::Channel;
 
 use super::space::Space;
 use super::{Content, DestinationAction, SpaceId};
@@ -15,8 +17,8 @@ type Spaces = BTreeMap<SpaceId, Space>;
 /// Work that waits to be handed out. Source addresses, unless it says current.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Work {
-    /// The page frame in the receive buffer.
-    frame: Option<Frame>,
+    /// The page frames in the receive buffers, at most one of each channel; the one that came last is installed first.
+    frames: Vec<Frame>,
     /// Current pages without content that threads have touched.
     fills: VecDeque<(SpaceId, PageRange)>,
     /// Wanted pages that will never come.
@@ -28,6 +30,7 @@ pub(super) struct Work {
 /// What is left to install of a page frame.
 #[derive(Clone, Debug)]
 struct Frame {
+    channel: Channel,
     pages: PageRange,
     content: Content,
     rest: VecDeque<(SpaceId, PageRange)>,
@@ -42,34 +45,34 @@ enum InHand {
 }
 
 impl Work {
-    /// A page frame is in the receive buffer, to be installed in each of `spaces` that wants it.
+    /// A page frame is in the receive buffer of `channel`, to be installed in each of `spaces` that wants it.
     pub(super) fn take_frame(
         &mut self,
-        pages: PageRange,
+        (channel, pages): (Channel, PageRange),
         content: Content,
         spaces: impl Iterator<Item = SpaceId>,
     ) {
         let rest = spaces.map(|id| (id, pages)).collect();
-        self.frame = Some(Frame { pages, content, rest });
+        self.frames.push(Frame { channel, pages, content, rest });
     }
 
-    /// The frame in hand concerns one more space.
-    pub(super) fn share_frame(&mut self, with: SpaceId) {
-        if let Some(frame) = &mut self.frame {
+    /// The frames in hand concern one more space.
+    pub(super) fn share_frames(&mut self, with: SpaceId) {
+        for frame in &mut self.frames {
             frame.rest.push_back((with, frame.pages));
         }
     }
 
-    /// An install of the frame in hand was put off.
+    /// The install that was handed out last was put off.
     pub(super) fn install_again(&mut self, id: SpaceId, pages: PageRange) {
-        if let Some(frame) = &mut self.frame {
+        if let Some(frame) = self.frames.last_mut() {
             frame.rest.push_front((id, pages));
         }
     }
 
-    /// The receive buffer may be used again.
-    pub(super) fn drop_frame(&mut self) {
-        self.frame = None;
+    /// The receive buffers may be used again.
+    pub(super) fn drop_frames(&mut self) {
+        self.frames.clear();
     }
 
     /// Somebody touched a current page that seems to hold nothing.
@@ -94,11 +97,17 @@ impl Work {
         }
     }
 
-    /// The next piece of the frame in hand.
-    pub(super) fn next_install(&mut self, spaces: &Spaces) -> Option<DestinationAction> {
-        let frame = self.frame.as_mut()?;
-        let (space, pages, at) = next_piece(spaces, &mut frame.rest, u64::MAX)?;
-        Some(DestinationAction::Install { space, pages, at, content: frame.content })
+    /// The next piece of the frames in hand, at most `most_pages` of what nobody has asked for.
+    pub(super) fn next_install(&mut self, spaces: &Spaces, most_pages: u64) -> Option<DestinationAction> {
+        while let Some(frame) = self.frames.last_mut() {
+            let (channel, content) = (frame.channel, frame.content);
+            let most = if channel == Channel::Push { most_pages } else { u64::MAX };
+            if let Some((space, pages, at)) = next_piece(spaces, &mut frame.rest, most) {
+                return Some(DestinationAction::Install { space, channel, pages, at, content });
+            }
+            self.frames.pop();
+        }
+        None
     }
 
     /// The next pages to give up, at most `most_pages`.

@@ -259,7 +259,7 @@ impl Pair {
             DestinationAction::SendListDone => SourceInput::ListDone,
             DestinationAction::SendFailed(failure) => SourceInput::Broken(failure),
             DestinationAction::RequestPages(pages) => SourceInput::PageRequested(pages),
-            DestinationAction::Install { space, pages, at, content } => {
+            DestinationAction::Install { space, pages, at, content, .. } => {
                 let outcome = self.refuse.pop_front().unwrap_or(InstallOutcome::Installed);
                 if outcome == InstallOutcome::Installed {
                     self.fill(space, at, pages, content);

@@ -12,14 +12,20 @@ use crate::world::World;
 
 impl World {
     /// Installs a run of the frame in hand, and reports each part by itself.
-    pub(super) fn install(&mut self, id: SpaceId, source: PageRange, at: PageRange, content: Content) {
+    pub(super) fn install(
+        &mut self,
+        id: SpaceId,
+        (channel, source): (Channel, PageRange),
+        at: PageRange,
+        content: Content,
+    ) {
         let mm = mm_of(id);
         let before_run = !self.checker.destination_runs;
         if before_run && self.planted == Some(PlantedFault::ReadyTooEarly) && self.random.percent(25) {
             let outcome = InstallOutcome::Installed;
             return self.hand_in(DestinationInput::Installed { space: id, pages: source, outcome });
         }
-        let versions: Vec<_> = numbers(source).map(|page| self.content_of(page, content)).collect();
+        let versions: Vec<_> = numbers(source).map(|page| self.content_of(channel, page, content)).collect();
         let first = at.start().0 / PAGE_SIZE;
         let mut done = 0;
         while done < source.pages() {
@@ -27,7 +33,7 @@ impl World {
             if self.dies_here() {
                 return;
             }
-            let (outcome, count) = self.install_part(mm, first + done, &versions, done);
+            let (outcome, count) = self.install_part(mm, (channel, first + done), &versions, done);
             for page in numbers(source).skip(usize::try_from(done).unwrap_or(0)).take(
                 usize::try_from(if outcome == InstallOutcome::Installed { count } else { 0 }).unwrap_or(0),
             ) {
@@ -44,11 +50,17 @@ impl World {
     }
 
     /// One attempt at the pages from `done` on; says what happened to how many.
-    fn install_part(&mut self, mm: MmId, at: Page, versions: &[Version], done: u64) -> (InstallOutcome, u64) {
+    fn install_part(
+        &mut self,
+        mm: MmId,
+        (channel, at): (Channel, Page),
+        versions: &[Version],
+        done: u64,
+    ) -> (InstallOutcome, u64) {
         let before_run = !self.checker.destination_runs;
         let rest = &versions[usize::try_from(done).unwrap_or(0)..];
         let forget = self.planted == Some(PlantedFault::WaiterForgotten);
-        let wake = !(forget && matches!(self.destination.frame, Some((Channel::Push, _))));
+        let wake = !(forget && channel == Channel::Push);
         if let Some(space) = self.program.kernel.mms.get_mut(mm)
             && space.area_at(at).is_some_and(|(_, area)| area.file || (before_run && !area.registered))
         {
@@ -103,7 +115,8 @@ impl World {
                     self.drain_for_retry();
                     let rest = PageRange::new(Addr(page * PAGE_SIZE), at.end()).unwrap_or(at);
                     let outcome = InstallOutcome::Retry;
-                    return self.hand_in(DestinationInput::Filled { space: id, at: rest, outcome });
+                    self.hand_in(DestinationInput::Filled { space: id, at: rest, outcome });
+                    return self.program.kernel.wake(mm, &(page..at.end().0 / PAGE_SIZE));
                 }
             };
             self.program.kernel.wake(mm, &(page..page + 1));
@@ -114,8 +127,8 @@ impl World {
         }
     }
 
-    pub(super) fn content_of(&self, page: Page, content: Content) -> Version {
-        let held = || self.destination.frame.as_ref().and_then(|(_, frame)| frame.get(&page).copied());
+    pub(super) fn content_of(&self, channel: Channel, page: Page, content: Content) -> Version {
+        let held = || self.destination.frames.get(&channel).and_then(|frame| frame.get(&page).copied());
         match content {
             Content::Data => held().unwrap_or(u64::MAX / 2),
             Content::Zero => ZERO,
