@@ -63,3 +63,24 @@ pub(crate) const PIECE_BYTES: u64 = 1 << 20;
 pub(crate) const MOST_PIECES: usize = 512;
 /// Bytes that a socket between the two loops of `lazy-pages` holds: some frames of pages.
 pub(crate) const LOOPBACK_BYTES: usize = 4 << 20;
+
+/// Letters of a shadow's name.
+pub(crate) const LONGEST_SHADOW_NAME: usize = 64;
+/// Pieces in which the pages of one epoch may lie: 16 bytes of its index each. Beyond that all of them travel.
+pub(crate) const MOST_RUNS: usize = 1 << 22;
+/// How often a tree may be stopped for its shadow.
+pub(crate) const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+/// Sessions wait for an hour.
+pub(crate) const LONGEST_INTERVAL: Duration = Duration::from_secs(45 * 60);
+/// Epochs that are kept.
+pub(crate) const KEPT_EPOCHS: usize = 2;
+/// How soon behind an epoch its source is back.
+pub(crate) const SHADOW_RETURN: Duration = Duration::from_secs(5);
+/// How often somebody who waits for a shadow looks, in milliseconds.
+pub(crate) const SHADOW_LOOK_MS: u16 = 20;
+/// How long after a receiver that did not answer another attempt is made.
+pub(crate) const SHADOW_RETRY: Duration = Duration::from_secs(1);
+/// Bytes that are read from a stopped tree at a time.
+pub(crate) const CHUNK_PAGES: u64 = 64;
+/// How long the receiver that `promote` starts may take to listen.
+pub(crate) const LISTEN_DEADLINE: Duration = Duration::from_secs(30);

@@ -25,7 +25,11 @@ pub struct Consent {
     pub link_remap: bool,
     /// Something outside that the tree uses, in CRIU's words, such as `tty[RDEV:DEV]`
     #[arg(long, value_name = "WHAT")]
+    #[serde(with = "crate::text::list")]
     pub external: Vec<String>,
+    /// Open TCP connections are closed in the copy; the tree that goes on keeps them.
+    #[arg(skip)]
+    pub tcp_close: bool,
 }
 
 impl Consent {
@@ -39,6 +43,8 @@ impl Consent {
             ext_unix_sk: yes(self.ext_unix_sk),
             file_locks: yes(self.file_locks),
             link_remap: yes(self.link_remap),
+            tcp_close: yes(self.tcp_close),
+            tcp_skip_in_flight: yes(self.tcp_close),
             external: self.external.clone(),
             log_level: Some(LOG_LEVEL),
             ..Options::default()

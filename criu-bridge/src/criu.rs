@@ -14,7 +14,7 @@ use crate::config::{CRIU_DEADLINE, OUTPUT_BYTES};
 const PREFIX: &str = "/usr/local/lib/posthaste";
 
 /// A `criu` that can be started.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Criu {
     path: PathBuf,
 }

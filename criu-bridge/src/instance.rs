@@ -9,6 +9,7 @@ use protocol::Manifest;
 use serde::{Deserialize, Serialize};
 
 use crate::consent::Consent;
+use crate::shadow::epoch::Epoch;
 
 /// What there is of one process.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -37,6 +38,8 @@ pub struct Instance {
     pub files: Vec<ImageFile>,
     /// How it is to be restored.
     pub terms: Terms,
+    /// What it is an epoch of, if it is to be kept instead.
+    pub epoch: Option<Epoch>,
 }
 
 /// What whoever restores a tree has to know beforehand.
@@ -114,6 +117,12 @@ pub fn space_of(index: usize) -> Option<SpaceId> {
 }
 
 impl Sequence {
+    /// All pages.
+    pub fn pages(&self) -> u64 {
+        // They have addresses, one behind the other.
+        self.tasks.iter().chain(&self.files).map(|passage| passage.source.pages()).sum()
+    }
+
     /// Where the pages of all processes belong.
     pub fn places(&self) -> Vec<Place> {
         let place = |passage: &Passage| {
@@ -155,7 +164,10 @@ mod tests {
             Task { pid: 8, lazy: vec![pages(0x40_0000, 3)] },
         ];
         let files = vec![ImageFile { name: b"core-7.img".to_vec(), len: 4097 }];
-        let instance = Instance { tasks, files, terms: Terms::default() };
+        let consent = Consent { external: vec!["tty[1:2]".to_owned()], ..Consent::default() };
+        let terms = Terms { consent, ..Terms::default() };
+        let epoch = Some(Epoch { shadow: "one".to_owned(), ..Epoch::default() });
+        let instance = Instance { tasks, files, terms, epoch };
         let manifest = instance.manifest().expect("a small tree");
         assert_eq!(manifest.lazy, [pages(0x1000, 2), pages(0x3000, 1), pages(0x4000, 3)]);
         assert_eq!(manifest.eager, [pages(0x7000, 2)]);

@@ -3,6 +3,7 @@
 //! CRIU freezes and rebuilds; it is started and asked, never linked.
 #![forbid(unsafe_code)]
 
+mod arrival;
 mod check;
 pub mod client;
 pub mod complaint;
@@ -27,8 +28,10 @@ mod route;
 pub mod rpc;
 mod send;
 mod served;
+pub mod shadow;
 mod source;
 mod swrk;
+mod text;
 pub mod wire;
 
 use std::ffi::OsString;
@@ -69,6 +72,12 @@ enum Command {
     Receive(receive::Receive),
     /// Move a running tree of processes to where criu-bridge receive waits for it
     Send(send::Send),
+    /// Keep a copy of a running tree up to date where criu-bridge receive waits for it
+    Shadow(shadow::Keep),
+    /// List the shadows that are kept here
+    Shadows(shadow::list::Shadows),
+    /// Start the newest complete epoch of a shadow that is kept here
+    Promote(shadow::promote::Promote),
     /// Write a tree of processes as CRIU's images
     Dump(offline::Dump),
     /// Build a tree of processes from CRIU's images
@@ -101,6 +110,9 @@ fn run(line: &Line) -> anyhow::Result<ExitCode> {
     let status = match &line.command {
         Command::Receive(receive) => return receive.run(&line.criu()?),
         Command::Send(send) => send.run(line.criu()?),
+        Command::Shadow(keep) => keep.run(&line.criu()?),
+        Command::Shadows(shadows) => shadows.run(),
+        Command::Promote(promote) => return promote.run(&line.criu()?),
         Command::Check { json } => Ok(check(line, *json)),
         Command::Dump(dump) => dump.run(&line.criu()?),
         Command::Restore(restore) => restore.run(&line.criu()?),

@@ -24,16 +24,17 @@ use receiver::peer::Peer;
 use receiver::policy::Policy;
 use receiver::sealing::connections;
 use receiver::session;
-use receiver::session::account::Figures;
 use receiver::session::teller::Teller;
 use transport::Connection;
 
+use crate::arrival::Arrival;
 use crate::config::RESTORE_DEADLINE;
 use crate::criu::Criu;
 use crate::directory::Directory;
 use crate::handover::Handover;
 use crate::restoration::Restoration;
 use crate::served::Served;
+use crate::shadow::store::DEFAULT_STORE;
 
 /// Where sources look for it.
 const DEFAULT_PORT: u16 = 43001;
@@ -65,6 +66,9 @@ pub(crate) struct Receive {
     /// Where images lie until a tree runs
     #[arg(long, short = 'D', value_name = "DIR")]
     images_dir: Option<PathBuf>,
+    /// Where shadows are kept
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STORE)]
+    store: PathBuf,
 }
 
 /// What becomes of a tree whose missing memory does not come.
@@ -102,7 +106,8 @@ impl Receive {
             key_file: self.key_file.clone(),
             policy: Policy::default(),
         };
-        let session = vec![SESSION.into(), criu.path().into(), directory.into_os_string()];
+        let store = self.store.clone().into_os_string();
+        let session = vec![SESSION.into(), criu.path().into(), directory.into_os_string(), store];
         Daemon::start(&options, Trade { name: "criu-bridge", session })?.run()
     }
 }
@@ -116,12 +121,12 @@ pub(crate) const SESSION: &str = "--receive-session";
 /// What made it end early; the daemon tells its user.
 pub(crate) fn session(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     let inherited = match arguments {
-        [criu, directory, option, rest @ ..] if option == SESSION_OPTION => {
-            Inherited::take_over(rest).map(|inherited| (criu, directory, inherited))
+        [criu, directory, store, option, rest @ ..] if option == SESSION_OPTION => {
+            Inherited::take_over(rest).map(|inherited| (criu, directory, store, inherited))
         }
         _ => None,
     };
-    let (criu, directory, inherited) =
+    let (criu, directory, store, inherited) =
         inherited.ok_or_else(|| anyhow!("{SESSION} is for the daemon's own use"))?;
     // The daemon's, who takes its signals from a descriptor; a session is to be ended by them.
     SigSet::empty().thread_set_mask().context("clearing the signal mask")?;
@@ -148,13 +153,12 @@ pub(crate) fn session(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
         recovery_deadline: Duration::from_secs(patience_s.into()),
         ..Config::default()
     };
-    let mut served = Served::new(Restoration::new(criu, directory, teller, line), handover);
+    let tree = Served::new(Restoration::new(criu, directory, teller, line), handover);
+    let mut arrival = Arrival::new(tree, store.into());
     let handler =
-        FaultHandler::new(&mut served, channels, config).context("preparing to wait for the source")?;
+        FaultHandler::new(&mut arrival, channels, config).context("preparing to wait for the source")?;
     let ended = handler.run();
-    let tree = &mut served.rebuilder;
-    tree.account.conclude(ended, tree.committed, Figures::default());
-    tree.follow();
+    arrival.conclude(ended);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -13,7 +13,7 @@ use receiver::sealing::read_key;
 use crate::config::{CONNECT_DEADLINE, MOST_ADDRESSES};
 
 /// Where the tree goes, and as which migration.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Route {
     name: String,
     /// All that the name stands for.
@@ -37,23 +37,34 @@ impl Route {
                 "the receiver is at {name}; without a key (--key-file) a tree moves within one machine only"
             );
         }
-        let random = || sys::random::sixteen_bytes().map_err(std::io::Error::from);
-        let hello = Hello::new(MigrationId(random()?), Channel::Control).with_token(random()?);
         Ok(Self {
             name: name.to_owned(),
             addresses,
             key_file: key_file.map(Path::to_owned),
-            hello,
+            hello: introduction()?,
             is_lost: false,
         })
     }
 
+    /// The same way, for another migration.
+    pub(crate) fn for_another(&self) -> anyhow::Result<Self> {
+        Ok(Self { hello: introduction()?, is_lost: false, ..self.clone() })
+    }
+
     /// Opens the three channels.
     pub(crate) fn open(&self) -> anyhow::Result<Channels> {
+        self.open_watched().map(|(channels, _)| channels)
+    }
+
+    /// Opens the three channels; the descriptor shows whether they stand.
+    pub(crate) fn open_watched(&self) -> anyhow::Result<(Channels, OwnedFd)> {
         let key = self.key_file.as_deref().map(read_key).transpose()?;
         let sockets = self.connect().with_context(|| format!("connecting to {}", self.name))?;
+        let control = sockets.first().context("there is no channel")?;
+        let watch = control.duplicate_from(0).map_err(std::io::Error::from)?;
         let opened = Channels::open(sockets, &self.hello, key.as_ref(), CONNECT_DEADLINE);
-        opened.map_err(|failure| anyhow::anyhow!("the receiver at {}: {failure}", self.name))
+        let opened = opened.map_err(|failure| anyhow::anyhow!("the receiver at {}: {failure}", self.name));
+        Ok((opened?, watch.into()))
     }
 
     /// Opens them again; tells the user when this begins, and when it has worked.
@@ -88,6 +99,12 @@ impl Route {
         }
         answer
     }
+}
+
+/// What a migration is known by.
+fn introduction() -> anyhow::Result<Hello> {
+    let random = || sys::random::sixteen_bytes().map_err(std::io::Error::from);
+    Ok(Hello::new(MigrationId(random()?), Channel::Control).with_token(random()?))
 }
 
 fn connect_to(address: &SocketAddr) -> std::io::Result<sys::Fd> {

@@ -65,10 +65,14 @@ pub struct Options {
     pub ghost_limit: Option<u32>,
     #[prost(string, repeated, tag = "37")]
     pub external: Vec<String>,
+    #[prost(bool, optional, tag = "46")]
+    pub tcp_skip_in_flight: Option<bool>,
     #[prost(bool, optional, tag = "48")]
     pub lazy_pages: Option<bool>,
     #[prost(string, optional, tag = "51")]
     pub config_file: Option<String>,
+    #[prost(bool, optional, tag = "52")]
+    pub tcp_close: Option<bool>,
     #[prost(string, optional, tag = "68")]
     pub images_dir: Option<String>,
 }

@@ -113,7 +113,7 @@ impl Send {
     /// What is known of the tree while it runs.
     fn running(&self, terms: &Terms) -> Manifest {
         let root = Task { pid: self.pid, lazy: Vec::new() };
-        let instance = Instance { tasks: vec![root], files: Vec::new(), terms: terms.clone() };
+        let instance = Instance { tasks: vec![root], terms: terms.clone(), ..Instance::default() };
         // One process always fits a message.
         instance.manifest().unwrap_or_else(Manifest::empty)
     }

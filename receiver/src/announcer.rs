@@ -78,6 +78,15 @@ impl Announcer {
                 let ranges = ranges.iter().take(SHOWN_RANGES).map(String::as_str).collect::<Vec<_>>().join(" ");
                 self.note(format_args!("{label}{pages} pages are lost: {ranges}{more}"));
             }
+            SessionEvent::Stored { shadow, epoch, by_value, by_reference, zero, freeze_us, lag_us, .. } => {
+                self.note(format_args!(
+                    "{label}shadow {shadow}, epoch {epoch}: {by_value} pages by value, {by_reference} by reference, \
+                     {zero} zero; it stood still for {freeze_us} us, complete after {lag_us} us"
+                ));
+            }
+            SessionEvent::Missed { shadow, reason } => {
+                self.note(format_args!("{label}shadow {shadow}, no epoch: {reason}"));
+            }
             SessionEvent::Failed { reason, process } => {
                 self.bars.remove(migration);
                 self.note(format_args!("{label}failed: {reason}; {}", whereabouts(*process)));

@@ -13,6 +13,9 @@
 //! untied                                          no connection is relayed any more
 //! lost       pages, ranges                        of its memory, pages that never came; `failed` follows
 //! failed     reason, process                      `process` says where it lives: source, here, lost, in_doubt
+//! stored     shadow, epoch, by_value, by_reference,   an epoch of a shadow is complete: its pages, how long its tree stood
+//!            zero, wire_bytes, freeze_us, lag_us      still, and how old it was when it was complete
+//! missed     shadow, reason                           a shadow's source has gone without a complete epoch
 //! exited     pid, exit_code | signal              the moved process has ended
 //! ```
 //! Every line also has `time` (RFC 3339, UTC) and, from `connected` on, `migration`.
@@ -86,6 +89,32 @@ pub enum SessionEvent {
         pages: u64,
         /// Where they are, as `/proc/PID/maps` writes it; the first ones.
         ranges: Vec<String>,
+    },
+    /// An epoch of a shadow is complete.
+    Stored {
+        /// The shadow's name.
+        shadow: String,
+        /// The epoch's number.
+        epoch: u64,
+        /// Pages that came.
+        by_value: u64,
+        /// Pages that are those of the epoch before.
+        by_reference: u64,
+        /// Pages that are zero.
+        zero: u64,
+        /// Bytes that came over the link.
+        wire_bytes: u64,
+        /// How long the tree stood still.
+        freeze_us: u64,
+        /// From the tree's stop until the epoch was complete.
+        lag_us: u64,
+    },
+    /// A shadow's source has gone without a complete epoch; those before it are kept.
+    Missed {
+        /// The shadow's name.
+        shadow: String,
+        /// One line for the user.
+        reason: String,
     },
     /// The migration has failed.
     Failed {

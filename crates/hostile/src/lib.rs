@@ -12,6 +12,7 @@ mod plan;
 mod proc_files;
 mod seals;
 mod settings;
+mod shadows;
 
 pub use connection::connection_bytes;
 pub use criu::{criu_answers, criu_images, criu_pages};
@@ -20,6 +21,7 @@ pub use plan::plan_manifest;
 pub use proc_files::proc_files;
 pub use seals::seals;
 pub use settings::settings;
+pub use shadows::shadow_epochs;
 
 /// Reads bytes that mean no good.
 pub type Target = fn(&[u8]);
@@ -38,6 +40,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("criu_images", criu_images),
     ("criu_pages", criu_pages),
     ("criu_answers", criu_answers),
+    ("shadow_epochs", shadow_epochs),
 ];
 
 /// Any sequence of inputs, at the right and the wrong moment: neither engine panics.

@@ -84,6 +84,7 @@ impl Course {
                 self.failed = true;
                 self.stage = Stage::Over;
             }
+            SessionEvent::Stored { .. } | SessionEvent::Missed { .. } => self.stage = Stage::Over,
             SessionEvent::Exited { .. } => {
                 self.exited = true;
                 self.stage = Stage::Over;

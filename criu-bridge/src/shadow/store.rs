@@ -1,0 +1,336 @@
+//! Shadows on disk.
+//!
+//! ```text
+//! STORE/NAME/origin           of which tree it is
+//!            lock             held while that tree's source is here
+//!            pages            one file with the pages of all epochs, in slots
+//!            epoch-N/         a complete one: tree, index, record; the newest two are kept
+//!            incoming/        one that is written, or was torn
+//!            promotion        it runs here, or is about to
+//! ```
+//!
+//! An epoch is complete when its directory has its name: that is given last, when everything in it and all its pages are
+//! on disk. What is not complete is never looked at.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::poll::{PollTimeout, poll};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::epoch::{self, EpochId, Origin, Pages};
+use super::index::Index;
+use crate::config::{KEPT_EPOCHS, SHADOW_LOOK_MS, SHADOW_RETURN};
+use crate::instance::Instance;
+
+/// Where shadows are unless `--store` says otherwise.
+pub(crate) const DEFAULT_STORE: &str = "/var/lib/posthaste/shadows";
+
+const ORIGIN: &str = "origin";
+const LOCK: &str = "lock";
+const PAGES: &str = "pages";
+const PROMOTION: &str = "promotion";
+const INCOMING: &str = "incoming";
+const RETIRED: &str = "retired";
+const EPOCH: &str = "epoch-";
+const TREE: &str = "tree";
+const INDEX: &str = "index";
+const RECORD: &str = "record";
+
+/// What is known of a complete epoch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Which one it is.
+    pub(crate) id: EpochId,
+    /// Its pages.
+    pub(crate) pages: Pages,
+    /// How long the tree stood still for it, in microseconds.
+    pub(crate) freeze_us: u64,
+    /// From the tree's stop until it was complete, in microseconds.
+    pub(crate) lag_us: u64,
+    /// When it was complete, in milliseconds since 1970.
+    pub(crate) stored_ms: u64,
+    /// From one to the next, in milliseconds.
+    pub(crate) every_ms: u64,
+}
+
+/// What runs of a shadow.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Promotion {
+    /// Which epoch.
+    pub(crate) epoch: u64,
+    /// The process: `promote` itself until the tree runs, then the tree's root.
+    pub(crate) pid: u32,
+    /// When that was started, in clock ticks since the boot.
+    pub(crate) started: u64,
+    /// That boot.
+    pub(crate) boot: String,
+}
+
+/// A directory with shadows.
+#[derive(Clone, Debug)]
+pub(crate) struct Store(PathBuf);
+
+/// One shadow.
+#[derive(Clone, Debug)]
+pub(crate) struct Shadow {
+    path: PathBuf,
+}
+
+/// A complete epoch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Stored {
+    /// Its number.
+    pub(crate) number: u64,
+    path: PathBuf,
+    /// What is known of it.
+    pub(crate) record: Record,
+}
+
+impl Store {
+    /// The one in this directory, which need not be there.
+    pub(crate) fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// The shadow with this name, made if it is not there.
+    pub(crate) fn make(&self, name: &str) -> io::Result<Shadow> {
+        DirBuilder::new().recursive(true).mode(0o700).create(self.0.join(name))?;
+        sync(&self.0)?;
+        Ok(Shadow { path: self.0.join(name) })
+    }
+
+    /// The shadow with this name, if there is one.
+    pub(crate) fn find(&self, name: &str) -> Option<Shadow> {
+        let path = self.0.join(name);
+        (epoch::is_name(name) && path.is_dir()).then_some(Shadow { path })
+    }
+
+    /// Every shadow, by name.
+    pub(crate) fn all(&self) -> io::Result<Vec<(String, Shadow)>> {
+        let entries = match fs::read_dir(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut all = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            all.extend(name.to_str().and_then(|name| Some((name.to_owned(), self.find(name)?))));
+        }
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(all)
+    }
+}
+
+impl Shadow {
+    /// Of which tree it is; none if that has not been said yet.
+    pub(crate) fn origin(&self) -> io::Result<Option<Origin>> {
+        read(&self.path.join(ORIGIN))
+    }
+
+    /// Says of which tree it is.
+    pub(crate) fn claim(&self, origin: &Origin) -> io::Result<()> {
+        self.put(ORIGIN, origin)
+    }
+
+    /// What runs of it.
+    pub(crate) fn promotion(&self) -> io::Result<Option<Promotion>> {
+        read(&self.path.join(PROMOTION))
+    }
+
+    /// Says what runs of it.
+    pub(crate) fn promote(&self, promotion: Option<&Promotion>) -> io::Result<()> {
+        match promotion {
+            Some(promotion) => self.put(PROMOTION, promotion),
+            None => fs::remove_file(self.path.join(PROMOTION)),
+        }
+    }
+
+    /// Takes the lock within `patience`; `None` if somebody else keeps it.
+    pub(crate) fn lock(&self, patience: Duration) -> io::Result<Option<Flock<File>>> {
+        let until = Instant::now() + patience;
+        let options = File::options().write(true).create(true).truncate(false).mode(0o600).clone();
+        loop {
+            let file = options.open(self.path.join(LOCK))?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Some(lock)),
+                Err((_, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() < until => {
+                    let _ = poll(&mut [], PollTimeout::from(SHADOW_LOOK_MS));
+                }
+                Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
+                Err((_, errno)) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Whether its source is here, or has only gone to come back with the next epoch.
+    pub(crate) fn answers(&self) -> io::Result<bool> {
+        loop {
+            if self.lock(Duration::ZERO)?.is_none() {
+                return Ok(true);
+            }
+            let just_now = self.epochs()?.first().is_some_and(|newest| {
+                newest.age().is_some_and(|age| age < SHADOW_RETURN) && self.is_expected()
+            });
+            if !just_now {
+                return Ok(false);
+            }
+            let _ = poll(&mut [], PollTimeout::from(SHADOW_LOOK_MS));
+        }
+    }
+
+    /// The source has gone to come back: said when an epoch is complete, and taken back by whatever else it says.
+    pub(crate) fn expect(&self, is_expected: bool) {
+        let path = self.path.join("expected");
+        // It only saves somebody from waiting, or has somebody wait for some seconds.
+        let _ = if is_expected { fs::write(path, "") } else { fs::remove_file(path) };
+    }
+
+    fn is_expected(&self) -> bool {
+        self.path.join("expected").exists()
+    }
+
+    /// The complete epochs, the newest one first.
+    pub(crate) fn epochs(&self) -> io::Result<Vec<Stored>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(EPOCH)?.parse().ok());
+            let (Some(number), path) = (number, entry.path()) else { continue };
+            // One that is retired in this moment is gone.
+            if let Some(record) = read(&path.join(RECORD))? {
+                all.push(Stored { number, path, record });
+            }
+        }
+        all.sort_by_key(|epoch| std::cmp::Reverse(epoch.number));
+        Ok(all)
+    }
+
+    /// The file with the pages of all epochs.
+    pub(crate) fn pages(&self) -> io::Result<File> {
+        File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.path.join(PAGES))
+    }
+
+    /// Removes what was torn. Only for who has the lock.
+    pub(crate) fn tidy(&self) -> io::Result<()> {
+        for name in [INCOMING, RETIRED] {
+            match fs::remove_dir_all(self.path.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an epoch complete, whose pages are in `pages`, and lets go of those that are too old. Only for who has the lock.
+    pub(crate) fn commit(
+        &self,
+        instance: &Instance,
+        index: &Index,
+        record: &Record,
+        pages: &File,
+    ) -> io::Result<u64> {
+        let tree = protocol::encode(instance).map_err(io::Error::other)?;
+        self.tidy()?;
+        let incoming = self.path.join(INCOMING);
+        DirBuilder::new().mode(0o700).create(&incoming)?;
+        write(&incoming.join(TREE), &tree)?;
+        write(&incoming.join(INDEX), &index.to_bytes())?;
+        write(&incoming.join(RECORD), &serde_json::to_vec(record)?)?;
+        sync(&incoming)?;
+        pages.sync_all()?;
+        if self.promotion()?.is_some() {
+            return Err(io::Error::other(PROMOTED));
+        }
+        let kept = self.epochs()?;
+        let number = kept.first().map_or(1, |newest| newest.number + 1);
+        fs::rename(&incoming, self.path.join(format!("{EPOCH}{number:010}")))?;
+        sync(&self.path)?;
+        for old in kept.iter().skip(KEPT_EPOCHS - 1) {
+            // What cannot be removed is removed with the next one.
+            let retired = self.path.join(RETIRED);
+            let _ = fs::rename(&old.path, &retired).and_then(|()| fs::remove_dir_all(&retired));
+        }
+        Ok(number)
+    }
+
+    /// Deletes it.
+    pub(crate) fn delete(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.path)
+    }
+
+    /// Bytes that it takes on disk.
+    pub(crate) fn disk_bytes(&self) -> io::Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        Ok(self.pages()?.metadata()?.blocks() * 512)
+    }
+
+    fn put(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
+        let part = self.path.join(format!("{name}.part"));
+        write(&part, &serde_json::to_vec(value)?)?;
+        fs::rename(&part, self.path.join(name))?;
+        sync(&self.path)
+    }
+}
+
+/// Why no more epochs of a shadow are taken.
+pub(crate) const PROMOTED: &str = "this shadow was promoted: its tree has a second copy there";
+
+/// Why an epoch is not built on the one before.
+pub(crate) const SCATTERED: &str = "its pages lie in too many places";
+
+impl Stored {
+    /// What it holds.
+    pub(crate) fn load(&self) -> io::Result<(Instance, Index)> {
+        let tree = fs::read(self.path.join(TREE))?;
+        let instance = protocol::decode(&tree).map_err(io::Error::other)?;
+        Ok((instance, self.index()?))
+    }
+
+    /// Where its pages are.
+    pub(crate) fn index(&self) -> io::Result<Index> {
+        Index::from_bytes(&fs::read(self.path.join(INDEX))?)
+    }
+
+    /// How old it is by this machine's clock: since the tree stood still. `None` if it is from the future.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        let since = now_ms().checked_sub(self.record.stored_ms)?;
+        Some(Duration::from_millis(since) + Duration::from_micros(self.record.lag_us))
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
