@@ -131,20 +131,22 @@ pub fn write_all(fd: &Fd, mut bytes: &[u8]) -> Result<(), Errno> {
 /// Those of read(2); `EOVERFLOW` when there is more than `limit`.
 pub fn read_to_end(fd: &Fd, limit: usize) -> Result<Vec<u8>, Errno> {
     const STEP: usize = 16 << 10;
-    let mut content = Vec::new();
+    let (mut content, mut filled) = (Vec::new(), 0);
     loop {
-        let filled = content.len();
         if filled > limit {
             return Err(Errno::EOVERFLOW);
         }
-        content.resize(filled + STEP, 0);
-        let got = match read(fd, content.get_mut(filled..).unwrap_or_default()) {
-            Err(Errno::EINTR) => None,
-            other => Some(other?),
-        };
-        content.truncate(filled + got.unwrap_or(0));
-        if got == Some(0) {
-            return Ok(content);
+        if content.len() < filled + STEP / 4 {
+            content.resize(filled + STEP, 0);
+        }
+        match read(fd, content.get_mut(filled..).unwrap_or_default()) {
+            Ok(0) => {
+                content.truncate(filled);
+                return Ok(content);
+            }
+            Ok(got) => filled += got,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
         }
     }
 }

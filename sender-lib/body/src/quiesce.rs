@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! coordinator (helper)                                   a host thread
-//! list tasks ─ new ones get a seat and a signal ───────► handler: inside += 1, fill the seat, entered += 1
+//! list tasks ─ new ones get a seat and a signal,
+//! those that sleep in a call ahead of those that run ──► handler: inside += 1, fill the seat, entered += 1
 //! wait until every seat is entered or its thread gone       └─ sleep until released
 //! two lists without a new thread: all stand still
 //! orders: go on, wake ─────────────────────────────────► inside -= 1 (its last touch of anything shared), return
@@ -108,10 +109,14 @@ pub(crate) fn park() -> Result<Parked, String> {
     resident().state.set_parking(true);
     let deadline = deadline_in(PARK_DEADLINE);
     let mut clocks = calls::Clocks::default();
+    keep_handler(header)?;
+    // Who works meanwhile is stopped last, because it takes a while until hundreds of others have come to rest.
+    seat_newcomers(header, &mut clocks, true)?;
+    wait_for_all(header, &mut clocks, deadline)?;
     let mut quiet_rounds = 0;
     while quiet_rounds < 2 {
         keep_handler(header)?;
-        quiet_rounds = if seat_newcomers(header, &mut clocks)? == 0 { quiet_rounds + 1 } else { 0 };
+        quiet_rounds = if seat_newcomers(header, &mut clocks, false)? == 0 { quiet_rounds + 1 } else { 0 };
         wait_for_all(header, &mut clocks, deadline)?;
     }
     let mut threads = collect(header)?;
@@ -135,8 +140,8 @@ fn keep_handler(header: &Header) -> Result<(), String> {
     Ok(())
 }
 
-/// Gives every thread that has none a seat and a signal; returns how many.
-fn seat_newcomers(header: &Header, clocks: &mut calls::Clocks) -> Result<usize, String> {
+/// Gives every thread that has none a seat and a signal, or only those that sleep; returns how many.
+fn seat_newcomers(header: &Header, clocks: &mut calls::Clocks, asleep: bool) -> Result<usize, String> {
     let tids =
         file::numeric_entries(c"/proc/self/task").map_err(|errno| text!["listing the threads: ", errno])?;
     let own = thread::thread_id();
@@ -145,9 +150,13 @@ fn seat_newcomers(header: &Header, clocks: &mut calls::Clocks) -> Result<usize, 
         if tid == own || header.seats_in_use().any(|(_, seat)| seat.tid() == tid) {
             continue;
         }
+        let call = clocks.call_of(tid);
+        if asleep && call.is_none() {
+            continue;
+        }
         let (index, seat) =
             header.take_seat(tid).ok_or_else(|| text!["more than ", header.seats.len(), " threads"])?;
-        seat.note_call(clocks.call_of(tid));
+        seat.note_call(call);
         signal_seat(index, seat)?;
         newcomers += 1;
     }
