@@ -58,6 +58,8 @@ pub(crate) struct Frozen {
     order: Order,
     route: Route,
     worker: Option<Swrk>,
+    /// Before this the tree ran.
+    stopping: Option<Instant>,
     /// As in the instance.
     members: Vec<Option<Member>>,
     files: Vec<File>,
@@ -67,7 +69,21 @@ pub(crate) struct Frozen {
 
 impl Frozen {
     pub(crate) fn new(criu: Criu, order: Order, route: Route) -> Self {
-        Self { criu, order, route, worker: None, members: Vec::new(), files: Vec::new(), holder: None }
+        Self {
+            criu,
+            order,
+            route,
+            worker: None,
+            stopping: None,
+            members: Vec::new(),
+            files: Vec::new(),
+            holder: None,
+        }
+    }
+
+    /// When CRIU began to stop the tree.
+    pub(crate) fn stopping(&self) -> Option<Instant> {
+        self.stopping
     }
 
     /// Ends the tree: it lives elsewhere.
@@ -95,7 +111,11 @@ impl Frozen {
                 .map_err(|error| local(&error))?
             {
                 Some(Word::Waits(script)) if script == DUMPED => break,
-                Some(Word::Waits(_)) => worker.go_on(true).map_err(|error| local(&error))?,
+                Some(Word::Waits(_)) => {
+                    // It waits once before it touches anything.
+                    self.stopping.get_or_insert_with(Instant::now);
+                    worker.go_on(true).map_err(|error| local(&error))?;
+                }
                 Some(Word::Done(_)) => return Err(Failure::Local("criu did not wait with the tree".into())),
                 None => return Err(local(&SwrkError::Deadline(DUMP_DEADLINE))),
             }

@@ -34,7 +34,7 @@ use receiver::guardian::wait_for;
 use self::digests::{Digester, Known};
 use self::epoch::{Epoch, Origin};
 use self::standby::{ENDED, Plan, Stage, Standby};
-use self::store::{PROMOTED, SCATTERED};
+use self::store::{GONE, PROMOTED, SCATTERED};
 use crate::config::{
     LONGEST_INTERVAL, LONGEST_SHADOW_NAME, RESTORE_DEADLINE, SHADOW_RETRY, SHORTEST_INTERVAL,
 };
@@ -175,12 +175,12 @@ impl Keeper {
         let started = engine::Instant(sys::clock::monotonic_ns());
         let outcome = serve(&mut standby, Serving { channels, running, config, started });
         let (stage, pages, freeze) = (standby.stage, standby.pages, standby.freeze);
-        let (stopped, digests) = (standby.stopped, standby.digests);
+        let (begun, digests) = (standby.begun, standby.digests);
         if stage != Stage::Announced && std::mem::take(&mut self.is_lost) {
             crate::tell(format_args!("connected again"));
         }
-        if let Some(stopped) = stopped {
-            self.due = stopped + self.every;
+        if let Some(begun) = begun {
+            self.due = begun + self.every;
         }
         match outcome {
             Outcome::Moved { pid_there } => {
@@ -211,15 +211,12 @@ impl Keeper {
             (_, Failure::Peer(reason)) if reason.contains(PROMOTED) => {
                 bail!("{reason}; the tree goes on here, without a shadow")
             }
-            // Whatever it is that it does not like may be what is before this epoch.
-            (Stage::Announced, Failure::Peer(_)) if self.known.take().is_some() => Ok(true),
-            (Stage::Announced, Failure::Peer(reason)) if !self.is_kept => {
-                bail!("the receiver refuses: {reason}; the tree goes on here, without a shadow")
+            (Stage::Announced, Failure::Peer(reason)) if reason.contains(GONE) => {
+                self.known = None;
+                Ok(true)
             }
+            (_, failure) if !self.is_kept => bail!("{failure}; the tree goes on here, without a shadow"),
             (Stage::Announced | Stage::Waiting, failure) => self.lost(&anyhow!("{failure}")),
-            (Stage::Taken, Failure::Local(reason)) if !self.is_kept => {
-                bail!("{reason}; the tree goes on here, without a shadow")
-            }
             (Stage::Taken, failure) => {
                 if matches!(&failure, Failure::Peer(reason) if reason.contains(SCATTERED)) {
                     self.known = None;

@@ -29,12 +29,13 @@ _LATE = 1.0  # seconds by which a busy machine may be late
 class Keeper(Daemon):
     """criu-bridge shadow."""
 
-    def __init__(self, lab, tree: Tree, port: int, *arguments, name: str = "one", every: str = "300ms"):
+    def __init__(self, lab, tree: Tree, port: int, *arguments, name: str = "one", every: str = "300ms",
+                 pid: int = 0):
         self.count = getattr(lab, "keepers", 0) + 1
         lab.keepers = self.count
         images = lab.directory / "shadow-images"
         images.mkdir(exist_ok=True)
-        super().__init__(lab, f"shadow-{self.count}", BRIDGE, "shadow", tree.pid, f"127.0.0.1:{port}", "--name", name,
+        super().__init__(lab, f"shadow-{self.count}", BRIDGE, "shadow", pid or tree.pid, f"127.0.0.1:{port}", "--name", name,
                          "--every", every, "-D", images, *arguments)
 
     def said(self) -> str:
@@ -120,7 +121,17 @@ def goes_on(lab) -> None:
            f"it goes on with {after[:9]} behind {len(before)}")
     expect(_list(lab)[0]["state"] == "promoted", f"it is listed as {_list(lab)}")
     _promote(lab, fails="it runs here already")
+    second = Keeper(lab, tree, taker.port, name="of-the-copy", pid=int(pid))
+    taker.event("stored", len(taker.events("stored")) + 2)
     end(tree)
+    second.wait(20)
+    count = len(tree.numbers())
+    _promote(lab, name="of-the-copy")
+    tree.wait_number(count + 5)
+    after = tree.numbers()[count:]
+    expect(after == list(range(after[0], after[0] + len(after))), f"the copy's copy counts {after[:9]}")
+    end(tree)
+    bridge(lab, "shadows", "--store", _store(lab), "--remove", "of-the-copy")
     until(lambda: _list(lab)[0]["state"] == "silent", "the promoted tree to have ended")
     bridge(lab, "shadows", "--store", _store(lab), "--remove", "one")
     expect(_list(lab) == [], "it is still there")
@@ -182,8 +193,8 @@ def _check_epoch(lab, store: Path, port: int, stopped: float, told: list) -> Non
     pid = _promote(lab, name="redis", store=store, wrapper=inside)
     check = ["nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, machine.PROGRAMS / "redis_sequence.py", "check", port]
     done = subprocess.run([*map(str, check)], capture_output=True, text=True, timeout=60)
-    os.kill(int(pid), signal.SIGKILL)
     expect(done.returncode == 0, f"the data set is torn: {done.stderr}")
+    os.kill(int(pid), signal.SIGKILL)
     last, keys = map(int, done.stdout.split())
     expect(keys == last + 1 + _FILLING, f"{keys} keys, and the last number is {last}")
     known = max((number for number, when in told if when < stopped - _LATE), default=0)
@@ -298,6 +309,51 @@ def torn_epochs(lab) -> None:
             taker.end()
 
 
+def _state(pid: int) -> tuple:
+    """What a stop must not change."""
+    return machine.threads(pid), machine.descriptors(pid), machine.mappings(pid)
+
+
+def killed_at_any_time(lab) -> None:
+    """The tree is stopped for half of the time: who keeps its shadow is killed, and it is as if nothing had been."""
+    need_criu()
+    tree, taker = _counting(lab), _taker(lab)
+    dice = random.Random(seed := random.randrange(1 << 32))
+    before = _state(tree.pid)
+    for _ in range(times(10, 100)):
+        keeper = Keeper(lab, tree, taker.port, every="100ms")
+        taker.event("stored", len(taker.events("stored")) + 1)
+        until(lambda: dice.random() < 0.02, "the dice")
+        keeper.kill()
+        tree.expect_counting()
+    until(lambda: _state(tree.pid) == before, f"the tree to be as before (seed {seed})", 10)
+    until(lambda: not list((lab.directory / "shadow-images").iterdir()), "the images to be gone")
+    end(tree)
+    _promote(lab)
+    tree.wait_number(len(tree.numbers()) + 5)
+    end(tree)
+    taker.end()
+
+
+def fails_to_start(lab) -> None:
+    """What cannot be restored leaves nothing behind, and can be promoted again when it can."""
+    need_criu()
+    tree, taker = _counting(lab), _taker(lab)
+    keeper = Keeper(lab, tree, taker.port)
+    taker.event("stored", 2)
+    end(tree)
+    keeper.wait(20)
+    taker.end()
+    (tree.directory / "err").rename(tree.directory / "elsewhere")
+    _promote(lab, fails="criu cannot restore these images: ")
+    until(lambda: not machine.marked(lab.marker), "every process to be gone")
+    expect(_list(lab)[0]["state"] == "silent", f"it is listed as {_list(lab)}")
+    (tree.directory / "elsewhere").rename(tree.directory / "err")
+    _promote(lab)
+    tree.wait_number(len(tree.numbers()) + 5)
+    end(tree)
+
+
 def comes_back(lab) -> None:
     """A receiver that was killed has its shadows when it is there again."""
     need_criu()
@@ -405,6 +461,8 @@ def _checks() -> list:
         Check("an epoch costs at most a tenth of a whole one where a twentieth of the memory has changed",
               costs_what_changes),
         Check("an epoch that is torn is never promoted, whoever is killed, and the original goes on", torn_epochs),
+        Check("a tree goes on, whenever its shadow is killed", killed_at_any_time),
+        Check("a shadow that cannot be restored leaves nothing behind, and is kept", fails_to_start),
         Check("a shadow is kept up again when its receiver is there again", comes_back),
         Check("a full disk costs an epoch, not the tree nor the shadow", full_disk),
         Check("with --force there are two copies, and the original's shadow is told", forced),

@@ -122,15 +122,26 @@ impl Index {
 }
 
 impl Slots {
-    /// So many that no epoch of `kept` has any of them; `None` if there are not so many.
+    /// So many that no epoch of `kept` has any of them, wherever they are; `None` if there are not so many.
     #[must_use]
     pub fn free_of(kept: &[Index], count: u64) -> Option<Self> {
+        Self::found(kept, count, |gap| gap)
+    }
+
+    /// The same, all of them in one place.
+    #[must_use]
+    pub fn together(kept: &[Index], count: u64) -> Option<Self> {
+        Self::found(kept, count, |gap| if gap < count { 0 } else { gap })
+    }
+
+    /// Takes of each gap what `usable` says of it, and the rest behind all that is used.
+    fn found(kept: &[Index], count: u64, usable: impl Fn(u64) -> u64) -> Option<Self> {
         let mut used: Vec<_> = kept.iter().flat_map(Index::slots).collect();
         used.sort_unstable();
         let mut slots = Index::default();
         let (mut next, mut left) = (0_u64, count);
         for (slot, pages) in used {
-            let gap = slot.saturating_sub(next).min(left);
+            let gap = usable(slot.saturating_sub(next)).min(left);
             if gap > 0 {
                 slots.push(gap, next);
                 left -= gap;
@@ -182,6 +193,9 @@ mod tests {
         // The first one's pages that the second one has no more are free once only the second is kept.
         let free = Slots::free_of(std::slice::from_ref(&two), 3).expect("room");
         assert_eq!((free.find(0), free.find(2)), (Some((2, 2)), Some((11, 1))));
+        let together = Slots::together(std::slice::from_ref(&two), 3).expect("room");
+        assert_eq!(together.find(0), Some((11, 3)));
+        assert_eq!(Slots::together(std::slice::from_ref(&two), 2).expect("room").find(0), Some((2, 2)));
         assert_eq!(Index::from_bytes(&two.to_bytes()).expect("what was written"), two);
     }
 

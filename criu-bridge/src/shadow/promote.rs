@@ -132,7 +132,10 @@ impl Promote {
         let started = engine::Instant(sys::clock::monotonic_ns());
         let mut tree = Tree::new(pages);
         match serve(&mut tree, Serving { channels, running, config, started }) {
-            Outcome::Moved { pid_there } => Ok((taker, u32::try_from(pid_there)?)),
+            Outcome::Moved { pid_there } => {
+                taker.has_tree = true;
+                Ok((taker, u32::try_from(pid_there)?))
+            }
             Outcome::Released(failure) | Outcome::Lost(failure) => bail!("{failure}"),
         }
     }
@@ -150,6 +153,8 @@ struct Taker {
     events: File,
     unread: Vec<u8>,
     directory: Directory,
+    /// A tree runs under it.
+    has_tree: bool,
 }
 
 impl Taker {
@@ -172,7 +177,7 @@ impl Taker {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         // The terminal's Ctrl-C is not for it.
         let child = command.process_group(0).spawn().context("starting who takes it in")?;
-        Ok(Self { child, events, unread: Vec::new(), directory })
+        Ok(Self { child, events, unread: Vec::new(), directory, has_tree: false })
     }
 
     /// The next event; `None` when it has ended, or did not tell one in time.
@@ -209,7 +214,17 @@ impl Taker {
                 Status::Killed { signal } => SIGNALLED.saturating_add(signal),
             }));
         }
-        self.directory.delete();
         bail!("who has taken it in has ended before it")
+    }
+}
+
+impl Drop for Taker {
+    fn drop(&mut self) {
+        if !self.has_tree {
+            // What it has begun to build ends with it.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        self.directory.delete();
     }
 }

@@ -65,8 +65,8 @@ pub(crate) struct Standby<'shadow> {
     plan: Plan<'shadow>,
     /// How far it has got.
     pub(crate) stage: Stage,
-    /// When the tree was stopped.
-    pub(crate) stopped: Option<Instant>,
+    /// When it was time.
+    pub(crate) begun: Option<Instant>,
     /// Pages that travel.
     spool: Option<File>,
     /// Of all pages.
@@ -82,7 +82,7 @@ impl<'shadow> Standby<'shadow> {
         Self {
             plan,
             stage: Stage::Announced,
-            stopped: None,
+            begun: None,
             spool: None,
             digests: Vec::new(),
             pages: Pages::default(),
@@ -150,14 +150,15 @@ impl<'shadow> Standby<'shadow> {
     }
 
     fn take(&mut self) -> Result<Manifest, Failure> {
-        let stopped = Instant::now();
-        self.stopped = Some(stopped);
+        let begun = Instant::now();
+        self.begun = Some(begun);
         self.stage = Stage::Taken;
         let looked = self.plan.frozen.stop().and_then(|instance| {
             let content = self.look(&instance)?;
             Ok((instance, content))
         });
         self.plan.frozen.release();
+        let stopped = self.plan.frozen.stopping().unwrap_or(begun);
         self.freeze = stopped.elapsed();
         let (mut instance, mut content) = looked?;
         let too_large = || Failure::Local("the tree has too many pieces of memory".to_owned());

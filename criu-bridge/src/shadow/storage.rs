@@ -17,7 +17,7 @@ use receiver::events::SessionEvent;
 
 use super::epoch::{self, Content, Epoch};
 use super::index::{Index, Slots};
-use super::store::{PROMOTED, Record, SCATTERED, Shadow, Store, Stored, now_ms};
+use super::store::{GONE, PROMOTED, Record, SCATTERED, Shadow, Store, Stored, now_ms};
 use crate::config::SHADOW_RETURN;
 use crate::instance::Instance;
 
@@ -81,7 +81,7 @@ impl Storage {
         shadow.tidy().map_err(disk)?;
         let kept = shadow.epochs().map_err(disk)?;
         if epoch.base.is_some_and(|base| !kept.iter().any(|stored| stored.record.id == base)) {
-            return refuse("the epoch before is not here any more".to_owned());
+            return refuse(GONE.to_owned());
         }
         let (complete, incoming, since) = (None, None, Instant::now());
         Ok(Self { epoch, shadow, lock: Some(lock), kept, incoming, since, complete })
@@ -120,7 +120,12 @@ impl Storage {
         if manifest.eager != travelling.into_iter().collect::<Vec<_>>() || !manifest.lazy.is_empty() {
             return Err(BAD);
         }
-        let slots = Slots::free_of(&kept, pages.by_value).ok_or(BAD)?;
+        let slots = if self.epoch.base.is_some() {
+            Slots::free_of(&kept, pages.by_value)
+        } else {
+            Slots::together(&kept, pages.by_value)
+        };
+        let slots = slots.ok_or(BAD)?;
         let index = Index::build(&content, &base, &slots);
         let index = index.ok_or_else(|| Failure::Local(SCATTERED.to_owned()))?;
         let pages = self.shadow.pages().map_err(|error| writing(&error))?;

@@ -290,6 +290,8 @@ pub(crate) const PROMOTED: &str = "this shadow was promoted: its tree has a seco
 
 /// Why an epoch is not built on the one before.
 pub(crate) const SCATTERED: &str = "its pages lie in too many places";
+/// The same.
+pub(crate) const GONE: &str = "the epoch before is not here any more";
 
 impl Stored {
     /// What it holds.
