@@ -16,6 +16,7 @@ from tests.harness import machine
 from tests.harness.compiling import compile_c
 from tests.harness.criu import BRIDGE, Daemon, Tree, bridge, need_criu
 from tests.harness.link import Link
+from tests.harness.network import OTHER_ADDRESS, Network
 from tests.harness.results import Check
 from tests.harness.scale import times
 from tests.harness.trees import Taker, end
@@ -30,13 +31,13 @@ class Keeper(Daemon):
     """criu-bridge shadow."""
 
     def __init__(self, lab, tree: Tree, port: int, *arguments, name: str = "one", every: str = "300ms",
-                 pid: int = 0):
+                 pid: int = 0, host: str = "127.0.0.1", wrapper=()):
         self.count = getattr(lab, "keepers", 0) + 1
         lab.keepers = self.count
         images = lab.directory / "shadow-images"
         images.mkdir(exist_ok=True)
-        super().__init__(lab, f"shadow-{self.count}", BRIDGE, "shadow", pid or tree.pid, f"127.0.0.1:{port}", "--name", name,
-                         "--every", every, "-D", images, *arguments)
+        super().__init__(lab, f"shadow-{self.count}", BRIDGE, "shadow", pid or tree.pid, f"{host}:{port}", "--name", name,
+                         "--every", every, "-D", images, *arguments, wrapper=wrapper)
 
     def said(self) -> str:
         return self.err.read_text(errors="replace")
@@ -354,6 +355,57 @@ def fails_to_start(lab) -> None:
     end(tree)
 
 
+def killed_promotions(lab) -> None:
+    """Whenever promote is killed, the tree has all its memory or is not there; then it can be promoted again."""
+    need_criu()
+    tree, taker = _waves(lab), _taker(lab)
+    keeper = Keeper(lab, tree, taker.port)
+    taker.event("stored", 2)
+    end(tree)
+    keeper.wait(20)
+    taker.end()
+    images = lab.directory / "promote-images"
+    images.mkdir()
+    dice = random.Random(seed := random.randrange(1 << 32))
+    for _ in range(times(6, 100)):
+        promotion = Daemon(lab, "promotion", BRIDGE, "promote", "one", "--store", _store(lab), "-D", images)
+        polls = dice.randrange(1, 300)
+        until(lambda left=iter(range(polls)): next(left, None) is None, "the dice")
+        promotion.kill()
+        said = tree.text().count("\n")
+        (tree.directory / "look").touch()
+        until(lambda: tree.text().count("\n") > said or not machine.marked(lab.marker), f"it to run or not (seed {seed})")
+        expect("torn" not in tree.text(), f"{tree.text().splitlines()[-1]} (seed {seed})")
+        end(tree)
+        until(lambda: not machine.marked(lab.marker), f"every process to be gone (seed {seed})")
+    pid = _promote(lab)
+    _expect_whole(tree)
+    os.kill(int(pid), signal.SIGKILL)
+    until(lambda: not list(images.iterdir()), "the images to be gone")
+
+
+def parted(lab) -> None:
+    """Two machines that lose each other without a word: for a while the original might answer, then it is up to the user."""
+    need_criu(sockets=True)
+    network = Network(lab, apart=True)
+    key = lab.key()
+    tree = Tree(lab, "waves", [*network.inside("left"), compile_c("waves", lab.directory), "1"])
+    taker = _taker(lab, "--key-file", key, "--bind", OTHER_ADDRESS, wrapper=network.inside("right"))
+    keeper = Keeper(lab, tree, taker.port, "--key-file", key, every="2s", host=OTHER_ADDRESS,
+                    wrapper=network.inside("left"))
+    taker.event("stored", 2)
+    network.part()
+    _promote(lab, wrapper=network.inside("right"), fails="its original answers")
+    taker.event("missed")
+    pid = _promote(lab, wrapper=network.inside("right"))
+    network.rejoin()
+    keeper.fails("this shadow was promoted")
+    os.kill(int(pid), signal.SIGKILL)
+    _expect_whole(tree)
+    end(tree)
+    taker.end()
+
+
 def comes_back(lab) -> None:
     """A receiver that was killed has its shadows when it is there again."""
     need_criu()
@@ -463,6 +515,8 @@ def _checks() -> list:
         Check("an epoch that is torn is never promoted, whoever is killed, and the original goes on", torn_epochs),
         Check("a tree goes on, whenever its shadow is killed", killed_at_any_time),
         Check("a shadow that cannot be restored leaves nothing behind, and is kept", fails_to_start),
+        Check("a promotion that is killed leaves a whole tree or none", killed_promotions),
+        Check("a shadow whose original is gone without a word is promoted after a while, and the original is told", parted),
         Check("a shadow is kept up again when its receiver is there again", comes_back),
         Check("a full disk costs an epoch, not the tree nor the shadow", full_disk),
         Check("with --force there are two copies, and the original's shadow is told", forced),

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use engine::Config;
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use page_server::{Outcome, Serving, serve};
@@ -30,6 +31,7 @@ use super::{boot_id, started};
 use crate::config::{LISTEN_DEADLINE, RESTORE_DEADLINE, SHADOW_LOOK_MS};
 use crate::criu::Criu;
 use crate::directory::Directory;
+use crate::holder::{Duty, Holder};
 use crate::instance::{Instance, Task};
 use crate::route::Route;
 use crate::source::{Origin as _, Tree};
@@ -133,7 +135,7 @@ impl Promote {
         let mut tree = Tree::new(pages);
         match serve(&mut tree, Serving { channels, running, config, started }) {
             Outcome::Moved { pid_there } => {
-                taker.has_tree = true;
+                taker.holder.take().into_iter().for_each(Holder::dismiss);
                 Ok((taker, u32::try_from(pid_there)?))
             }
             Outcome::Released(failure) | Outcome::Lost(failure) => bail!("{failure}"),
@@ -153,8 +155,8 @@ struct Taker {
     events: File,
     unread: Vec<u8>,
     directory: Directory,
-    /// A tree runs under it.
-    has_tree: bool,
+    /// Ends it if this process dies, until a tree runs under it.
+    holder: Option<Holder>,
 }
 
 impl Taker {
@@ -177,7 +179,11 @@ impl Taker {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         // The terminal's Ctrl-C is not for it.
         let child = command.process_group(0).spawn().context("starting who takes it in")?;
-        Ok(Self { child, events, unread: Vec::new(), directory, has_tree: false })
+        let mut taker = Self { child, events, unread: Vec::new(), directory, holder: None };
+        let process = sys::pidfd::open(taker.child.id()).map_err(std::io::Error::from)?;
+        let duty = Duty::Signal { members: &[process.as_fd()], here: Signal::SIGTERM, gone: Signal::SIGTERM };
+        taker.holder = Some(Holder::start(duty).context("starting who ends it")?);
+        Ok(taker)
     }
 
     /// The next event; `None` when it has ended, or did not tell one in time.
@@ -220,7 +226,7 @@ impl Taker {
 
 impl Drop for Taker {
     fn drop(&mut self) {
-        if !self.has_tree {
+        if self.holder.is_some() {
             // What it has begun to build ends with it.
             let _ = self.child.kill();
             let _ = self.child.wait();
