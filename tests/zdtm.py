@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Runs ZDTM, the test suite of CRIU, with moves from receiver to receiver instead of checkpoints.
+"""Runs ZDTM, the test suite of CRIU, with moves from receiver to receiver instead of checkpoints; or, with --trees, those of
+its tests that are trees of processes, with moves by criu-bridge.
 
 A ZDTM test sets up one kind of state, writes NAME.pid, waits for SIGTERM, checks its state and writes PASS or FAIL into
 NAME.out. docs/zdtm.md says how to build them, and what each is expected to do here.
@@ -14,13 +15,17 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.harness import machine  # noqa: E402
+from tests.harness.criu import need_criu  # noqa: E402
 from tests.harness.lab import Lab  # noqa: E402
+from tests.harness.network import Network  # noqa: E402
 from tests.harness.processes import refusals  # noqa: E402
+from tests.harness.trees import Taker, begin_to_send  # noqa: E402
 from tests.harness.waiting import Failure, until  # noqa: E402
 
 TABLE = machine.ROOT / "docs" / "zdtm.md"
@@ -34,11 +39,16 @@ _OWN_TIME = {"socket-tcp-reseted": 1.0}
 _LAST_LOOK = 120
 # Whom tests become that need not be root.
 _ORDINARY = {"ZDTM_UID": "18943", "ZDTM_GID": "58467", "ZDTM_GROUPS": "27495 48244"}
+# Where the table of the trees begins.
+_TREES = "## Trees of processes"
+# Tests of what pages two processes still share: they hold when all memory comes while the tree stands still.
+_AT_A_STOP = ("cow00", "cow01")
 
 
-def expected() -> dict:
+def expected(trees: bool) -> dict:
     """What docs/zdtm.md says of each test: (class, result)."""
-    rows = re.findall(r"^\| `([^`]+)` \| (\w+) \| (\w+)", TABLE.read_text(encoding="utf-8"), re.MULTILINE)
+    text = TABLE.read_text(encoding="utf-8").partition(_TREES)[2 if trees else 0]
+    rows = re.findall(r"^\| `([^`]+)` \| (\w+) \| (\w+)", text, re.MULTILINE)
     return {name: (kind, result) for name, kind, result in rows}
 
 
@@ -51,9 +61,10 @@ def command_of(static: Path, name: str) -> list:
     return shlex.split(lines[-1])
 
 
-def flags_of(static: Path, name: str) -> list:
+def words_of(static: Path, name: str, what: str) -> list:
+    """What the suite says of a test: its flags, or the options that CRIU needs for it."""
     try:
-        return ast.literal_eval((static / f"{name}.desc").read_text(encoding="utf-8").strip()).get("flags", "").split()
+        return ast.literal_eval((static / f"{name}.desc").read_text(encoding="utf-8").strip()).get(what, "").split()
     except (OSError, ValueError, SyntaxError):
         return []
 
@@ -71,23 +82,17 @@ def is_registered(pid: int) -> bool:
     return any(line.startswith("VmFlags:") and " um" in line for line in lines)
 
 
-class Test:
-    """One test in a laboratory of its own."""
+class Started:
+    """A test that has set up its state."""
 
-    def __init__(self, lab, static: Path, name: str, arguments: tuple):
+    def __init__(self, lab, static: Path, name: str, settings: dict, wrapper=()):
         self.name, self.directory = name, lab.directory / "test"
-        self.receiver, self.log = lab.receiver(arguments=arguments), self.directory / "log"
         lab.directory.chmod(0o755)
         self.directory.mkdir()
         self.directory.chmod(0o777)
         (self.directory / name).symlink_to(static / name)
-        ordinary = {} if "suid" in flags_of(static, name) else _ORDINARY
-        settings = {
-            "LD_PRELOAD": str(machine.BIN / "libsender.so"), "POSTHASTE_LOG": str(self.log),
-            "POSTHASTE_RECEIVER": f"127.0.0.1:{self.receiver.port}", "POSTHASTE_SIGNAL": str(int(_TRIGGER)),
-        }
         started = subprocess.run(
-            command_of(static, name), cwd=self.directory, env=lab.environment(**settings, **ordinary),
+            [*wrapper, *command_of(static, name)], cwd=self.directory, env=lab.environment(**settings),
             stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
         pid_file = self.directory / f"{name}.pid"
         if started.returncode or not pid_file.exists():
@@ -97,6 +102,30 @@ class Test:
     def output(self) -> str:
         found = [self.directory / f"{self.name}.out{more}" for more in ("", ".inprogress")]
         return "".join(path.read_text(errors="replace") for path in found if path.exists())
+
+    def finish(self) -> bool:
+        """Ends it; whether it has found everything as it was."""
+        time.sleep(_OWN_TIME.get(self.name, 0))
+        os.kill(self.pid, signal.SIGTERM)
+        until(lambda: is_gone(self.pid), "the end after SIGTERM", _LAST_LOOK)
+        return "PASS" in (self.output().strip().splitlines() or [""])[-1].split()
+
+
+    def end(self) -> None:
+        """Ends whoever has helped."""
+
+
+class Test(Started):
+    """One test in a laboratory of its own."""
+
+    def __init__(self, lab, static: Path, name: str, arguments: tuple):
+        self.receiver, self.log = lab.receiver(arguments=arguments), lab.directory / "test" / "log"
+        ordinary = {} if "suid" in words_of(static, name, "flags") else _ORDINARY
+        settings = {
+            "LD_PRELOAD": str(machine.BIN / "libsender.so"), "POSTHASTE_LOG": str(self.log),
+            "POSTHASTE_RECEIVER": f"127.0.0.1:{self.receiver.port}", "POSTHASTE_SIGNAL": str(int(_TRIGGER)),
+        }
+        super().__init__(lab, static, name, {**settings, **ordinary})
 
     def move(self) -> str:
         """Moves it once; returns why it stays, if it does."""
@@ -118,23 +147,87 @@ class Test:
     def left(self) -> list:
         return refusals(self.log.read_text(errors="replace")) if self.log.exists() else []
 
-    def finish(self) -> bool:
-        """Ends it; whether it has found everything as it was."""
-        time.sleep(_OWN_TIME.get(self.name, 0))
-        os.kill(self.pid, signal.SIGTERM)
-        until(lambda: is_gone(self.pid), "the end after SIGTERM", _LAST_LOOK)
-        return "PASS" in (self.output().strip().splitlines() or [""])[-1].split()
+
+class TreeTest(Started):
+    """A test that is a tree of processes, on one of two machines as far as their networks go."""
+
+    def __init__(self, lab, static: Path, name: str):
+        self.lab, self.here, self.there, self.moves = lab, "left", "right", 0
+        self.network = Network(lab)
+        self.options = [*words_of(static, name, "opts"), *words_of(static, name, "dopts")]
+        # CRIU needs a capability for other users' processes that not every root has.
+        who = {"ZDTM_ROOTLESS": "1"} if not may_change_limits() else _ORDINARY
+        who = {} if "suid" in words_of(static, name, "flags") else who
+        super().__init__(lab, static, name, who, self.network.inside(self.here))
 
 
-def run(static: Path, name: str, moves: int, arguments: tuple) -> tuple:
-    """The result of one test, and what there is to say of it."""
+class MovedTree(TreeTest):
+    """It moves from one to the other by criu-bridge, and back again."""
+
+    def __init__(self, lab, static: Path, name: str):
+        super().__init__(lab, static, name)
+        self.takers = {name: Taker(lab, name=name, wrapper=self.network.inside(name)) for name in ("left", "right")}
+        self.options += ["--mode", "stop"] if name in _AT_A_STOP else []
+
+    def move(self) -> str:
+        """Moves it once; returns why it stays, if it does."""
+        taker, there = self.takers[self.there], self.there
+        link = self.lab.link(taker, listener=self.network.listener(self.here),
+                             entered=lambda: self.network.entered(there))
+        sending = begin_to_send(self.lab, self.pid, link.port, *self.options, wrapper=self.network.inside(self.here))
+        _, said = sending.communicate(timeout=_LAST_LOOK)
+        if sending.returncode:
+            return said.strip().partition("criu-bridge: ")[2]
+        self.moves += 1
+        before, count = self.pid, (self.moves + 1) // 2
+        taker.event("complete", count)
+        self.pid = taker.event("resumed", count)["pid"]
+        until(lambda: is_gone(before), "the source to end", 5)
+        self.here, self.there = self.there, self.here
+        return ""
+
+
+    def end(self) -> None:
+        for taker in self.takers.values():
+            taker.end()
+
+
+class PlainTree(TreeTest):
+    """It is dumped and restored in its place, by CRIU alone."""
+
+    def move(self) -> str:
+        images = self.lab.directory / f"images{self.moves}"
+        images.mkdir()
+        self.moves += 1
+        for words in (["dump", "-t", str(self.pid)], ["restore", "-d"]):
+            done = subprocess.run([*self.network.inside(self.here), "setsid", "-w", need_criu(), *words, "-D", images,
+                                   *self.options], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LAST_LOOK,
+                                  env=self.lab.environment(), check=False)
+            if done.returncode:
+                errors = [line for line in done.stderr.splitlines() if "Error" in line and "RLIMIT_NOFILE" not in line]
+                return f"criu {words[0]}: {errors[0] if errors else done.stderr.strip()[-200:]}"
+        return ""
+
+
+def may_change_limits() -> bool:
+    capabilities = re.search(r"^CapEff:\s*(\w+)", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+    return bool(int(capabilities[1], 16) >> _CHANGES_LIMITS & 1)
+
+
+_CHANGES_LIMITS = 24  # CAP_SYS_RESOURCE
+
+
+def run(moves: int, start) -> tuple:
+    """The result of one test, and what there is to say of it; `start` does so in a laboratory."""
     try:
         with Lab() as lab:
-            test = Test(lab, static, name, arguments)
+            test = start(lab)
             refusal = ""
             for _ in range(moves):
                 refusal = refusal or test.move()
-            if test.finish():
+            is_fine = test.finish()
+            test.end()
+            if is_fine:
                 return ("refused", refusal) if refusal else ("passes", "")
             return "fails", refusal or test.output().strip()[-300:]
     except machine.Missing as missing:
@@ -148,16 +241,23 @@ def main() -> int:
     parser.add_argument("static", type=Path, help="test/zdtm/static of a built CRIU source tree")
     parser.add_argument("tests", nargs="*", help="names; all of docs/zdtm.md if none is given")
     parser.add_argument("--of", help="only these classes of docs/zdtm.md, for example A1,A2")
+    parser.add_argument("--trees", action="store_true", help="trees of processes, by criu-bridge; --of T, T1, TE")
+    parser.add_argument("--plain", action="store_true", help="the same by criu alone, in their place, to compare")
     parser.add_argument("--moves", type=int, default=2, help="how often each is moved; 0 runs it with the preload alone")
     options = parser.parse_args()
     machine.need_everything()
-    known = expected()
+    options.trees |= options.plain
+    if options.trees:
+        need_criu()
+    known = expected(options.trees)
     names = options.tests or [name for name, (kind, _) in known.items()
                               if not options.of or kind in options.of.split(",")]
     unexpected = 0
     for name in names:
         arguments = _RELAY if known.get(name, ("", ""))[0] == "D1" else ()
-        result, words = run(options.static.resolve(), name, options.moves, arguments)
+        kinds = {(True, False): MovedTree, (True, True): PlainTree}
+        kind = kinds.get((options.trees, options.plain), partial(Test, arguments=arguments))
+        result, words = run(options.moves, partial(kind, static=options.static.resolve(), name=name))
         wanted = "passes" if options.moves == 0 else known.get(name, ("", result))[1]
         is_fine = result in (wanted, "skipped")
         unexpected += not is_fine

@@ -23,6 +23,12 @@ pub(crate) const FINISH_TICK: Duration = Duration::from_millis(500);
 pub(crate) const FINISH_TICKS: u32 = 20;
 /// How long CRIU may take to let a tree go.
 pub(crate) const RELEASE_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a rule for packets may wait for whoever sets others, in seconds.
+pub(crate) const RULES_WAIT_S: u8 = 5;
+/// How often a thread that is held in CRIU's place is let go of, until it has come to its stop.
+pub(crate) const LET_GO_ATTEMPTS: u32 = 100;
+/// How long it waits in between, in milliseconds.
+pub(crate) const LET_GO_PAUSE_MS: u16 = 10;
 /// How long a process that was killed may take to end, in milliseconds.
 pub(crate) const END_MS: u16 = 10_000;
 /// Processes that one tree may have.

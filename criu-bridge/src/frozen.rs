@@ -4,10 +4,11 @@
 //! lazy pages can be read in place, in any order. CRIU's own page server never begins: it is given an address that is
 //! none. If CRIU dies, or is hung up on, it lets the tree go. That is right until the destination may run it; from
 //! there on a stop signal waits for each process, so that none of them gets to its next instruction. Somebody could take that
-//! back by SIGCONT, as shells do, when nobody reads the memory any more: so if this process dies then, a
+//! back by SIGCONT: so if CRIU dies then, this process [holds](crate::hold) the tree in its place, and if this process dies, a
 //! [holder](crate::holder) ends the tree.
 
 use std::fs::File;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -23,6 +24,8 @@ use crate::config::{DUMP_DEADLINE, END_MS, RELEASE_DEADLINE};
 use crate::consent::Consent;
 use crate::criu::Criu;
 use crate::directory::Directory;
+use crate::doubt::Doubt;
+use crate::hold::Hold;
 use crate::holder::{Duty, Holder};
 use crate::inside;
 use crate::instance::{ImageFile, Instance, Terms};
@@ -65,6 +68,12 @@ pub(crate) struct Frozen {
     files: Vec<File>,
     /// Stop signals wait for all of them, and somebody sees to them if this process dies.
     holder: Option<Holder>,
+    /// From before the word to run until the answer.
+    doubt: Option<Doubt>,
+    /// The tree must not run here.
+    is_away: bool,
+    /// What was CRIU's, when it has ended.
+    hold: Option<Hold>,
 }
 
 impl Frozen {
@@ -78,6 +87,9 @@ impl Frozen {
             members: Vec::new(),
             files: Vec::new(),
             holder: None,
+            doubt: None,
+            is_away: false,
+            hold: None,
         }
     }
 
@@ -137,7 +149,12 @@ impl Frozen {
             ..Consent::options(consent)
         };
         let options = directory.options_anywhere(options, NOWHERE, "dump.log")?;
-        Swrk::ask(&self.criu, &wrapper, Kind::Dump, options)
+        // It inherits that: whoever ends all that runs here, as a machine that shuts down does, would have it let go of a tree
+        // that runs elsewhere.
+        let _ = endings().thread_block();
+        let asked = Swrk::ask(&self.criu, &wrapper, Kind::Dump, options);
+        let _ = endings().thread_unblock();
+        asked
     }
 
     /// Opens everything that the dump has left.
@@ -203,6 +220,10 @@ impl Origin for Frozen {
             Ok(holder) => self.holder = Some(holder),
             Err(error) => return Some(Failure::Local(format!("starting who holds the tree: {error}"))),
         }
+        match Doubt::begin() {
+            Ok(doubt) => self.doubt = Some(doubt),
+            Err(errno) => return Some(Failure::Local(format!("waiting for signals: {errno}"))),
+        }
         self.signal(Signal::SIGSTOP);
         // Behind the signals: from here on it does not matter whether it lives.
         let is_alive = self.worker.as_ref().is_some_and(Swrk::is_alive);
@@ -213,6 +234,23 @@ impl Origin for Frozen {
         if let Some(holder) = &self.holder {
             holder.gone();
         }
+        self.is_away = true;
+    }
+
+    fn confirmed(&mut self) {
+        self.doubt = None;
+    }
+
+    fn watch(&mut self) -> bool {
+        let has_ended = self.watched().is_some() && !self.worker.as_ref().is_some_and(Swrk::is_alive);
+        if has_ended {
+            self.hold = Some(Hold::take(self.members.iter().flatten()));
+        }
+        has_ended
+    }
+
+    fn watched(&self) -> Option<BorrowedFd<'_>> {
+        self.worker.as_ref().filter(|_| self.is_away && self.hold.is_none())?.end()
     }
 
     fn read_memory(&mut self, index: usize, at: PageRange, buffer: &mut [u8]) -> Option<u64> {
@@ -233,15 +271,28 @@ impl Origin for Frozen {
     }
 
     fn reconnect(&mut self, attempt: u32) -> Result<Channels, Failure> {
-        self.route.open_again(attempt)
+        let answer = self.route.open_again(attempt);
+        if let Some(doubt) = self.doubt.as_mut().filter(|_| answer.is_err())
+            && doubt.is_ended_by_user(self.route.name())
+        {
+            return Err(Failure::Local(format!(
+                "the tree does not run at {}, by your word",
+                self.route.name()
+            )));
+        }
+        answer
     }
 
     /// Also where it has moved and is to go on here all the same.
     fn release(&mut self) {
         let holder = self.holder.take();
+        self.is_away = false;
         if let Some(holder) = &holder {
             holder.here();
             self.signal(Signal::SIGCONT);
+        }
+        if let Some(hold) = self.hold.take() {
+            hold.release();
         }
         // It refuses in the end, as it was told to; only then the tree runs.
         if let Some(worker) = self.worker.take()

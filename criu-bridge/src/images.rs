@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use memory::{Addr, PageRange};
@@ -13,6 +14,11 @@ use prost::Message;
 
 const COMMON_MAGIC: u32 = 0x5456_4319;
 const PSTREE_MAGIC: u32 = 0x5027_3030;
+const FILES_MAGIC: u32 = 0x5630_3138;
+/// `AF_INET`, `AF_INET6`, `IPPROTO_TCP`.
+const INET: u32 = 2;
+const INET6: u32 = 10;
+const TCP: u32 = 6;
 /// Of `pagemap-*.img`.
 const PAGEMAP_MAGIC: u32 = 0x5608_4025;
 /// Bytes of one image that are read: a page map entry for every page of a terabyte.
@@ -46,6 +52,47 @@ pub enum ImageError {
 struct PstreeEntry {
     #[prost(uint32, required, tag = "1")]
     pid: u32,
+}
+
+/// `inet_sk_entry`
+#[derive(Clone, PartialEq, Eq, Message)]
+struct InternetSocket {
+    #[prost(uint32, required, tag = "3")]
+    family: u32,
+    #[prost(uint32, required, tag = "5")]
+    protocol: u32,
+    #[prost(uint32, required, tag = "7")]
+    from_port: u32,
+    #[prost(uint32, required, tag = "8")]
+    to_port: u32,
+    #[prost(uint32, repeated, packed = "false", tag = "11")]
+    from: Vec<u32>,
+    #[prost(uint32, repeated, packed = "false", tag = "12")]
+    to: Vec<u32>,
+}
+
+/// `file_entry`
+#[derive(Clone, PartialEq, Eq, Message)]
+struct FileEntry {
+    #[prost(message, optional, tag = "4")]
+    socket: Option<InternetSocket>,
+}
+
+/// One end of a TCP connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Connection {
+    /// Its own address.
+    pub from: SocketAddr,
+    /// The other end's.
+    pub to: SocketAddr,
+}
+
+impl Connection {
+    /// The other end.
+    #[must_use]
+    pub const fn reversed(&self) -> Self {
+        Self { from: self.to, to: self.from }
+    }
 }
 
 /// `pagemap_head`
@@ -101,6 +148,41 @@ pub fn processes(directory: &Path) -> Result<Vec<u32>, ImageError> {
     let pids: Vec<u32> = pids.collect::<Result<_, _>>()?;
     let distinct: BTreeSet<u32> = pids.iter().copied().collect();
     if distinct.len() == pids.len() { Ok(pids) } else { Err(malformed()) }
+}
+
+/// The ends of TCP connections that processes of the tree have open; none if it has no file at all.
+///
+/// # Errors
+/// The image cannot be read, or is malformed.
+pub fn connections(directory: &Path) -> Result<Vec<Connection>, ImageError> {
+    let path = directory.join("files.img");
+    let files = match messages(&path, FILES_MAGIC) {
+        Err(ImageError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(Vec::new());
+        }
+        files => files?,
+    };
+    let files = files.iter().map(|bytes| FileEntry::decode(bytes.as_slice()));
+    let files: Vec<FileEntry> = files.collect::<Result<_, _>>().map_err(|_| ImageError::Malformed(path))?;
+    Ok(files.into_iter().filter_map(|file| connection(&file.socket?)).collect())
+}
+
+/// `None` for what is none.
+fn connection(socket: &InternetSocket) -> Option<Connection> {
+    let end = |words: &[u32], port: u32| {
+        let port = u16::try_from(port).ok().filter(|port| *port > 0)?;
+        // As they lie in the kernel's memory.
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let address = match socket.family {
+            INET => IpAddr::from(*bytes.first_chunk::<4>()?),
+            INET6 => IpAddr::from(*bytes.first_chunk::<16>()?),
+            _ => return None,
+        };
+        Some(SocketAddr::new(address, port))
+    };
+    let is_tcp = socket.protocol == TCP;
+    let from = end(&socket.from, socket.from_port).filter(|_| is_tcp)?;
+    Some(Connection { from, to: end(&socket.to, socket.to_port)? })
 }
 
 /// The page map of process `pid`; `None` if it has none, as a zombie.
@@ -257,6 +339,36 @@ mod tests {
         assert!(matches!(processes(&directory), Err(ImageError::Malformed(_))));
         std::fs::write(directory.join("pstree.img"), &tree[..tree.len() - 6]).expect("room");
         assert_eq!(processes(&directory).expect("well formed"), [7, 9]);
+        std::fs::remove_dir_all(&directory).expect("it is ours");
+    }
+
+    #[test]
+    fn connections_are_what_has_two_ends() {
+        let socket = |protocol, to_port| InternetSocket {
+            family: INET,
+            protocol,
+            from_port: 80,
+            to_port,
+            from: vec![u32::from_ne_bytes([127, 0, 0, 1])],
+            to: vec![u32::from_ne_bytes([127, 0, 0, 2])],
+        };
+        let ends = connection(&socket(TCP, 4000)).expect("it has two ends");
+        assert_eq!(ends.from, "127.0.0.1:80".parse().expect("an address"));
+        assert_eq!(ends.reversed().from, "127.0.0.2:4000".parse().expect("an address"));
+        assert_eq!((connection(&socket(TCP, 0)), connection(&socket(17, 4000))), (None, None));
+        let cut = InternetSocket { family: INET6, ..socket(TCP, 4000) };
+        assert_eq!(connection(&cut), None);
+        let mut image = FILES_MAGIC.to_le_bytes().to_vec();
+        for socket in [Some(socket(TCP, 4000)), None] {
+            let bytes = FileEntry { socket }.encode_to_vec();
+            image.extend(u32::try_from(bytes.len()).expect("short").to_le_bytes());
+            image.extend(bytes);
+        }
+        let directory = std::env::temp_dir().join(format!("criu-bridge-files-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a temporary directory");
+        assert_eq!(connections(&directory).expect("no file, no connection"), []);
+        std::fs::write(directory.join("files.img"), &image).expect("room");
+        assert_eq!(connections(&directory).expect("well formed"), [ends]);
         std::fs::remove_dir_all(&directory).expect("it is ours");
     }
 

@@ -15,6 +15,7 @@ use crate::config::MOST_PROCESSES;
 /// One process.
 #[derive(Debug)]
 pub(crate) struct Member {
+    pid: u32,
     pidfd: OwnedFd,
     memory: File,
 }
@@ -23,7 +24,7 @@ impl Member {
     /// Holds the process with this id.
     pub(crate) fn hold(pid: u32) -> io::Result<Self> {
         let pidfd = sys::pidfd::open(pid)?;
-        Ok(Self { pidfd, memory: File::open(format!("/proc/{pid}/mem"))? })
+        Ok(Self { pid, pidfd, memory: File::open(format!("/proc/{pid}/mem"))? })
     }
 
     /// Reads its pages, from the first one on, and returns how many; `None` if the first one cannot be read.
@@ -38,6 +39,11 @@ impl Member {
             }
         }
         Some(got as u64 / PAGE_SIZE).filter(|pages| *pages > 0)
+    }
+
+    /// Its id, which may be another process's when it has ended.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// The process, as a descriptor.

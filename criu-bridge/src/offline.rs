@@ -11,6 +11,7 @@ use crate::config::{OFFLINE_DEADLINE, RESTORE_ATTEMPTS};
 use crate::consent::Consent;
 use crate::criu::Criu;
 use crate::directory::Directory;
+use crate::inherit::{Heir, Inherit};
 use crate::rpc::{Kind, Options, Response};
 use crate::swrk::{Swrk, SwrkError};
 
@@ -44,6 +45,8 @@ pub(crate) struct Restore {
     restore_detached: bool,
     #[command(flatten)]
     consent: Consent,
+    #[command(flatten)]
+    inherit: Inherit,
 }
 
 impl Dump {
@@ -92,7 +95,11 @@ impl Restore {
     }
 
     fn attempt(&self, criu: &Criu, directory: &Directory) -> Result<Response, SwrkError> {
-        let options = Options { rst_sibling: Some(true), ..self.consent.options() };
+        let options = Options {
+            rst_sibling: Some(true),
+            inherit_fd: self.inherit.inherit_fd.iter().map(Heir::option).collect(),
+            ..self.consent.options()
+        };
         let request = directory.options(options, "restore.log");
         Swrk::ask(criu, &[], Kind::Restore, request)?.finish(OFFLINE_DEADLINE)
     }

@@ -32,6 +32,7 @@ use crate::config::RESTORE_DEADLINE;
 use crate::criu::Criu;
 use crate::directory::Directory;
 use crate::handover::Handover;
+use crate::inherit::{Heir, Inherit};
 use crate::restoration::Restoration;
 use crate::served::Served;
 use crate::shadow::store::DEFAULT_STORE;
@@ -69,6 +70,8 @@ pub(crate) struct Receive {
     /// Where shadows are kept
     #[arg(long, value_name = "DIR", default_value = DEFAULT_STORE)]
     store: PathBuf,
+    #[command(flatten)]
+    inherit: Inherit,
 }
 
 /// What becomes of a tree whose missing memory does not come.
@@ -106,14 +109,18 @@ impl Receive {
             key_file: self.key_file.clone(),
             policy: Policy::default(),
         };
+        let heirs: Vec<String> = self.inherit.inherit_fd.iter().map(ToString::to_string).collect();
+        let heirs = heirs.join(BETWEEN_HEIRS).into();
         let store = self.store.clone().into_os_string();
-        let session = vec![SESSION.into(), criu.path().into(), directory.into_os_string(), store];
+        let session = vec![SESSION.into(), criu.path().into(), directory.into_os_string(), store, heirs];
         Daemon::start(&options, Trade { name: "criu-bridge", session })?.run()
     }
 }
 
 /// The first argument of a session.
 pub(crate) const SESSION: &str = "--receive-session";
+/// Between the descriptors that it is to hand on.
+const BETWEEN_HEIRS: &str = "\n";
 
 /// Runs the session that the daemon has started with `arguments`, what is behind [`SESSION`].
 ///
@@ -121,12 +128,12 @@ pub(crate) const SESSION: &str = "--receive-session";
 /// What made it end early; the daemon tells its user.
 pub(crate) fn session(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     let inherited = match arguments {
-        [criu, directory, store, option, rest @ ..] if option == SESSION_OPTION => {
-            Inherited::take_over(rest).map(|inherited| (criu, directory, store, inherited))
+        [criu, directory, store, heirs, option, rest @ ..] if option == SESSION_OPTION => {
+            Inherited::take_over(rest).map(|inherited| (criu, directory, store, heirs, inherited))
         }
         _ => None,
     };
-    let (criu, directory, store, inherited) =
+    let (criu, directory, store, heirs, inherited) =
         inherited.ok_or_else(|| anyhow!("{SESSION} is for the daemon's own use"))?;
     // The daemon's, who takes its signals from a descriptor; a session is to be ended by them.
     SigSet::empty().thread_set_mask().context("clearing the signal mask")?;
@@ -135,6 +142,9 @@ pub(crate) fn session(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     let Purpose::Receive { on_loss, patience_s } = inherited.purpose else {
         return session::run(inherited);
     };
+    let heirs: Result<Vec<Heir>, String> =
+        heirs.to_string_lossy().split_terminator(BETWEEN_HEIRS).map(str::parse).collect();
+    let heirs = heirs.map_err(|error| anyhow!(error))?;
     let Inherited { control, fault, push, line, sealing, events, .. } = inherited;
     let is_root = sealing.is_some() || matches!(Peer::of(&control), Peer::Trusted);
     let connections = connections([control, fault, push], sealing)?;
@@ -153,7 +163,7 @@ pub(crate) fn session(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
         recovery_deadline: Duration::from_secs(patience_s.into()),
         ..Config::default()
     };
-    let tree = Served::new(Restoration::new(criu, directory, teller, line), handover);
+    let tree = Served::new(Restoration::new(criu, directory, teller, line).with_heirs(heirs), handover);
     let mut arrival = Arrival::new(tree, store.into());
     let handler =
         FaultHandler::new(&mut arrival, channels, config).context("preparing to wait for the source")?;

@@ -17,6 +17,7 @@ use std::time::Duration;
 use engine::Failure;
 use fault_handler::{Measurement, Notification, Resumption};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use receiver::events::SessionEvent;
 use receiver::guardian::{ExitStatus, Guardian, GuardianEvent, wait_for};
@@ -29,8 +30,12 @@ use sys::uffd::Uffd;
 use crate::config::{FINISH_TICK, FINISH_TICKS, LONGEST_NAME, MOST_FILES};
 use crate::criu::Criu;
 use crate::directory::Directory;
+use crate::images;
+use crate::inherit::{Claimed, Heir};
 use crate::instance::Instance;
+use crate::locks;
 use crate::members;
+use crate::quiet::Quiet;
 use crate::rpc::{Kind, Options};
 use crate::served::{Line, Rebuilder};
 use crate::swrk::{self, Swrk, SwrkError, Word};
@@ -67,6 +72,11 @@ pub(crate) struct Restoration {
     pub(crate) account: Account,
     /// On which the daemon hands over the channels of a source that connects again.
     line: OwnedFd,
+    /// What the tree gets of this process's own.
+    heirs: Vec<Heir>,
+    claimed: Vec<Claimed>,
+    /// Until everything stands.
+    quiet: Option<Quiet>,
     instance: Instance,
     files: Vec<File>,
     worker: Option<Swrk>,
@@ -92,6 +102,9 @@ impl Restoration {
             directory,
             account: Account::new(teller),
             line,
+            heirs: Vec::new(),
+            claimed: Vec::new(),
+            quiet: None,
             instance: Instance::default(),
             files: Vec::new(),
             worker: None,
@@ -105,6 +118,11 @@ impl Restoration {
             exit: None,
             is_empty: false,
         }
+    }
+
+    /// The tree gets these descriptors, which are open.
+    pub(crate) fn with_heirs(self, heirs: Vec<Heir>) -> Self {
+        Self { heirs, ..self }
     }
 
     /// Waits for the end of the tree's root and tells of it; returns at once if it never ran, and early when nobody
@@ -178,10 +196,12 @@ impl Restoration {
         }
         let heard = self.hear_criu().or_else(|| self.hangs().map(Err))?;
         let _ = self.timer.as_ref().map(TimerFd::unset);
+        self.quiet = None;
         let has_run = std::mem::replace(&mut self.stage, Stage::Over) == Stage::Going;
         Some(match heard {
             Ok(()) => {
                 self.account.pid = Some(self.root_here);
+                self.present_terminal();
                 Notification::Resumed(Ok(self.root_here))
             }
             // It has ended every process before it says so.
@@ -201,6 +221,42 @@ impl Restoration {
         let has_ended = members::is_zombie(self.root_here).unwrap_or(true);
         let hangs = self.stage == Stage::Finishing && (has_ended || self.ticks >= FINISH_TICKS);
         self.worker.as_ref().filter(|_| hangs).map(Swrk::complaint)
+    }
+
+    /// CRIU waits for as long as it takes until a lock on a file can be had. On the source's own machine it is the stopped tree
+    /// that has it.
+    fn waits_for_a_lock(&mut self) -> Option<SwrkError> {
+        let timer = self.timer.as_ref().filter(|_| self.stage == Stage::Building)?;
+        if !wait_for(timer.as_fd(), Duration::ZERO).unwrap_or(false) {
+            return None;
+        }
+        let _ = timer.wait();
+        let here = members::there_now(self.guardian.as_ref()?.pid().ok()?);
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        let (waiting, holder) = locks::awaited(&locks, |pid| here.values().any(|member| *member == pid))?;
+        let why = format!(
+            "process {waiting} has a lock on a file, which process {holder} of this machine holds; if that is the tree itself, \
+             it can move to another machine, without a shared file system"
+        );
+        self.stage = Stage::Over;
+        Some(SwrkError::Refused { what: "restore these images", why })
+    }
+
+    /// Whether it uses one of this machine's terminals, as that of its own is not here.
+    fn gets_a_terminal(&self) -> bool {
+        self.instance.terms.consent.shell_job || !self.heirs.is_empty()
+    }
+
+    /// On another terminal nothing is drawn, and its size is another one: programs look at that when they are told.
+    fn present_terminal(&self) {
+        self.claimed.iter().for_each(Claimed::restore_window);
+        let guardian = self.guardian.as_ref().filter(|_| self.gets_a_terminal());
+        let Some(guardian) = guardian.and_then(|guardian| guardian.pid().ok()) else { return };
+        for (_, pid) in members::there_now(guardian).into_iter().filter(|(_, pid)| *pid != guardian) {
+            // One that has ended has nothing to draw.
+            let _ = sys::pidfd::open(pid)
+                .map(|process| sys::pidfd::send_signal(process.as_fd(), Signal::SIGWINCH as u32));
+        }
     }
 
     fn hear_guardian(&mut self) {
@@ -225,22 +281,34 @@ impl Restoration {
             std::fs::write(LAST_ID, most.saturating_sub(IDS_LEFT).to_string())?;
             Swrk::begin(criu)
         };
-        let kept = [self.directory.as_fd()];
+        self.claimed = self.heirs.iter().map(Heir::claim).collect::<Result<_, _>>()?;
+        if self.instance.terms.consent.shell_job {
+            self.claimed.push(Claimed::own_terminal());
+        }
+        let heirs = self.claimed.iter().filter_map(Claimed::as_fd);
+        let kept: Vec<_> = [self.directory.as_fd()].into_iter().chain(heirs).collect();
         // Pseudo-terminals have numbers, which may be taken here.
         let has_terminals = self.instance.files.iter().any(|file| file.name.starts_with(b"tty"));
-        let terminals = has_terminals && !self.instance.terms.consent.shell_job;
+        let terminals = has_terminals && !self.gets_a_terminal();
         let (guardian, socket) = Guardian::start_over((self.root(), terminals), &kept, &begin)?;
         self.guardian = Some(guardian);
         self.timer = Some(TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?);
         let terms = &self.instance.terms;
+        if terms.consent.tcp_established {
+            self.quiet = Some(Quiet::between(&images::connections(self.directory.path())?));
+        }
         let options = Options {
             rst_sibling: Some(true),
             notify_scripts: Some(true),
             lazy_pages: terms.lazy.then_some(true),
+            inherit_fd: self.heirs.iter().map(Heir::option).collect(),
             ..terms.consent.options()
         };
         let worker = self.worker.insert(Swrk::over(socket));
         worker.request(Kind::Restore, self.directory.options(options, "restore.log"))?;
+        if let Some(timer) = &self.timer {
+            timer.set(Expiration::Interval(FINISH_TICK.into()), TimerSetTimeFlags::empty())?;
+        }
         Ok(())
     }
 }
@@ -298,7 +366,7 @@ impl Rebuilder for Restoration {
     }
 
     fn progress(&mut self, _line: Line) -> Option<Result<(), Failure>> {
-        let built = self.hear_criu()?;
+        let built = self.hear_criu().or_else(|| self.waits_for_a_lock().map(Err))?;
         Some(built.map_err(|error| {
             self.stage = Stage::Over;
             Failure::Local(error.to_string())
@@ -378,6 +446,7 @@ impl Rebuilder for Restoration {
     fn discard(&mut self) {
         self.guardian = None;
         self.worker = None;
+        self.quiet = None;
         // There is no end to wait for.
         (self.stage, self.is_empty) = (Stage::Over, true);
         self.directory.delete();

@@ -88,6 +88,11 @@ impl Route {
         Ok(channels)
     }
 
+    /// Where it leads, in the user's words.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Three sockets, all to the first address where somebody answers; the error is the last one's.
     fn connect(&self) -> std::io::Result<Vec<sys::Fd>> {
         let mut answer = Err(std::io::ErrorKind::NotFound.into());

@@ -14,6 +14,7 @@ use crate::consent::Consent;
 use crate::criu::Criu;
 use crate::frozen::{Frozen, Order};
 use crate::instance::{Instance, Task, Terms};
+use crate::iterations::{Course, Limits, Local, Remote, Source};
 use crate::route::Route;
 use crate::source::{Origin, Tree};
 use crate::swrk;
@@ -27,7 +28,8 @@ pub(crate) struct Send {
     /// Where criu-bridge receive waits for it
     #[arg(value_name = "HOST:PORT")]
     receiver: String,
-    /// When memory travels: postcopy (after the tree goes on there) or stop (while it stands still)
+    /// When memory travels: postcopy (after the tree goes on there), stop (while it stands still) or precopy (while it runs
+    /// here, where the kernel can tell what it writes; else postcopy)
     #[arg(long, value_name = "MODE", default_value = "postcopy")]
     mode: Mode,
     /// Let the tree go on here too, when it has moved: two copies
@@ -50,6 +52,8 @@ enum Mode {
     Postcopy,
     /// While it stands still.
     Stop,
+    /// While it runs here, as far as that can be followed.
+    Precopy,
 }
 
 impl Send {
@@ -58,6 +62,13 @@ impl Send {
     /// # Errors
     /// Why not, in one line that says where the tree is.
     pub(crate) fn run(&self, criu: Criu) -> anyhow::Result<u8> {
+        if self.mode != Mode::Precopy {
+            return self.stop_and_move(criu);
+        }
+        Source::new(Ahead { send: self, criu: Some(criu) }, Waiting, Limits::default()).migrate().map(|_| 0)
+    }
+
+    fn stop_and_move(&self, criu: Criu) -> anyhow::Result<u8> {
         // Two descriptors for each process, and one for each image.
         receiver::session::raise_descriptor_limit();
         let started = engine::Instant(sys::clock::monotonic_ns());
@@ -107,7 +118,7 @@ impl Send {
             bail!("there is no process {}", self.pid);
         }
         let criu = swrk::version(criu).context("asking criu for its version")?;
-        Ok(Terms { criu, lazy: self.mode == Mode::Postcopy, consent: self.consent.clone() })
+        Ok(Terms { criu, lazy: self.mode != Mode::Stop, consent: self.consent.clone() })
     }
 
     /// What is known of the tree while it runs.
@@ -118,3 +129,55 @@ impl Send {
         instance.manifest().unwrap_or_else(Manifest::empty)
     }
 }
+
+/// A tree that is to be copied ahead.
+struct Ahead<'send> {
+    send: &'send Send,
+    /// Until the stop.
+    criu: Option<Criu>,
+}
+
+impl Local for Ahead<'_> {
+    type Error = anyhow::Error;
+
+    fn tracking(&mut self) -> Result<(), String> {
+        let asked = self.criu.as_ref().map(|criu| criu.ask(&["check", "--feature", TRACKING]));
+        Err(match asked {
+            Some(Ok(answer)) if answer.yes => "a tree is not copied ahead in this version",
+            _ => "this kernel cannot tell what a running tree writes (CONFIG_MEM_SOFT_DIRTY)",
+        }
+        .to_owned())
+    }
+
+    fn copy(&mut self) -> anyhow::Result<u64> {
+        bail!("nothing of a tree is copied ahead")
+    }
+
+    fn dump_copy_restore(&mut self, course: &Course) -> anyhow::Result<()> {
+        if let Course::PostCopy(why) = course {
+            crate::tell(format_args!(
+                "{why}: its memory follows when it runs there, as with --mode postcopy"
+            ));
+        }
+        let criu = self.criu.take().context("it has been stopped already")?;
+        self.send.stop_and_move(criu).map(|_| ())
+    }
+}
+
+/// The receiver, which takes everything at the stop.
+struct Waiting;
+
+impl Remote for Waiting {
+    type Error = anyhow::Error;
+
+    fn start_iter(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn stop_iter(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// What CRIU calls soft-dirty bits.
+const TRACKING: &str = "mem_dirty_track";

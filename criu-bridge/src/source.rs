@@ -1,5 +1,6 @@
 //! A tree as the page server's loop sees it, wherever its pages come from.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use engine::Failure;
@@ -32,6 +33,20 @@ pub(crate) trait Origin {
 
     /// Reads an image, from `offset` on; beyond its end come zeros.
     fn read_file(&mut self, index: usize, offset: u64, buffer: &mut [u8]) -> Option<()>;
+
+    /// The destination runs the tree: it is never given back.
+    fn confirmed(&mut self) {}
+
+    /// Sees to it that the tree still stands, as it has to from [`commit`](Self::commit) on; false when there was nothing to
+    /// do.
+    fn watch(&mut self) -> bool {
+        false
+    }
+
+    /// Readable when there is something to [`watch`](Self::watch).
+    fn watched(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// New connections to the destination.
     ///
@@ -95,6 +110,10 @@ impl<O: Origin> SourceProcess for Tree<O> {
         self.origin.commit();
     }
 
+    fn confirmed(&mut self) {
+        self.origin.confirmed();
+    }
+
     fn reconnect(&mut self, attempt: u32) -> Result<Channels, Failure> {
         self.origin.reconnect(attempt)
     }
@@ -116,11 +135,11 @@ impl<O: Origin> SourceProcess for Tree<O> {
     }
 
     fn work(&mut self) -> bool {
-        false
+        self.origin.watch()
     }
 
     fn interests(&self) -> Vec<Interest> {
-        Vec::new()
+        self.origin.watched().map(|fd| Interest::borrowed(fd, false)).into_iter().collect()
     }
 
     fn note(&mut self, _line: &'static str) {}

@@ -69,7 +69,11 @@ pub(crate) enum Word {
 impl Swrk {
     /// Starts `criu`, behind `wrapper` if that names a command that runs another one.
     pub(crate) fn start(criu: &Criu, wrapper: &[String]) -> Result<Self, SwrkError> {
-        let (child, socket) = spawn(criu, wrapper)?;
+        Self::start_with(criu, wrapper, Stdio::null())
+    }
+
+    fn start_with(criu: &Criu, wrapper: &[String], stdin: Stdio) -> Result<Self, SwrkError> {
+        let (child, socket) = spawn(criu, wrapper, stdin)?;
         let is_wrapped = !wrapper.is_empty();
         Ok(Self {
             child: Some(child),
@@ -91,7 +95,7 @@ impl Swrk {
     /// # Errors
     /// It cannot be started.
     pub(crate) fn begin(criu: &Criu) -> io::Result<OwnedFd> {
-        let (child, socket) = spawn(criu, &[])?;
+        let (child, socket) = spawn(criu, &[], Stdio::inherit())?;
         // Whoever is called here reaps it.
         drop(child);
         Ok(socket)
@@ -104,7 +108,9 @@ impl Swrk {
         kind: Kind,
         (options, log): (Options, PathBuf),
     ) -> Result<Self, SwrkError> {
-        let mut worker = Self::start(criu, wrapper)?;
+        // What is restored may get this process's terminal; what is dumped has its own.
+        let stdin = if kind == Kind::Restore { Stdio::inherit() } else { Stdio::null() };
+        let mut worker = Self::start_with(criu, wrapper, stdin)?;
         worker.request(kind, (options, log))?;
         Ok(worker)
     }
@@ -172,6 +178,11 @@ impl Swrk {
         let found = if self.is_wrapped { members::children_of(child.id())?.pop() } else { Some(child.id()) };
         self.process = Some(sys::pidfd::open(found.ok_or(io::ErrorKind::NotFound)?)?);
         Ok(())
+    }
+
+    /// Readable when it has ended, once it is known which process it is.
+    pub(crate) fn end(&self) -> Option<BorrowedFd<'_>> {
+        self.process.as_ref().map(AsFd::as_fd)
     }
 
     /// Whether it is known to be there still.
@@ -249,7 +260,7 @@ impl Drop for Swrk {
 }
 
 /// Starts `criu` behind `wrapper`; the socket is the one that it answers on.
-fn spawn(criu: &Criu, wrapper: &[String]) -> io::Result<(Child, OwnedFd)> {
+fn spawn(criu: &Criu, wrapper: &[String], stdin: Stdio) -> io::Result<(Child, OwnedFd)> {
     let kind = SockType::SeqPacket;
     let (ours, its) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
     fcntl(its.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
@@ -259,7 +270,7 @@ fn spawn(criu: &Criu, wrapper: &[String]) -> io::Result<(Child, OwnedFd)> {
     if !wrapper.is_empty() {
         command.arg(criu.path());
     }
-    command.arg("swrk").arg(its.as_raw_fd().to_string()).stdin(Stdio::null());
+    command.arg("swrk").arg(its.as_raw_fd().to_string()).stdin(stdin);
     // The terminal's Ctrl-C is not for it: it would leave a stopped tree as it is.
     Ok((command.process_group(0).spawn()?, ours))
 }

@@ -68,10 +68,10 @@ def send(lab, pid: int, port: int, *arguments, wrapper=(), seconds: float = 120,
     return said
 
 
-def begin_to_send(lab, pid: int, port: int, *arguments, wrapper=()) -> subprocess.Popen:
+def begin_to_send(lab, pid: int, port: int, *arguments, wrapper=(), stderr=subprocess.PIPE) -> subprocess.Popen:
     """Starts to move a tree."""
     images = lab.directory / "send-images"
     images.mkdir(exist_ok=True)
     command = [*wrapper, BRIDGE, "send", pid, f"127.0.0.1:{port}", "-D", images, *arguments]
     return subprocess.Popen([*map(str, command)], env=lab.environment(), cwd=lab.directory, text=True,
-                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)

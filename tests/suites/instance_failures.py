@@ -3,21 +3,23 @@ without a word."""
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from tests.harness import machine
+from tests.harness import link as frames
+from tests.harness import machine, scale
 from tests.harness.compiling import compile_c
 from tests.harness.criu import BRIDGE, Tree, need_criu
 from tests.harness.results import Check
 from tests.harness.trees import Taker, begin_to_send, end, send
 from tests.harness.waiting import expect, until
 
-_TIMES = 5
 _SLOW = 8 << 20  # bytes a second
 
 
@@ -33,9 +35,13 @@ def _behind(directory: Path, options: str = "") -> tuple:
     return ("unshare", "--mount", "sh", "-c", script, "sh")
 
 
-def _stays(lab, tree: Tree, taker: Taker, *arguments, fails: str, times: int = _TIMES) -> None:
+def _times() -> int:
+    return scale.times(5, 20)
+
+
+def _stays(lab, tree: Tree, taker: Taker, *arguments, fails: str, times: int = 0) -> None:
     before = _state(tree.pid)
-    for _ in range(times):
+    for _ in range(times or _times()):
         send(lab, tree.pid, taker.port, *arguments, fails=fails)
         tree.expect_counting()
     after = until(lambda: _state(tree.pid) == before and before, "the tree to be as before", 10)
@@ -111,7 +117,7 @@ def killed_receiver(lab) -> None:
     """Whenever the receiver is killed, the tree goes on here, or it is said to be lost; it never runs twice."""
     need_criu()
     chance = random.Random(int(os.environ.get("POSTHASTE_SEED", "7")))
-    for turn in range(_TIMES):
+    for turn in range(_times()):
         _kill_receiver(lab, f"images{turn}", lambda taker: not taker.is_tidy(), stays=True)
         _kill_receiver(lab, f"resumed{turn}", lambda taker: taker.events("resumed"), stays=False)
         _kill_receiver(lab, f"random{turn}", None, chance.uniform(0, 0.6))
@@ -314,7 +320,7 @@ def killed_with_images(lab) -> None:
         tree.expect_counting()
     taker.kill()
     images, taker = lab.directory / "send-images", Taker(lab, name="another")
-    for _ in range(_TIMES):
+    for _ in range(_times()):
         sending = begin_to_send(lab, tree.pid, taker.port)
         until(lambda: list(images.iterdir()) or sending.poll() is not None, "the images to be made", 20)
         sending.kill()
@@ -322,6 +328,151 @@ def killed_with_images(lab) -> None:
         until(lambda: not list(images.iterdir()), "the images to be gone at the source")
     if tree.runs():
         tree.expect_counting()
+    end(tree)
+    taker.end()
+
+
+def at_random(accident, lab) -> None:
+    """Something happens at random moments of the post-copy, while every page is looked at."""
+    need_criu()
+    program, times = compile_c("readers", lab.directory), scale.times(3, 20)
+    chance = random.Random(f"{os.environ.get('POSTHASTE_SEED', '7')} {accident.__name__}")
+    happened = 0
+    for turn in range(times):
+        tree = Tree(lab, f"readers{turn}", [program, "4"])
+        until(lambda tree=tree: "ready" in tree.text(), "the readers to have filled their memory")
+        taker = Taker(lab, "--loss-deadline", "1", name=f"receive{turn}")
+        link = lab.link(taker, bytes_per_second=_SLOW, comes_back=True)
+        sending = begin_to_send(lab, tree.pid, link.port)
+        taker.event("resumed")
+        (tree.directory / "go").touch()
+        until_bytes = link.forwarded + chance.randrange(8 << 20)
+        until(lambda link=link, taker=taker, at=until_bytes: link.forwarded > at or taker.events("complete"), "some bytes")
+        happened += not taker.events("complete")
+        accident(tree, taker, link, sending)
+        expect(not _runs_here(tree), "it runs at the source")
+        until(taker.is_tidy, "the images to be gone")
+        taker.end()
+        link.close()
+        end(tree)
+    expect(happened > times // 2, f"only {happened} of {times} were in post-copy")
+
+
+def _result(tree: Tree) -> str:
+    return tree.text().partition("ready\n")[2]
+
+
+def _is_identical(tree: Tree, taker: Taker, sending) -> None:
+    status = taker.event("exited")["exit_code"]
+    expect(status == 0 and _result(tree).startswith("0 of "), f"it read wrong: {status}, {_result(tree)}")
+    _, said = sending.communicate(timeout=60)
+    expect(sending.returncode == 0 and "moved" in said, said)
+
+
+def link_is_cut(tree: Tree, taker: Taker, link, sending) -> None:
+    link.interrupt()
+    _is_identical(tree, taker, sending)
+
+
+def criu_is_killed(tree: Tree, taker: Taker, link, sending) -> None:
+    for pid in machine.children(sending.pid):
+        _kill_if(pid, b"swrk")
+    _is_identical(tree, taker, sending)
+
+
+def pager_is_killed(tree: Tree, taker: Taker, link, sending) -> None:
+    here = taker.event("resumed")["pid"]
+    for pid in machine.children(taker.process.pid):
+        _kill_if(pid, b"receive-session")
+    ended = until(lambda: taker.events("failed") or taker.events("complete"), "what became of it")
+    if ended[0]["event"] == "failed":
+        expect(ended[0]["process"] == "lost", f"where is it? {ended}")
+        _, said = sending.communicate(timeout=60)
+        expect(sending.returncode == 1 and "does not run here any more" in said, said)
+        until(lambda: not Path(f"/proc/{here}").exists(), "the tree to be ended")
+    else:
+        # Whoever had all of its memory goes on; nobody is left who tells of its end.
+        until(lambda: not Path(f"/proc/{here}").exists() or _result(tree).endswith("ms\n"), "the tree to have looked")
+        sending.communicate(timeout=60)
+    expect(not _result(tree) or _result(tree).startswith("0 of "), f"it read wrong: {_result(tree)}")
+
+
+def source_is_killed(tree: Tree, taker: Taker, link, sending) -> None:
+    sending.kill()
+    sending.communicate(timeout=60)
+    exited = taker.event("exited")
+    if not taker.events("lost"):
+        expect(exited.get("exit_code") == 0 and _result(tree).startswith("0 of "), f"{exited}, {_result(tree)}")
+        return
+    lines = _result(tree).splitlines()
+    by_signal = f"ended by signal {int(signal.SIGBUS)}"
+    expect(exited.get("signal") == signal.SIGBUS or by_signal in lines, f"its loss has no name: {exited}, {lines}")
+    expect(all(line == by_signal or line.startswith("0 of ") for line in lines), f"it read what nobody has: {lines}")
+
+
+def _kill_if(pid: int, word: bytes) -> None:
+    try:
+        if word in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+    except OSError:
+        return
+
+
+def not_continued(lab) -> None:
+    """CRIU lets the tree go when it dies, and a signal could have it go on; who sends it holds it then."""
+    need_criu()
+    tree, taker, _, sending = _reading(lab)
+    (tree.directory / "go").touch()
+    for pid in machine.children(sending.pid):
+        _kill_if(pid, b"swrk")
+    until(lambda: _tracer(tree.pid) == sending.pid, "it to be held")
+    for _ in range(_times()):
+        os.kill(tree.pid, signal.SIGCONT)
+        until(lambda: not _runs_here(tree), "it to stand still", 1)
+    expect(_tracer(tree.pid) == sending.pid, "it is held no more")
+    _reads_right(tree, taker, sending)
+    until(lambda: not tree.runs(), "it to be ended at the source")
+    taker.end()
+
+
+def _tracer(pid: int) -> int:
+    return int(re.search(r"^TracerPid:\s*(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[1])
+
+
+def in_doubt(lab) -> None:
+    """The receiver dies with the word to run on its way: only the user can know that nobody heard it."""
+    need_criu()
+    for killed_criu in (False, True):
+        tree = _counting(lab, f"doubt{killed_criu}")
+        taker = Taker(lab, name=f"doubtful{killed_criu}")
+        link = lab.link(taker, cut_in=(frames.RUN, 0), when_cut=taker.kill)
+        said = lab.directory / f"said{killed_criu}"
+        with open(said, "w") as err:
+            sending = begin_to_send(lab, tree.pid, link.port, stderr=err)
+        until(lambda: "kill -USR1" in said.read_text() or sending.poll() is not None, "the user to be asked", 60)
+        expect("is not known" in said.read_text() and sending.poll() is None, said.read_text())
+        for pid in machine.children(sending.pid) if killed_criu else []:
+            _kill_if(pid, b"swrk")
+        counted = len(tree.numbers())
+        expect(not _runs_here(tree), "it runs although it may run there")
+        sending.send_signal(signal.SIGUSR1)
+        expect(sending.wait(60) == 1, "it did not fail")
+        expect("by your word; the tree goes on here" in said.read_text(), said.read_text())
+        expect(len(tree.numbers()) >= counted, "it has lost numbers")
+        tree.expect_counting()
+        end(tree)
+
+
+def held_lock(lab) -> None:
+    """A lock is the stopped tree's until it is ended: within one machine nobody else can have it."""
+    need_criu()
+    program = "import fcntl, itertools, time\nlocked = open('lock', 'w')\nfcntl.lockf(locked, fcntl.LOCK_EX)\n" \
+              "for number in itertools.count():\n    print(number, flush=True)\n    time.sleep(0.01)"
+    tree = Tree(lab, "locker", [sys.executable, "-c", program])
+    tree.wait_number(5)
+    taker = Taker(lab)
+    _stays(lab, tree, taker, "--file-locks", fails="has a lock on a file, which process", times=2)
+    until(taker.is_tidy, "the images to be gone")
     end(tree)
     taker.end()
 
@@ -357,6 +508,13 @@ def _checks() -> list:
         Check("a receiver killed at any moment: one copy at most, and it is said which", killed_receiver),
         Check("a link cut three times while memory is missing: nothing is lost", cut_link),
         Check("criu killed at the source while memory is missing: nothing is lost, and nothing runs there", killed_criu),
+        Check("criu killed at the source, and the tree told to go on: it stands still there", not_continued),
+        Check("a receiver gone for good as it is told to run the tree: the user's word lets it go on here", in_doubt),
+        Check("a lock on a file within one machine: said, and the tree goes on where it is", held_lock),
+        *(Check(f"at random moments of the post-copy, {what}: never a wrong page, never two copies",
+                partial(at_random, accident))
+          for what, accident in (("the link is cut", link_is_cut), ("criu is killed", criu_is_killed),
+                                 ("the session is killed", pager_is_killed), ("the source is killed", source_is_killed))),
         Check("a session killed while memory is missing: the tree ends before it reads a zero", killed_pager),
         Check("the source killed while memory is missing: SIGBUS, and the tree is ended there", killed_source),
         Check("--on-loss kill: a tree whose source is killed is killed", lost_and_killed),

@@ -1,12 +1,14 @@
 """Whole trees of processes that nobody here wrote, moved by one command on each side."""
 
+import json
+import os
 import socket
 import subprocess
 import sys
 
 from tests.harness import machine
 from tests.harness.compiling import compile_c
-from tests.harness.criu import Tree, need_criu
+from tests.harness.criu import BRIDGE, Tree, need_criu
 from tests.harness.results import Check
 from tests.harness.trees import Taker, end, send
 from tests.harness.waiting import expect, until
@@ -61,6 +63,18 @@ def moves_at_a_stop(lab) -> None:
     tree.expect_counting()
     end(tree)
     taker.wait(20)
+
+
+def moves_without_copying_ahead(lab) -> None:
+    need_criu()
+    tree = _counting(lab)
+    taker = Taker(lab, "--once")
+    said = send(lab, tree.pid, taker.port, "--mode", "precopy")
+    expect(": its memory follows when it runs there, as with --mode postcopy" in said, f"it does not say so: {said}")
+    taker.event("complete")
+    tree.expect_counting()
+    end(tree)
+    taker.wait()
 
 
 def moves_a_static_program(lab) -> None:
@@ -165,6 +179,46 @@ def moves_an_editor(lab) -> None:
     taker.wait(20)
 
 
+def moves_to_another_terminal(lab) -> None:
+    """A shell with vim in it, but not the terminal that it runs in: it gets another one, of another size, and draws itself."""
+    need_criu()
+    machine.need_command("tmux", "vim")
+    place, images = lab.directory / "desk", lab.directory / "desk-images"
+    place.mkdir()
+    images.mkdir()
+    (place / "text").write_text("".join(f"line {number}\n" for number in range(1, 101)))
+
+    def tmux(name: str, *words: str) -> str:
+        command = ["tmux", "-S", place / name, "-f", "/dev/null", *map(str, words)]
+        return subprocess.run(command, cwd=place, env=lab.environment(TERM="xterm", PS1="$ "), check=True,
+                              capture_output=True, text=True, timeout=20).stdout
+    tmux("here", "new-session", "-d", "-x", "80", "-y", "24", "bash", "--norc")
+    tmux("here", "send-keys", "vim -n -u NONE text", "Enter")
+    until(lambda: "line 20" in tmux("here", "capture-pane", "-p"), "vim to come")
+    tmux("here", "send-keys", "3G", "ihello ")
+    until(lambda: "hello line 3" in tmux("here", "capture-pane", "-p"), "vim to take what is typed")
+    shell = int(tmux("here", "display-message", "-p", "#{pane_pid}"))
+    terminal = os.stat(f"/proc/{shell}/fd/0")
+    outside = f"tty[{terminal.st_rdev:x}:{terminal.st_dev:x}]"
+    journal = place / "events"
+    tmux("there", "new-session", "-d", "-x", "60", "-y", "15", "sh", "-c", f'exec "$@" 2>{place}/said-there', "sh", BRIDGE,
+         "receive", "0", "--once", "--events", journal, "-D", images, "--inherit-fd", f"fd[0]:{outside}")
+
+    def event(name: str) -> dict:
+        lines = journal.read_text().splitlines() if journal.exists() else []
+        return next((event for event in map(json.loads, lines) if event["event"] == name), {})
+    port = until(lambda: event("listening"), "the receiver")["port"]
+    send(lab, shell, port, "--external", outside)
+    until(lambda: "hello line 3" in tmux("there", "capture-pane", "-p"), "vim to draw itself there")
+    expect("line 20" not in tmux("there", "capture-pane", "-p"), "it has not seen that the terminal is smaller")
+    tmux("there", "send-keys", "world ", "Escape", ":wq", "Enter")
+    until(lambda: "hello world line 3" in (place / "text").read_text(), "vim to write")
+    tmux("there", "send-keys", "echo the same $$ > said", "Enter")
+    until(lambda: (place / "said").exists() and (place / "said").read_text() == f"the same {shell}\n", "the shell to go on")
+    tmux("there", "send-keys", "exit", "Enter")
+    until(lambda: event("exited"), "the end of the shell")
+
+
 def leaves_a_copy(lab) -> None:
     need_criu()
     tree = _reader(lab, 16)
@@ -232,10 +286,12 @@ def _checks() -> list:
     return [
         Check("a tree with threads, pipe and socket moves three times and counts on", moves_a_tree),
         Check("with --mode stop all of a tree's memory comes before it goes on", moves_at_a_stop),
+        Check("with --mode precopy it is said that memory follows instead, and a tree moves", moves_without_copying_ahead),
         Check("a static program moves", moves_a_static_program),
         Check("a pipeline of the shell's says the same after a move", moves_a_pipeline),
         Check("make -j2 builds the same after a move", moves_make),
         Check("vim in a terminal of tmux moves, with what is on its screen", moves_an_editor),
+        Check("a shell with vim moves to another terminal by --external and --inherit-fd", moves_to_another_terminal),
         Check("with --link-remap a deleted file with another name moves", moves_a_name),
         Check("with --ext-unix-sk a tree moves although its socket's other end does not", cuts_a_socket),
         Check("with --shell-job a program moves out of somebody else's session", moves_from_a_session),

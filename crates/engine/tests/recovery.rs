@@ -189,6 +189,26 @@ fn in_doubt_the_source_asks_for_ever_and_otherwise_until_the_destination_must_ha
 }
 
 #[test]
+fn in_doubt_somebody_who_knows_gives_the_process_back_and_else_nobody() {
+    for heard in [false, true] {
+        let mut pair = Pair::new(image());
+        pair.source_does(SourceInput::Connected);
+        while pair.source.phase() != "postcopy" {
+            pair.settle_one();
+        }
+        if heard {
+            pair.source_does(SourceInput::Running { patience_s: 60 });
+        }
+        pair.cut = true;
+        pair.source_does(SourceInput::Broken(lost()));
+        pair.source_does(SourceInput::ReconnectFailed(Failure::Local("it is not there".into())));
+        assert_eq!(pair.source.phase(), if heard { "paused" } else { "cancelled" });
+        let is_back = matches!(pair.source_log.last(), Some(SourceAction::Release(_)));
+        assert_eq!(is_back, !heard);
+    }
+}
+
+#[test]
 fn a_source_that_is_told_that_the_process_is_gone_ends() {
     let mut pair = paused();
     pair.source_does(SourceInput::ReconnectFailed(Failure::Peer("no such migration".into())));

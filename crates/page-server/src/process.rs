@@ -99,7 +99,8 @@ pub trait SourceProcess {
     /// Opens new connections to the destination: the `attempt`th time that this migration does.
     ///
     /// # Errors
-    /// It cannot be reached ([`Failure::LinkLost`]), or knows nothing of this migration ([`Failure::Peer`]).
+    /// It cannot be reached ([`Failure::LinkLost`]), or knows nothing of this migration ([`Failure::Peer`]). As long as it
+    /// is not known who runs the process, [`Failure::Local`] is the word that the destination never will: it goes on here.
     fn reconnect(&mut self, attempt: u32) -> Result<Channels, Failure>;
 
     /// Reads pages, which may take `buffer`: it is `pages.len()` bytes long.

@@ -277,8 +277,19 @@ fn mount_terminals() -> Result<(), Errno> {
         ["newinstance,gid=5,mode=620,ptmxmode=666", "newinstance,mode=620,ptmxmode=666"];
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     let mounted = |options| mount(Some("devpts"), "/dev/pts", Some("devpts"), flags, Some(options));
-    OPTIONS.into_iter().map(mounted).find(Result::is_ok).unwrap_or_else(|| mounted(OPTIONS[1]))
+    OPTIONS.into_iter().map(mounted).find(Result::is_ok).unwrap_or_else(|| mounted(OPTIONS[1]))?;
+    // In a container it is one file system's, and leads to that one's terminals wherever it is opened.
+    let device = |path| fs::metadata(path).ok().map(|data: fs::Metadata| data.dev());
+    let is_bound = fs::symlink_metadata(MULTIPLEXER).is_ok_and(|data| !data.is_symlink())
+        && device(MULTIPLEXER) != device("/dev");
+    match is_bound {
+        true => mount(Some("/dev/pts/ptmx"), MULTIPLEXER, None::<&str>, MsFlags::MS_BIND, None::<&str>),
+        false => Ok(()),
+    }
 }
+
+/// Where new pseudo-terminals come from.
+const MULTIPLEXER: &str = "/dev/ptmx";
 
 /// The child's way from a copy of the session to a blank: nothing of it returns.
 fn become_blank(blank: &Blank<'_>, leader: Option<Pid>) -> ! {

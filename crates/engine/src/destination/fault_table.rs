@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 use memory::{Addr, PAGE_SIZE, PageRange, PageSet, RangeSet};
 use protocol::MAX_PAGES_PER_FRAME;
 
-use super::prefetch::{self, Prefetch};
+use super::prefetch::{self, Prefetch, Walker};
 use super::space::Space;
 use crate::{Config, Instant};
 
@@ -34,13 +34,13 @@ impl FaultTable {
         self.open = true;
     }
 
-    /// `thread` waits for `page`, which lies at `current` in `space`. Returns what to ask for at once: the page and
-    /// wanted ones behind it. Others that it may touch soon are deferred.
+    /// `walker` waits for `page`, which lies at `current` in `space`. Returns what to ask for at once: the page and
+    /// wanted ones behind it. Others of this space that it may touch soon are deferred: another one may not be there yet.
     pub(super) fn fault(
         &mut self,
         config: &Config,
         now: Instant,
-        (space, thread): (&Space, u32),
+        (space, walker): (&Space, Walker),
         (current, page): (PageRange, PageRange),
     ) -> Option<PageRange> {
         self.faulted.insert(page);
@@ -52,9 +52,10 @@ impl FaultTable {
             self.deferred.insert(page);
             return None;
         }
-        let guess = self.prefetch.guess(config, thread, page.start());
+        let guess = self.prefetch.guess(config, walker, page.start());
         let behind = prefetch::pages_behind(guess.behind, space, &self.in_flight, (current, page));
-        guess.ahead(page).for_each(|ahead| self.guessed.insert(ahead));
+        let ahead = guess.ahead(page).filter(|ahead| space.is_wanted(ahead.start()));
+        ahead.for_each(|ahead| self.guessed.insert(ahead));
         let request = PageRange::from_pages(page.start(), 1 + behind).unwrap_or(page);
         self.ask(now, request);
         Some(request)

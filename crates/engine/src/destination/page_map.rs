@@ -251,7 +251,7 @@ impl PageMap {
             return;
         }
         space.wait_at(current, desk.now);
-        let request = self.faults.fault(desk.config, desk.now, (space, thread), (current, page));
+        let request = self.faults.fault(desk.config, desk.now, (space, (id, thread)), (current, page));
         desk.actions.extend(request.map(DestinationAction::RequestPages));
         self.ask_deferred(desk);
     }

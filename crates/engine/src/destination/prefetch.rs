@@ -8,6 +8,7 @@ use alloc::collections::BTreeMap;
 use memory::{Addr, PAGE_SIZE, PageRange, PageSet};
 use protocol::MAX_PAGES_PER_FRAME;
 
+use super::input::SpaceId;
 use super::space::Space;
 use crate::Config;
 
@@ -20,10 +21,13 @@ const STRANGERS: u32 = 4;
 /// Steps ahead that are asked for at most.
 const MOST_STEPS: u64 = 16;
 
+/// A thread, which not every source of faults tells apart from the others of its address space.
+pub(super) type Walker = (SpaceId, u32);
+
 /// How threads have gone about their memory. Source addresses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Prefetch {
-    walks: BTreeMap<u32, Walk>,
+    walks: BTreeMap<Walker, Walk>,
     /// Pages to ask for behind one that nobody could expect; the configuration's figure before the first.
     beginning: Option<u64>,
     strangers: u32,
@@ -55,7 +59,7 @@ pub(super) struct Guess {
 
 impl Prefetch {
     /// A thread waits for `page`.
-    pub(super) fn guess(&mut self, config: &Config, thread: u32, page: Addr) -> Guess {
+    pub(super) fn guess(&mut self, config: &Config, thread: Walker, page: Addr) -> Guess {
         let most = if config.prefetch_pages == 0 { 0 } else { MAX_PAGES_PER_FRAME - 1 };
         let page = page.0 / PAGE_SIZE;
         let before = self.walks.get(&thread).copied();
@@ -155,7 +159,7 @@ mod tests {
     /// What is asked for behind each of `pages`, and how many steps ahead, when one thread touches them.
     fn guesses(pages: &[u64]) -> Vec<(u64, u64)> {
         let (config, mut prefetch) = (Config::default(), Prefetch::default());
-        let guess = |page: &u64| prefetch.guess(&config, 1, Addr(page * PAGE_SIZE));
+        let guess = |page: &u64| prefetch.guess(&config, (SpaceId::MAIN, 1), Addr(page * PAGE_SIZE));
         pages.iter().map(guess).map(|guess| (guess.behind, guess.steps)).collect()
     }
 
@@ -201,7 +205,9 @@ mod tests {
     #[test]
     fn one_thread_more_than_can_be_followed_costs_one_its_history() {
         let (config, mut prefetch) = (Config::default(), Prefetch::default());
-        let mut walk = |thread, page: u64| prefetch.guess(&config, thread, Addr(page * PAGE_SIZE)).behind;
+        let mut walk = |thread, page: u64| {
+            prefetch.guess(&config, (SpaceId::MAIN, thread), Addr(page * PAGE_SIZE)).behind
+        };
         for thread in 0..=256 {
             walk(thread, 100);
         }
@@ -209,9 +215,19 @@ mod tests {
     }
 
     #[test]
+    fn threads_of_several_processes_that_look_alike_are_told_apart() {
+        let (config, mut prefetch) = (Config::default(), Prefetch::default());
+        let mut steps =
+            |space, page: u64| prefetch.guess(&config, (SpaceId(space), 0), Addr(page * PAGE_SIZE)).steps;
+        assert_eq!([steps(4, 9000), steps(3, 6000), steps(2, 3000)], [0; 3]);
+    }
+
+    #[test]
     fn threads_do_not_disturb_each_other() {
         let (config, mut prefetch) = (Config::default(), Prefetch::default());
-        let mut walk = |thread, page: u64| prefetch.guess(&config, thread, Addr(page * PAGE_SIZE)).behind;
+        let mut walk = |thread, page: u64| {
+            prefetch.guess(&config, (SpaceId::MAIN, thread), Addr(page * PAGE_SIZE)).behind
+        };
         assert_eq!([walk(1, 100), walk(2, 5000), walk(1, 116), walk(2, 5016)], [15, 15, 31, 31]);
     }
 
@@ -219,7 +235,7 @@ mod tests {
     fn where_nothing_is_to_be_fetched_ahead_nothing_is() {
         let (config, mut prefetch) = (Config { prefetch_pages: 0, ..Config::default() }, Prefetch::default());
         for page in [100, 101, 102, 104, 107] {
-            let guess = prefetch.guess(&config, 1, Addr(page * PAGE_SIZE));
+            let guess = prefetch.guess(&config, (SpaceId::MAIN, 1), Addr(page * PAGE_SIZE));
             assert_eq!((guess.behind, guess.steps), (0, 0));
         }
     }

@@ -87,12 +87,16 @@ impl Source {
     }
 
     /// A refusal in the destination's own words ends it: the process is not there any more. Unless nobody here knows
-    /// whether it ever was.
+    /// whether it ever was: then it takes a reason from here, the word of whoever does know that it never will be.
     pub(super) fn reconnect_failed(&mut self, failure: Failure) {
         let longest = self.config.reconnect_delay_longest;
         let Phase::Paused(pause) = &mut self.phase else { return };
-        if matches!(failure, Failure::Peer(_)) && pause.serving.patience.is_some() {
+        let is_known = pause.serving.patience.is_some();
+        if is_known && matches!(failure, Failure::Peer(_)) {
             return self.fail(failure);
+        }
+        if !is_known && matches!(failure, Failure::Local(_)) {
+            return self.aborted(failure);
         }
         let retry = self.now + pause.delay;
         pause.retry = Some(retry);

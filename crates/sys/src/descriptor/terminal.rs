@@ -152,10 +152,7 @@ pub fn is_slave(master: u32, device: Device, inode: u64) -> bool {
 pub fn look(master: u32) -> Result<TerminalRecord, Errno> {
     let mut record = TerminalRecord { index: index(master)?, ..TerminalRecord::default() };
     with(master, TCGETS2, &mut record.settings)?;
-    let mut window = [0; 2];
-    with(master, TIOCGWINSZ, &mut window)?;
-    let [rows_and_columns, pixels] = window;
-    record.window = u64::from(pixels) << 32 | u64::from(rows_and_columns);
+    record.window = window(master)?;
     for (request, flag) in [(TIOCGPTLCK, TerminalRecord::LOCKED), (TIOCGPKT, TerminalRecord::PACKET)] {
         if get(master, request)? != 0 {
             record.flags |= flag;
@@ -256,6 +253,17 @@ pub fn set_locked(master: u32, locked: bool) -> Result<(), Errno> {
 /// Those of ioctl(2).
 pub fn set_exclusive(fd: u32, exclusive: bool) -> Result<(), Errno> {
     with(fd, if exclusive { TIOCEXCL } else { TIOCNXCL }, &mut []).map(|_| ())
+}
+
+/// `TIOCGWINSZ`: the window of a terminal, of which `fd` is either end, as in [`TerminalRecord`].
+///
+/// # Errors
+/// `ENOTTY` for what is no terminal.
+pub fn window(fd: u32) -> Result<u64, Errno> {
+    let mut window = [0; 2];
+    with(fd, TIOCGWINSZ, &mut window)?;
+    let [rows_and_columns, pixels] = window;
+    Ok(u64::from(pixels) << 32 | u64::from(rows_and_columns))
 }
 
 /// `TIOCSWINSZ`: the window of the terminal of `master`.

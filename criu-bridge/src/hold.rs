@@ -1,0 +1,90 @@
+//! A tree that CRIU has let go of, and that must not run all the same.
+//!
+//! CRIU lets go when it dies. Behind `Run` a stop signal waits for each process then, but any SIGCONT would undo that:
+//! so this process takes CRIU's place as the tracer of every thread.
+
+use std::fs;
+
+use nix::errno::Errno;
+use nix::poll::{PollTimeout, poll};
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::config::{LET_GO_ATTEMPTS, LET_GO_PAUSE_MS};
+use crate::members::Member;
+
+/// Threads that stand still because this thread traces them; nobody else can have them go on.
+#[derive(Debug)]
+pub(crate) struct Hold(Vec<Pid>);
+
+impl Hold {
+    /// Takes all threads of `members`. Those that have ended need none.
+    pub(crate) fn take<'members>(members: impl Iterator<Item = &'members Member> + Clone) -> Self {
+        // First of all, as it works at once.
+        members.clone().for_each(|member| member.signal(Signal::SIGSTOP));
+        let mut held = Vec::new();
+        for member in members {
+            for entry in fs::read_dir(format!("/proc/{}/task", member.pid())).into_iter().flatten().flatten()
+            {
+                let name = entry.file_name();
+                let Some(thread) = name.to_str().and_then(|name| name.parse().ok()).map(Pid::from_raw) else {
+                    continue;
+                };
+                if ptrace::seize(thread, ptrace::Options::empty()).is_ok() {
+                    // It is told to stop, and is for SIGCONT to no avail.
+                    let _ = ptrace::interrupt(thread);
+                    held.push(thread);
+                }
+            }
+        }
+        Self(held)
+    }
+
+    /// Lets all of them go on as they would without it.
+    pub(crate) fn release(self) {
+        for thread in self.0 {
+            for _ in 0..LET_GO_ATTEMPTS {
+                match ptrace::detach(thread, None) {
+                    // It has not come to its stop yet.
+                    Err(Errno::ESRCH) => _ = poll(&mut [], PollTimeout::from(LET_GO_PAUSE_MS)),
+                    _ => break,
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    fn state(pid: u32) -> Option<char> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
+    }
+
+    fn comes_to(pid: u32, states: &str) -> bool {
+        (0..1000).any(|_| {
+            let _ = poll(&mut [], PollTimeout::from(5_u16));
+            state(pid).is_some_and(|state| states.contains(state))
+        })
+    }
+
+    #[test]
+    fn who_is_held_does_not_go_on_for_a_signal_and_does_when_let_go() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("cat");
+        let member = Member::hold(child.id()).expect("it runs");
+        let hold = Hold::take([&member].into_iter());
+        assert!(comes_to(child.id(), "t"), "{:?}", state(child.id()));
+        member.signal(Signal::SIGCONT);
+        assert!(comes_to(child.id(), "t"), "{:?}", state(child.id()));
+        hold.release();
+        member.signal(Signal::SIGCONT);
+        assert!(comes_to(child.id(), "SR"), "{:?}", state(child.id()));
+        drop(child.stdin.take());
+        assert!(child.wait().expect("it ends").success());
+    }
+}
