@@ -241,7 +241,7 @@ def main() -> int:
     parser.add_argument("static", type=Path, help="test/zdtm/static of a built CRIU source tree")
     parser.add_argument("tests", nargs="*", help="names; all of docs/zdtm.md if none is given")
     parser.add_argument("--of", help="only these classes of docs/zdtm.md, for example A1,A2")
-    parser.add_argument("--trees", action="store_true", help="trees of processes, by criu-bridge; --of T, T1, TE")
+    parser.add_argument("--trees", action="store_true", help="trees of processes, by criu-bridge; --of T1 or T2")
     parser.add_argument("--plain", action="store_true", help="the same by criu alone, in their place, to compare")
     parser.add_argument("--moves", type=int, default=2, help="how often each is moved; 0 runs it with the preload alone")
     options = parser.parse_args()

@@ -191,13 +191,13 @@ def cut_link(lab) -> None:
 
 
 def killed_criu(lab) -> None:
-    """CRIU lets the tree go when it dies; it gets nowhere, and its memory is read on."""
+    """CRIU lets the tree go when it dies; whoever sends it holds it then, and its memory is read on."""
     need_criu()
     tree, taker, _, sending = _reading(lab)
     worker = [pid for pid in machine.children(sending.pid) if b"swrk" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     expect(len(worker) == 1, f"which is criu? {worker}")
     os.kill(worker[0], signal.SIGKILL)
-    until(lambda: Path(f"/proc/{tree.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "it to stand still")
+    until(lambda: _tracer(tree.pid) == sending.pid and not _runs_here(tree), "it to stand still")
     _reads_right(tree, taker, sending)
     until(lambda: not tree.runs(), "it to be ended at the source")
     taker.end()
