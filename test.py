@@ -32,6 +32,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="print the workloads and the suites' checks")
     parser.add_argument("--suite", metavar="NAME", help="run a suite, or all of them")
     parser.add_argument("--full", action="store_true", help="what depends on chance: a thousand times, not ten")
+    parser.add_argument("--mode", choices=["postcopy", "hybrid", "precopy", "stop"], default="",
+                        help="of a suite, how memory travels where the check says nothing of that (default: postcopy)")
     parser.add_argument("--only", default="", metavar="TEXT", help="of a suite, the checks whose name holds TEXT")
     return parser.parse_args()
 
@@ -65,7 +67,7 @@ def print_list() -> int:
 
 def main() -> int:
     options = parse()
-    scale.FULL = options.full
+    scale.FULL, scale.MODE = options.full, options.mode
     try:
         machine.need_everything()
         if options.list:

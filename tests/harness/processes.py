@@ -7,7 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.harness import machine
+from tests.harness import machine, scale
 from tests.harness.waiting import Failure, expect, until
 
 
@@ -181,6 +181,8 @@ class Receiver(Process):
                  **options):
         self.events_file = directory / f"{name}.events"
         self.events_file.touch()
+        if scale.MODE and "--mode" not in arguments:
+            arguments = ("--mode", scale.MODE, *arguments)
         command = [*wrapper, str(binaries / "receiver"), str(port), "--events", str(self.events_file), *arguments]
         super().__init__(name, command, directory, environment, start_new_session=True, **options)
         listening = until(lambda: self.find("listening"), f"{name} to listen", 10, alive=[self])

@@ -107,7 +107,7 @@ def nginx_moves(lab) -> None:
 
 def partition_is_noticed(lab) -> None:
     """The machines lose each other without a word, and find each other again: both notice, and nothing is lost."""
-    machines = Machines(lab, "--bandwidth", "4M")
+    machines = Machines(lab, "--mode", "postcopy", "--bandwidth", "4M")
     program = machines.start("counter", [str(machine.BIN / "target"), "counter", "--interval-ms", "1",
                                          "--resident-mib", "64"], {})
     program.wait_lines(3)

@@ -13,6 +13,7 @@ from tests.suites import workloads
 
 _SLOW = 20 << 20  # bytes a second
 _RESIDENT = ("--resident-mib", "48")
+_POSTCOPY = ("--mode", "postcopy")  # what is to be lost there does not go ahead
 _WORKLOADS = ("counter", "hash_chain", "heap_churn", "mappings", "forker")
 
 
@@ -22,7 +23,7 @@ def _arguments(workload: str) -> tuple:
 
 def _half_moved(workload: str, lab, sealed: bool = False):
     key = lab.key() if sealed else ""
-    receiver = lab.receiver(arguments=("--key-file", key) if sealed else ())
+    receiver = lab.receiver(arguments=(*_POSTCOPY, *(("--key-file", key) if sealed else ())))
     link = lab.link(receiver, bytes_per_second=_SLOW, comes_back=True)
     settings = {"POSTHASTE_KEY_FILE": key} if sealed else {}
     program = lab.target(workload, *_arguments(workload), settings=settings)
@@ -88,8 +89,8 @@ def pager_killed(workload: str, times: int, lab) -> None:
 
 def pager_killed_at_the_end(times: int, lab) -> None:
     """What serves the memory is killed around the moment when the last page has come."""
-    whole = _bytes_of_a_move(lab)
-    receiver, dice, killed = lab.receiver("ending"), random.Random(times), 0
+    whole = _bytes_of_a_move(lab, *_POSTCOPY)
+    receiver, dice, killed = lab.receiver("ending", arguments=_POSTCOPY), random.Random(times), 0
     for _ in range(times):
         link = lab.link(receiver, comes_back=True)
         program = lab.target("counter", "--interval-ms", "1", "--resident-mib", "1")
@@ -149,8 +150,8 @@ def cut_anywhere(times: int, lab) -> None:
     expect(times < 10 or 0 < given_back < times, f"{given_back} of {times} were given back: the cuts are not anywhere")
 
 
-def _bytes_of_a_move(lab) -> int:
-    receiver = lab.receiver("measured")
+def _bytes_of_a_move(lab, *arguments: str) -> int:
+    receiver = lab.receiver("measured", arguments=arguments)
     link = lab.link(receiver)
     program = lab.target("counter", "--interval-ms", "1", "--resident-mib", "1")
     program.wait_lines(2)
