@@ -20,7 +20,7 @@ _RESIDENT = ("--resident-mib", "48")
 
 def _half_moved(lab, workload: str, *arguments: str):
     """A process that runs at a receiver while most of its memory is still at the source."""
-    receiver = lab.receiver(arguments=arguments)
+    receiver = lab.receiver(arguments=("--mode", "postcopy", *arguments))
     link = lab.link(receiver, bytes_per_second=_SLOW)
     if workload == "zero_reader":
         program = lab.program(workload, [compile_c(workload, lab.directory)])

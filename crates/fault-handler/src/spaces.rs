@@ -202,11 +202,15 @@ impl Spaces {
             for event in events {
                 self.convert(space, event, registry, news)?;
             }
-            // Fewer than there was room for: no more were there.
-            if count < EVENTS_PER_READ {
+            if count == 0 {
                 return Ok(());
             }
             read += count;
+            // Fewer than there was room for: no more were there, or the next one cannot be had, which is told by the
+            // next read. Whoever waits for a page does not wait for that.
+            if count < EVENTS_PER_READ {
+                break;
+            }
         }
         self.ready.insert(space);
         Ok(())
