@@ -187,7 +187,7 @@ impl Spaces {
         Ok(news)
     }
 
-    /// Reads the userfaultfd of `space` until it is empty, readiness reported or not.
+    /// Reads the userfaultfd of `space`, readiness reported or not, until it gives less than there is room for.
     pub(crate) fn read_one(
         &mut self,
         space: SpaceId,
