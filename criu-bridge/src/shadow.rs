@@ -253,7 +253,13 @@ impl Keeper {
 
 /// What a tree is known by.
 fn origin_of(pid: u32) -> std::io::Result<Origin> {
-    let line = |path: &str| fs::read_to_string(path).map(|text| text.trim_end().to_owned());
+    let printable = |letter: char| if letter.is_control() { '?' } else { letter };
+    let line = |path: &str| {
+        // A program may call itself whatever it likes.
+        let bytes = fs::read(path)?;
+        let text = String::from_utf8_lossy(bytes.trim_ascii_end());
+        std::io::Result::Ok(text.chars().map(printable).collect::<String>())
+    };
     Ok(Origin {
         host: line("/proc/sys/kernel/hostname")?,
         boot: boot_id()?,

@@ -8,7 +8,7 @@
 use memory::{Addr, PAGE_SIZE, PageRange};
 use serde::{Deserialize, Serialize};
 
-use crate::config::LONGEST_SHADOW_NAME;
+use crate::config::{LONGEST_NAME, LONGEST_SHADOW_NAME};
 
 /// What an epoch is known by, on both sides: random.
 pub type EpochId = [u8; 16];
@@ -89,6 +89,16 @@ pub struct Pages {
     pub by_reference: u64,
     /// They are zero.
     pub zero: u64,
+}
+
+impl Epoch {
+    /// Whether it has a name, and nothing in it that could not be shown to somebody.
+    #[must_use]
+    pub fn is_presentable(&self) -> bool {
+        let Origin { host, boot, command, .. } = &self.origin;
+        let is_short = |text: &&String| text.len() <= LONGEST_NAME && !text.chars().any(char::is_control);
+        is_name(&self.shadow) && [host, boot, command].iter().all(is_short)
+    }
 }
 
 impl Pages {
@@ -186,6 +196,18 @@ mod tests {
         assert_eq!(content(3, PageSource::Value).count(2, 0), None);
         assert_eq!(content(3, PageSource::Value).count(4, 0), None);
         assert_eq!(content(0, PageSource::Zero).count(0, 0), None);
+    }
+
+    #[test]
+    fn what_could_write_to_a_terminal_is_no_origin() {
+        let epoch = |host: &str| Epoch {
+            shadow: "one".to_owned(),
+            origin: Origin { host: host.to_owned(), ..Origin::default() },
+            ..Epoch::default()
+        };
+        assert!(epoch("north").is_presentable());
+        assert!(!epoch("\u{1b}[2J").is_presentable());
+        assert!(!epoch(&"h".repeat(LONGEST_NAME + 1)).is_presentable());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use memory::PAGE_SIZE;
 use serde::Serialize;
 
 use super::epoch::{Origin, Pages};
-use super::store::{DEFAULT_STORE, Shadow, Store};
+use super::store::{DEFAULT_STORE, Presence, Shadow, Store};
 use super::{boot_id, started};
 
 /// `criu-bridge shadows`
@@ -72,9 +72,10 @@ impl Shadows {
         if let Some(name) = &self.remove {
             let shadow = store.find(name);
             let shadow = shadow.with_context(|| format!("there is no shadow '{name}' among the {}", at()))?;
-            let Some(_lock) = shadow.lock(Duration::ZERO).with_context(at)? else {
+            let lock = if shadow.answers().with_context(at)? { None } else { shadow.lock(Duration::ZERO)? };
+            if lock.is_none() {
                 bail!("the original of shadow '{name}' answers: end its criu-bridge shadow first");
-            };
+            }
             shadow.delete().with_context(at)?;
             return Ok(0);
         }
@@ -95,8 +96,8 @@ impl Line {
     fn of(shadow: String, stored: &Shadow) -> std::io::Result<Self> {
         let state = match stored.promotion()? {
             Some(promotion) if is_alive(&promotion) => State::Promoted,
-            _ if stored.lock(Duration::ZERO)?.is_none() => State::Kept,
-            _ => State::Silent,
+            _ if stored.presence()? == Presence::Gone => State::Silent,
+            _ => State::Kept,
         };
         let epochs = stored.epochs()?.into_iter().map(|epoch| EpochLine {
             epoch: epoch.number,
@@ -142,10 +143,8 @@ fn table(lines: &[Line]) -> String {
             State::Silent => "silent",
             State::Promoted => "promoted",
         };
-        let printable = |letter: char| if letter.is_control() { '?' } else { letter };
-        let origin = line.origin.as_ref().map_or_else(String::new, |origin| {
-            format!("{} on {}", origin.pid, origin.host).chars().map(printable).collect()
-        });
+        let origin = line.origin.as_ref().map(|origin| format!("{} on {}", origin.pid, origin.host));
+        let origin = origin.unwrap_or_default();
         for (at, epoch) in line.epochs.iter().enumerate() {
             let first = |text: &str| if at == 0 { text.to_owned() } else { String::new() };
             rows.push([

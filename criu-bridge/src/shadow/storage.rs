@@ -52,8 +52,8 @@ impl Storage {
     /// # Errors
     /// Why not, in words for the user at the source.
     pub(crate) fn reserve(epoch: Epoch, store: &Path) -> Result<Self, Failure> {
-        if !epoch::is_name(&epoch.shadow) {
-            return Err(Failure::Protocol("a shadow without a name"));
+        if !epoch.is_presentable() {
+            return Err(Failure::Protocol("a shadow of nobody"));
         }
         let name = &epoch.shadow;
         let refuse = |text: String| Err(Failure::Local(text));

@@ -72,6 +72,17 @@ pub(crate) struct Promotion {
     pub(crate) boot: String,
 }
 
+/// Where the source of a shadow is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Presence {
+    /// It has announced the next epoch.
+    Here,
+    /// It has brought one just now, and is about to.
+    Expected,
+    /// Nobody knows.
+    Gone,
+}
+
 /// A directory with shadows.
 #[derive(Clone, Debug)]
 pub(crate) struct Store(PathBuf);
@@ -168,20 +179,25 @@ impl Shadow {
         }
     }
 
-    /// Whether its source is here, or has only gone to come back with the next epoch.
+    /// Whether its source is here; waits for one that has only gone to come back with the next epoch.
     pub(crate) fn answers(&self) -> io::Result<bool> {
         loop {
-            if self.lock(Duration::ZERO)?.is_none() {
-                return Ok(true);
+            match self.presence()? {
+                Presence::Here => return Ok(true),
+                Presence::Gone => return Ok(false),
+                Presence::Expected => _ = poll(&mut [], PollTimeout::from(SHADOW_LOOK_MS)),
             }
-            let just_now = self.epochs()?.first().is_some_and(|newest| {
-                newest.age().is_some_and(|age| age < SHADOW_RETURN) && self.is_expected()
-            });
-            if !just_now {
-                return Ok(false);
-            }
-            let _ = poll(&mut [], PollTimeout::from(SHADOW_LOOK_MS));
         }
+    }
+
+    /// Where its source is.
+    pub(crate) fn presence(&self) -> io::Result<Presence> {
+        if self.lock(Duration::ZERO)?.is_none() {
+            return Ok(Presence::Here);
+        }
+        let newest = self.epochs()?.into_iter().next().and_then(|newest| newest.age());
+        let just_now = newest.is_some_and(|age| age < SHADOW_RETURN) && self.is_expected();
+        Ok(if just_now { Presence::Expected } else { Presence::Gone })
     }
 
     /// The source has gone to come back: said when an epoch is complete, and taken back by whatever else it says.
