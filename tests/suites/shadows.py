@@ -1,5 +1,6 @@
 """Shadows: copies of running trees that are kept up to date, and go on when the original is gone."""
 
+import fcntl
 import json
 import os
 import random
@@ -61,13 +62,23 @@ def _promote(lab, *arguments, name: str = "one", store: Path = None, wrapper=(),
     """Promotes a shadow, or expects a complaint; returns the process id of its root."""
     images = lab.directory / "promote-images"
     images.mkdir(exist_ok=True)
-    command = [*wrapper, BRIDGE, "promote", name, "--store", store or _store(lab), "-D", images, "-d", *arguments]
+    store = store or _store(lab)
+    if not fails and "--force" not in arguments:
+        # What its original has begun is over soon after it.
+        until(lambda: "kept" not in _states(lab, store, name, wrapper), f"nobody to keep {name} up")
+    command = [*wrapper, BRIDGE, "promote", name, "--store", store, "-D", images, "-d", *arguments]
     done = subprocess.run([*map(str, command)], env=lab.environment(), capture_output=True, text=True, timeout=120)
     if fails:
         expect(done.returncode == 1 and fails in done.stderr, f"no '{fails}' in: {done.stderr}")
     else:
         expect(done.returncode == 0, f"it is not promoted: {done.stderr}")
     return done.stdout.strip()
+
+
+def _states(lab, store: Path, name: str, wrapper=()) -> list:
+    listing = subprocess.run([*map(str, [*wrapper, BRIDGE, "shadows", "--store", store, "--json"])], check=True,
+                             env=lab.environment(), capture_output=True, text=True, timeout=60)
+    return [line["state"] for line in json.loads(listing.stdout) if line["shadow"] == name]
 
 
 def _list(lab) -> list:
@@ -384,6 +395,15 @@ def killed_promotions(lab) -> None:
     until(lambda: not list(images.iterdir()), "the images to be gone")
 
 
+def _is_announced(lab) -> bool:
+    with open(_store(lab) / "one" / "lock", "rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
 def parted(lab) -> None:
     """Two machines that lose each other without a word: for a while the original might answer, then it is up to the user."""
     need_criu(sockets=True)
@@ -394,6 +414,7 @@ def parted(lab) -> None:
     keeper = Keeper(lab, tree, taker.port, "--key-file", key, every="2s", host=OTHER_ADDRESS,
                     wrapper=network.inside("left"))
     taker.event("stored", 2)
+    until(lambda: _is_announced(lab), "the next epoch to be announced")
     network.part()
     _promote(lab, wrapper=network.inside("right"), fails="its original answers")
     taker.event("missed")

@@ -59,14 +59,15 @@ impl Storage {
         let refuse = |text: String| Err(Failure::Local(text));
         let disk = |error: std::io::Error| Failure::Local(format!("shadow '{name}': {error}"));
         let shadow = Store::at(store).make(name).map_err(disk)?;
-        let Some(lock) = shadow.lock(SHADOW_RETURN).map_err(disk)? else {
+        let lock = shadow.lock_for(epoch.base.is_some(), SHADOW_RETURN).map_err(disk)?;
+        if shadow.promotion().map_err(disk)?.is_some() {
+            return refuse(PROMOTED.to_owned());
+        }
+        let Some(lock) = lock else {
             return refuse(format!(
                 "somebody else keeps up a shadow '{name}': --name gives this one another"
             ));
         };
-        if shadow.promotion().map_err(disk)?.is_some() {
-            return refuse(PROMOTED.to_owned());
-        }
         match shadow.origin().map_err(disk)? {
             Some(origin) if origin != epoch.origin => {
                 return refuse(format!(

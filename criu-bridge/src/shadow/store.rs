@@ -3,6 +3,7 @@
 //! ```text
 //! STORE/NAME/origin           of which tree it is
 //!            lock             held while that tree's source is here
+//!            expected         it has gone to come back with the next epoch
 //!            pages            one file with the pages of all epochs, in slots
 //!            epoch-N/         a complete one: tree, index, record; the newest two are kept
 //!            incoming/        one that is written, or was torn
@@ -34,6 +35,7 @@ pub(crate) const DEFAULT_STORE: &str = "/var/lib/posthaste/shadows";
 const ORIGIN: &str = "origin";
 const LOCK: &str = "lock";
 const PAGES: &str = "pages";
+const EXPECTED: &str = "expected";
 const PROMOTION: &str = "promotion";
 const INCOMING: &str = "incoming";
 const RETIRED: &str = "retired";
@@ -179,6 +181,23 @@ impl Shadow {
         }
     }
 
+    /// Takes the lock within `patience` for a source. One that builds on no epoch leaves the one that is awaited, which does,
+    /// the time to come back.
+    pub(crate) fn lock_for(&self, has_base: bool, patience: Duration) -> io::Result<Option<Flock<File>>> {
+        let until = Instant::now() + 2 * patience;
+        loop {
+            let lock = self.lock(patience)?;
+            if lock.is_none() || has_base || !self.is_awaited()? || self.promotion()?.is_some() {
+                return Ok(lock);
+            }
+            drop(lock);
+            if Instant::now() >= until {
+                return Ok(None);
+            }
+            let _ = poll(&mut [], PollTimeout::from(SHADOW_LOOK_MS));
+        }
+    }
+
     /// Whether its source is here; waits for one that has only gone to come back with the next epoch.
     pub(crate) fn answers(&self) -> io::Result<bool> {
         loop {
@@ -195,20 +214,20 @@ impl Shadow {
         if self.lock(Duration::ZERO)?.is_none() {
             return Ok(Presence::Here);
         }
+        Ok(if self.is_awaited()? { Presence::Expected } else { Presence::Gone })
+    }
+
+    /// Whether its source has brought an epoch just now, to come back with the next one.
+    pub(crate) fn is_awaited(&self) -> io::Result<bool> {
         let newest = self.epochs()?.into_iter().next().and_then(|newest| newest.age());
-        let just_now = newest.is_some_and(|age| age < SHADOW_RETURN) && self.is_expected();
-        Ok(if just_now { Presence::Expected } else { Presence::Gone })
+        Ok(newest.is_some_and(|age| age < SHADOW_RETURN) && self.path.join(EXPECTED).exists())
     }
 
     /// The source has gone to come back: said when an epoch is complete, and taken back by whatever else it says.
     pub(crate) fn expect(&self, is_expected: bool) {
-        let path = self.path.join("expected");
+        let path = self.path.join(EXPECTED);
         // It only saves somebody from waiting, or has somebody wait for some seconds.
         let _ = if is_expected { fs::write(path, "") } else { fs::remove_file(path) };
-    }
-
-    fn is_expected(&self) -> bool {
-        self.path.join("expected").exists()
     }
 
     /// The complete epochs, the newest one first.
