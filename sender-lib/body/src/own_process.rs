@@ -23,7 +23,7 @@ use crate::connect::Route;
 use crate::ffi::resident;
 use crate::log::log;
 use crate::own_memory::OwnMemory;
-use crate::quiesce::Parked;
+use crate::quiesce::{Clocks, Parked};
 use crate::staying::Staying;
 use crate::{arena, commit, dumpable, ffi, quiesce};
 
@@ -46,6 +46,8 @@ pub(crate) struct OwnProcess {
     notes: Vec<Note>,
     /// What travels ahead of the manifest.
     contents: Vec<Content>,
+    /// Of the processors, for [`quiesce::park`].
+    clocks: Clocks,
     parked: Parked,
     /// Numbers of bound sockets, whose addresses the destination needs.
     bound: Vec<u32>,
@@ -80,6 +82,7 @@ impl OwnProcess {
             connections: Connections::Reset,
             notes: captured.notes,
             contents: Vec::new(),
+            clocks: Clocks::default(),
             parked: Parked::default(),
             bound: Vec::new(),
             segments: Vec::new(),
@@ -225,11 +228,13 @@ impl SourceProcess for OwnProcess {
             return Err(Failure::Local(text!["the manifest of the running process is still in use"]));
         };
         capture::look_again(self.memory.pagemap(), arena::range().as_slice(), running)
-            .map_err(|refusal| Failure::Local(refusal.in_words()))
+            .map_err(|refusal| Failure::Local(refusal.in_words()))?;
+        self.clocks = quiesce::prepare();
+        Ok(())
     }
 
     fn park(&mut self) -> Result<(), Failure> {
-        self.parked = quiesce::park().map_err(Failure::Local)?;
+        self.parked = quiesce::park(core::mem::take(&mut self.clocks)).map_err(Failure::Local)?;
         Ok(())
     }
 

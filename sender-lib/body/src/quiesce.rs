@@ -38,6 +38,7 @@ use crate::config::{PARK_DEADLINE, PARK_POLL, RELEASE_DEADLINE};
 use crate::ffi::{self, resident};
 use crate::rseq;
 
+pub(crate) use calls::Clocks;
 pub(crate) use seat::Seat;
 pub(crate) use signals::Board;
 
@@ -99,16 +100,24 @@ pub(crate) struct Parked {
     pub(crate) pending: Vec<SignalInfo>,
 }
 
+/// Looks up ahead what takes its time: how the clocks stand of the processors on which threads fell asleep.
+pub(crate) fn prepare() -> Clocks {
+    let mut clocks = Clocks::default();
+    for tid in file::numeric_entries(c"/proc/self/task").unwrap_or_default() {
+        clocks.call_of(tid);
+    }
+    clocks
+}
+
 /// Brings every thread but the helper to rest.
 ///
 /// # Errors
 /// Why that is not possible, in words for the user. Some threads may rest by then: [`release`] in either case.
-pub(crate) fn park() -> Result<Parked, String> {
+pub(crate) fn park(mut clocks: Clocks) -> Result<Parked, String> {
     let header = ffi::header().ok_or("the arena is gone")?;
     rseq::discover().store(header);
     resident().state.set_parking(true);
     let deadline = deadline_in(PARK_DEADLINE);
-    let mut clocks = calls::Clocks::default();
     keep_handler(header)?;
     // Who works meanwhile is stopped last, because it takes a while until hundreds of others have come to rest.
     seat_newcomers(header, &mut clocks, true)?;
@@ -141,7 +150,7 @@ fn keep_handler(header: &Header) -> Result<(), String> {
 }
 
 /// Gives every thread that has none a seat and a signal, or only those that sleep; returns how many.
-fn seat_newcomers(header: &Header, clocks: &mut calls::Clocks, asleep: bool) -> Result<usize, String> {
+fn seat_newcomers(header: &Header, clocks: &mut Clocks, asleep: bool) -> Result<usize, String> {
     let tids =
         file::numeric_entries(c"/proc/self/task").map_err(|errno| text!["listing the threads: ", errno])?;
     let own = thread::thread_id();
@@ -180,7 +189,7 @@ fn signal_seat(index: usize, seat: &Seat) -> Result<(), String> {
 }
 
 /// Waits until every seated thread rests or has ended.
-fn wait_for_all(header: &Header, clocks: &mut calls::Clocks, deadline: u64) -> Result<(), String> {
+fn wait_for_all(header: &Header, clocks: &mut Clocks, deadline: u64) -> Result<(), String> {
     loop {
         let arrivals = header.arrivals.load(SeqCst);
         let mut missing = header.seats_in_use().filter(|(_, seat)| !seat.has_entered()).peekable();

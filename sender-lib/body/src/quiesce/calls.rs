@@ -17,7 +17,7 @@ use crate::ffi;
 
 /// How the processors' clocks stand to `CLOCK_MONOTONIC`, as far as that was asked.
 #[derive(Default)]
-pub(super) struct Clocks(Vec<(u32, u64)>);
+pub(crate) struct Clocks(Vec<(u32, u64)>);
 
 impl Clocks {
     /// The call that thread `tid` sleeps in.
