@@ -199,14 +199,25 @@ class PlainTree(TreeTest):
         images = self.lab.directory / f"images{self.moves}"
         images.mkdir()
         self.moves += 1
-        for words in (["dump", "-t", str(self.pid)], ["restore", "-d"]):
-            done = subprocess.run([*self.network.inside(self.here), "setsid", "-w", need_criu(), *words, "-D", images,
-                                   *self.options], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LAST_LOOK,
-                                  env=self.lab.environment(), check=False)
-            if done.returncode:
-                errors = [line for line in done.stderr.splitlines() if "Error" in line and "RLIMIT_NOFILE" not in line]
-                return f"criu {words[0]}: {errors[0] if errors else done.stderr.strip()[-200:]}"
-        return ""
+        said = self._criu(images, "dump", "-t", str(self.pid))
+        if said:
+            return said
+        answers = []
+
+        def is_answered() -> bool:
+            # An id is free only when its process has been asked how it ended.
+            answers.append(self._criu(images, "restore", "-d"))
+            return "File exists" not in answers[-1]
+        until(is_answered, "the tree's ids to be free", 20)
+        return answers[-1]
+
+    def _criu(self, images: Path, *words: str) -> str:
+        """Runs it; returns why it does not, if so."""
+        done = subprocess.run([*self.network.inside(self.here), "setsid", "-w", need_criu(), *words, "-D", images,
+                               *self.options], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LAST_LOOK,
+                              env=self.lab.environment(), check=False)
+        errors = [line for line in done.stderr.splitlines() if "Error" in line and "RLIMIT_NOFILE" not in line]
+        return f"criu {words[0]}: {(errors or ['?'])[0]}" if done.returncode else ""
 
 
 def may_change_limits() -> bool:
@@ -244,7 +255,7 @@ def main() -> int:
     parser.add_argument("--trees", action="store_true", help="trees of processes, by criu-bridge; --of T1 or T2")
     parser.add_argument("--plain", action="store_true", help="the same by criu alone, in their place, to compare")
     parser.add_argument("--moves", type=int, default=2, help="how often each is moved; 0 runs it with the preload alone")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     machine.need_everything()
     options.trees |= options.plain
     if options.trees:

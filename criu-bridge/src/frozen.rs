@@ -27,7 +27,7 @@ use crate::directory::Directory;
 use crate::doubt::Doubt;
 use crate::hold::Hold;
 use crate::holder::{Duty, Holder};
-use crate::inside;
+use crate::inside::{self, Standpoint};
 use crate::instance::{ImageFile, Instance, Terms};
 use crate::local_pages;
 use crate::members::{self, Member};
@@ -139,11 +139,10 @@ impl Frozen {
     fn ask(&self, directory: &Directory) -> Result<Swrk, SwrkError> {
         let Terms { lazy, ref consent, .. } = self.order.terms;
         let pid = self.order.pid;
-        let inner = members::innermost(pid)?;
-        let wrapper = inside::wrapper(pid, inner)
+        let Standpoint { wrapper, root } = inside::standpoint(pid)
             .map_err(|error| SwrkError::Refused { what: "dump this process", why: error.to_string() })?;
         let options = Options {
-            pid: Some(if wrapper.is_empty() { pid } else { inner }.cast_signed()),
+            pid: Some(root.cast_signed()),
             lazy_pages: lazy.then_some(true),
             notify_scripts: Some(true),
             ..Consent::options(consent)

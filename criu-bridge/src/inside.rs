@@ -14,6 +14,8 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, anyhow};
 use nix::sched::{CloneFlags, setns};
 
+use crate::members;
+
 /// The first argument of whoever enters.
 pub(crate) const OPTION: &str = "--inside";
 
@@ -36,10 +38,31 @@ fn look_whose(namespace: &File) -> io::Result<()> {
     Err(io::Error::other("its mount namespace is another user namespace's, whose files root does not run"))
 }
 
-/// The words that run a command in those namespaces of process `pid` that are not this process's own; none if there are
-/// no such, or if it is the first process of its own, whose namespaces are part of what is dumped.
-pub(crate) fn wrapper(pid: u32, inner: u32) -> io::Result<Vec<String>> {
+/// Where a tree is dumped.
+#[derive(Debug)]
+pub(crate) struct Standpoint {
+    /// The words that run a command there; none if it is here.
+    pub(crate) wrapper: Vec<String>,
+    /// The id that the tree's root has there.
+    pub(crate) root: u32,
+}
+
+/// From where process `pid` is dumped: its own namespaces, or if it is the first process of its PID namespace, which is part
+/// of what is dumped then, those of its parent.
+pub(crate) fn standpoint(pid: u32) -> io::Result<Standpoint> {
     const FIRST: u32 = 1;
+    let ids = members::ids(pid)?;
+    let (host, root) = match ids.as_slice() {
+        [.., root, FIRST] => (members::parent_of(pid)?, *root),
+        [.., root] => (pid, *root),
+        [] => return Err(io::ErrorKind::InvalidData.into()),
+    };
+    let wrapper = wrapper(host)?;
+    Ok(if wrapper.is_empty() { Standpoint { wrapper, root: pid } } else { Standpoint { wrapper, root } })
+}
+
+/// The words that run a command in those namespaces of process `pid` that are not this process's own.
+fn wrapper(pid: u32) -> io::Result<Vec<String>> {
     let mut others = Vec::new();
     for (kind, _) in KINDS {
         if fs::read_link(format!("/proc/{pid}/ns/{kind}"))? != fs::read_link(format!("/proc/self/ns/{kind}"))?
@@ -47,7 +70,7 @@ pub(crate) fn wrapper(pid: u32, inner: u32) -> io::Result<Vec<String>> {
             others.push(kind);
         }
     }
-    if others.is_empty() || inner == FIRST {
+    if others.is_empty() {
         return Ok(Vec::new());
     }
     if others.contains(&FILES) {

@@ -116,8 +116,23 @@ pub(crate) fn children_of(parent: u32) -> io::Result<Vec<u32>> {
 
 /// Its id in the innermost of its PID namespaces.
 pub(crate) fn innermost(pid: u32) -> io::Result<u32> {
+    ids(pid)?.pop().ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Its ids in all of its PID namespaces, from this process's on inwards.
+pub(crate) fn ids(pid: u32) -> io::Result<Vec<u32>> {
+    numbers(pid, "NSpid:")
+}
+
+/// The process that it is a child of; 0 if that is not visible here.
+pub(crate) fn parent_of(pid: u32) -> io::Result<u32> {
+    numbers(pid, "PPid:")?.pop().ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// What a line of its status says.
+fn numbers(pid: u32, name: &str) -> io::Result<Vec<u32>> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    let id = ids.and_then(|ids| ids.split_ascii_whitespace().next_back()?.parse().ok());
-    id.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    let numbers = line.split_ascii_whitespace().map(|number| number.parse().map_err(io::Error::other));
+    numbers.collect()
 }

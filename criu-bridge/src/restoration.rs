@@ -367,6 +367,8 @@ impl Rebuilder for Restoration {
 
     fn progress(&mut self, _line: Line) -> Option<Result<(), Failure>> {
         let built = self.hear_criu().or_else(|| self.waits_for_a_lock().map(Err))?;
+        // There is nothing to look for until the tree is to run.
+        let _ = self.timer.as_ref().map(TimerFd::unset);
         Some(built.map_err(|error| {
             self.stage = Stage::Over;
             Failure::Local(error.to_string())

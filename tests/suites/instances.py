@@ -53,6 +53,27 @@ def moves_a_tree(lab) -> None:
     taker.end()
 
 
+def moves_with_its_namespaces(lab) -> None:
+    """The first process of PID, IPC and UTS namespaces: they are part of what moves, and it stays the first one."""
+    need_criu()
+    machine.need_command("unshare")
+    program = str(machine.PROGRAMS / "tree.py")
+    own = ["unshare", "--pid", "--ipc", "--uts", "--fork", "setsid"]
+    tree = Tree(lab, "namespaces", [*own, sys.executable, program])
+    tree.wait_number(20)
+    [first] = machine.children(tree.pid)
+    taker = Taker(lab)
+    for turn in range(1, 3):
+        send(lab, first, taker.port)
+        there = taker.event("resumed", turn)["pid"]
+        taker.event("complete", turn)
+        expect(int(machine.inner_ids(there)[-1]) == 1, f"it is {machine.inner_ids(there)}")
+        tree.expect_counting()
+        first = there
+    end(tree)
+    taker.end()
+
+
 def moves_at_a_stop(lab) -> None:
     need_criu()
     tree = _counting(lab)
@@ -285,6 +306,7 @@ def moves_from_a_session(lab) -> None:
 def _checks() -> list:
     return [
         Check("a tree with threads, pipe and socket moves three times and counts on", moves_a_tree),
+        Check("a tree moves with PID, IPC and UTS namespaces of its own, twice", moves_with_its_namespaces),
         Check("with --mode stop all of a tree's memory comes before it goes on", moves_at_a_stop),
         Check("with --mode precopy it is said that memory follows instead, and a tree moves", moves_without_copying_ahead),
         Check("a static program moves", moves_a_static_program),
