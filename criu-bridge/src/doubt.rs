@@ -29,11 +29,14 @@ impl Doubt {
     /// The destination at `name` does not answer. Whether the user says that the tree does not run there.
     pub(crate) fn is_ended_by_user(&mut self, name: &str) -> bool {
         if !std::mem::replace(&mut self.is_told, true) {
+            // What was said before the question is no answer to it; the signal is pending once at most.
+            let _ = self.words.read_signal();
             let here = std::process::id();
             crate::tell(format_args!(
                 "whether the tree runs at {name} is not known, and it stands still here until {name} says so; if you know \
                  that it does not run there and never will: kill -USR1 {here} lets it go on here, kill -KILL {here} ends it"
             ));
+            return false;
         }
         matches!(self.words.read_signal(), Ok(Some(_)))
     }

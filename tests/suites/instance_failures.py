@@ -449,6 +449,7 @@ def in_doubt(lab) -> None:
         said = lab.directory / f"said{killed_criu}"
         with open(said, "w") as err:
             sending = begin_to_send(lab, tree.pid, link.port, stderr=err)
+        until(lambda: taker.ended(), "the receiver to be killed")
         until(lambda: "kill -USR1" in said.read_text() or sending.poll() is not None, "the user to be asked", 60)
         expect("is not known" in said.read_text() and sending.poll() is None, said.read_text())
         for pid in machine.children(sending.pid) if killed_criu else []:
