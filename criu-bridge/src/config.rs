@@ -74,6 +74,10 @@ pub(crate) const LOOPBACK_BYTES: usize = 4 << 20;
 pub(crate) const LONGEST_SHADOW_NAME: usize = 64;
 /// Pieces in which the pages of one epoch may lie: 16 bytes of its index each. Beyond that all of them travel.
 pub(crate) const MOST_RUNS: usize = 1 << 22;
+/// Pieces of which the word on one epoch consists: 24 bytes each, and messages are 8 MiB at most.
+pub(crate) const MOST_SENT_RUNS: usize = 1 << 17;
+/// Bytes of the image that lists files.
+pub(crate) const MOST_FILES_BYTES: u64 = 256 << 20;
 /// How often a tree may be stopped for its shadow.
 pub(crate) const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 /// Sessions wait for an hour.
@@ -84,6 +88,8 @@ pub(crate) const KEPT_EPOCHS: usize = 2;
 pub(crate) const SHADOW_RETURN: Duration = Duration::from_secs(5);
 /// How often somebody who waits for a shadow looks, in milliseconds.
 pub(crate) const SHADOW_LOOK_MS: u16 = 20;
+/// How long somebody may look at a shadow, for who is to promote it.
+pub(crate) const CLAIM_PATIENCE: Duration = Duration::from_millis(200);
 /// How long after a receiver that did not answer another attempt is made.
 pub(crate) const SHADOW_RETRY: Duration = Duration::from_secs(1);
 /// Bytes that are read from a stopped tree at a time.

@@ -175,7 +175,7 @@ impl Keeper {
         let started = engine::Instant(sys::clock::monotonic_ns());
         let outcome = serve(&mut standby, Serving { channels, running, config, started });
         let (stage, pages, freeze) = (standby.stage, standby.pages, standby.freeze);
-        let (begun, digests) = (standby.begun, standby.digests);
+        let (begun, known) = (standby.begun, standby.known);
         if stage != Stage::Announced && std::mem::take(&mut self.is_lost) {
             crate::tell(format_args!("connected again"));
         }
@@ -184,7 +184,7 @@ impl Keeper {
         }
         match outcome {
             Outcome::Moved { pid_there } => {
-                self.known = Some(Known::new(id, digests));
+                self.known = known;
                 self.is_kept = true;
                 crate::tell(format_args!(
                     "epoch {pid_there} of shadow {}: {} pages ({} KiB) by value, {} by reference, {} zero; the tree \

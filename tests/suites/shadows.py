@@ -332,7 +332,7 @@ def killed_at_any_time(lab) -> None:
     tree, taker = _counting(lab), _taker(lab)
     dice = random.Random(seed := random.randrange(1 << 32))
     before = _state(tree.pid)
-    for _ in range(times(10, 100)):
+    for _ in range(times(4, 100)):
         keeper = Keeper(lab, tree, taker.port, every="100ms")
         taker.event("stored", len(taker.events("stored")) + 1)
         until(lambda: dice.random() < 0.02, "the dice")

@@ -91,6 +91,14 @@ pub struct Pages {
     pub zero: u64,
 }
 
+impl Origin {
+    /// Whether it is the same tree, whatever that and its machine are called by now.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.boot, self.pid, self.started) == (&other.boot, other.pid, other.started)
+    }
+}
+
 impl Epoch {
     /// Whether it has a name, and nothing in it that could not be shown to somebody.
     #[must_use]

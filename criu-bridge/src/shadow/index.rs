@@ -116,6 +116,12 @@ impl Index {
         Ok(index)
     }
 
+    /// The slot behind the last one.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.slots().map(|(slot, pages)| slot + pages).max().unwrap_or(0)
+    }
+
     fn slots(&self) -> impl Iterator<Item = (u64, u64)> {
         self.0.iter().filter(|extent| extent.slot != ZERO).map(|extent| (extent.slot, extent.pages))
     }

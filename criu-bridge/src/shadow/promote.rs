@@ -28,7 +28,7 @@ use super::list::is_alive;
 use super::store::{DEFAULT_STORE, Promotion, Shadow, Store, Stored};
 use super::stored::Pages;
 use super::{boot_id, started};
-use crate::config::{LISTEN_DEADLINE, RESTORE_DEADLINE, SHADOW_LOOK_MS};
+use crate::config::{CLAIM_PATIENCE, LISTEN_DEADLINE, RESTORE_DEADLINE, SHADOW_LOOK_MS};
 use crate::criu::Criu;
 use crate::directory::Directory;
 use crate::holder::{Duty, Holder};
@@ -69,18 +69,23 @@ impl Promote {
         let shadow = Store::at(&self.store).find(name);
         let at = || format!("shadow '{name}' in '{}'", self.store.display());
         let shadow = shadow.with_context(|| format!("there is no {}", at()))?;
-        let epoch = self.claim(&shadow).with_context(at)?;
+        let (epoch, before) = self.claim(&shadow).with_context(at)?;
         let begun = self.begin(criu, &shadow, &epoch);
         let (mut taker, pid) = match begun {
             Ok(begun) => begun,
             Err(error) => {
-                shadow.promote(None).with_context(at)?;
+                shadow.promote(before.as_ref()).with_context(at)?;
                 return Err(error).with_context(at);
             }
         };
         // One that has ended already was never started again.
         let root = promotion(epoch.number, pid, started(pid).unwrap_or(0));
-        root.and_then(|root| shadow.promote(Some(&root))).with_context(at)?;
+        if let Err(error) = root.and_then(|root| shadow.promote(Some(&root))) {
+            // Nobody would know of it: it must not run.
+            let _ = sys::pidfd::open(pid).and_then(|root| sys::pidfd::kill(root.as_fd()));
+            return Err(error).with_context(|| format!("noting that it runs; it was ended: {}", at()));
+        }
+        taker.holder.take().into_iter().for_each(Holder::dismiss);
         let age = epoch.age().map_or_else(String::new, |age| format!(", {} ms old", age.as_millis()));
         crate::tell(format_args!("epoch {} of shadow {name}{age}, runs as process {pid}", epoch.number));
         if self.restore_detached {
@@ -91,26 +96,32 @@ impl Promote {
     }
 
     /// Makes sure that nothing else runs of it, and that nobody brings more of it.
-    fn claim(&self, shadow: &Shadow) -> anyhow::Result<Stored> {
+    fn claim(&self, shadow: &Shadow) -> anyhow::Result<(Stored, Option<Promotion>)> {
         const ANSWERS: &str = "its original answers: end that, or --force a second copy";
         if !self.force && shadow.answers()? {
             bail!(ANSWERS);
         }
-        let lock = shadow.lock(Duration::ZERO)?;
+        let lock = shadow.lock(CLAIM_PATIENCE)?;
         if lock.is_none() && !self.force {
             bail!(ANSWERS);
         }
-        if let Some(promotion) = shadow.promotion()?.filter(|promotion| !self.force && is_alive(promotion)) {
+        let before = shadow.promotion()?;
+        if let Some(promotion) = before.as_ref().filter(|promotion| !self.force && is_alive(promotion)) {
             bail!("it runs here already, as process {}; --force starts a second copy", promotion.pid);
         }
         if shadow.epochs()?.is_empty() {
             bail!("it has no complete epoch");
         }
+        if lock.is_some() {
+            // What was torn may have filled the disk.
+            shadow.tidy().and_then(|()| shadow.trim())?;
+        }
         let own = std::process::id();
         shadow.promote(Some(&promotion(0, own, started(own)?)?))?;
         // One that was being written is complete, or never will be.
         let epochs = shadow.epochs()?;
-        epochs.into_iter().next().context("it has no complete epoch any more")
+        let newest = epochs.into_iter().next().context("it has no complete epoch any more")?;
+        Ok((newest, before.filter(is_alive)))
     }
 
     /// Has the tree run, with all its memory; returns who sees to it, and the root's process id.
@@ -134,10 +145,7 @@ impl Promote {
         let started = engine::Instant(sys::clock::monotonic_ns());
         let mut tree = Tree::new(pages);
         match serve(&mut tree, Serving { channels, running, config, started }) {
-            Outcome::Moved { pid_there } => {
-                taker.holder.take().into_iter().for_each(Holder::dismiss);
-                Ok((taker, u32::try_from(pid_there)?))
-            }
+            Outcome::Moved { pid_there } => Ok((taker, u32::try_from(pid_there)?)),
             Outcome::Released(failure) | Outcome::Lost(failure) => bail!("{failure}"),
         }
     }

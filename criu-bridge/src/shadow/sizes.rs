@@ -3,12 +3,16 @@
 //!
 //! The image is taken apart as far as that needs and put together again; everything else in it stays as it is.
 
+use std::collections::BTreeSet;
+
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_varint, skip_field};
 
 /// `file_entry.reg`
 const REGULAR: u32 = 3;
 /// `reg_file_entry.flags`
 const FLAGS: u32 = 2;
+/// `reg_file_entry.name`
+const NAME: u32 = 6;
 /// `reg_file_entry.size`
 const SIZE: u32 = 8;
 /// `O_ACCMODE`, of which 0 is to read only.
@@ -16,20 +20,35 @@ const ACCESS: u64 = 3;
 /// Bytes of the magic words.
 const MAGIC_BYTES: usize = 8;
 
-/// `files.img` without the sizes of files that are open for writing; `None` if it is malformed.
+/// `files.img` without the sizes of files that somebody has open for writing; `None` if it is malformed.
 #[must_use]
 pub fn forget(image: &[u8]) -> Option<Vec<u8>> {
     let (magic, mut rest) = image.split_at_checked(MAGIC_BYTES)?;
-    let mut out = magic.to_vec();
+    let (mut entries, mut written) = (Vec::new(), BTreeSet::new());
     while !rest.is_empty() {
         let (len, behind) = rest.split_first_chunk().map(|(len, rest)| (u32::from_le_bytes(*len), rest))?;
         let (entry, behind) = behind.split_at_checked(usize::try_from(len).ok()?)?;
-        let entry = without_size(entry)?;
-        out.extend(u32::try_from(entry.len()).ok()?.to_le_bytes());
-        out.extend(entry);
+        written.extend(written_name(entry)?);
+        entries.push(entry);
         rest = behind;
     }
+    let mut out = magic.to_vec();
+    for entry in entries {
+        let entry = without_size(entry, &written)?;
+        out.extend(u32::try_from(entry.len()).ok()?.to_le_bytes());
+        out.extend(entry);
+    }
     Some(out)
+}
+
+/// The name of the file of a `file_entry` that is written; nothing for others.
+fn written_name(entry: &[u8]) -> Option<Option<&[u8]>> {
+    let Some(field) = fields(entry)?.into_iter().find(Field::is_regular) else { return Some(None) };
+    let inner = fields(field.value)?;
+    let flags = inner.iter().find(|inner| inner.tag == FLAGS && inner.wire == WireType::Varint);
+    let flags = flags.and_then(|flags| decode_varint(&mut { flags.value }).ok());
+    let name = inner.iter().find(|inner| inner.tag == NAME).map(|name| name.value);
+    Some(name.filter(|_| flags.is_some_and(|flags| flags & ACCESS != 0)))
 }
 
 /// A field of a message, with its key and its length.
@@ -57,18 +76,22 @@ fn fields(mut rest: &[u8]) -> Option<Vec<Field<'_>>> {
     Some(all)
 }
 
-/// A `file_entry`.
-fn without_size(entry: &[u8]) -> Option<Vec<u8>> {
+impl Field<'_> {
+    fn is_regular(&self) -> bool {
+        self.tag == REGULAR && self.wire == WireType::LengthDelimited
+    }
+}
+
+/// A `file_entry`, without the size of a file that is among those which are `written`.
+fn without_size(entry: &[u8], written: &BTreeSet<&[u8]>) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     for field in fields(entry)? {
-        if field.tag != REGULAR || field.wire != WireType::LengthDelimited {
+        if !field.is_regular() {
             out.extend(field.whole);
             continue;
         }
         let inner = fields(field.value)?;
-        let flags = inner.iter().find(|inner| inner.tag == FLAGS && inner.wire == WireType::Varint);
-        let flags = flags.and_then(|flags| decode_varint(&mut { flags.value }).ok());
-        let is_written = flags.is_some_and(|flags| flags & ACCESS != 0);
+        let is_written = inner.iter().any(|inner| inner.tag == NAME && written.contains(inner.value));
         let kept = inner.iter().filter(|inner| !(is_written && inner.tag == SIZE));
         let kept: Vec<u8> = kept.flat_map(|inner| inner.whole).copied().collect();
         encode_varint(u64::from(REGULAR << 3 | 2), &mut out);
@@ -96,6 +119,12 @@ mod tests {
     #[test]
     fn only_what_is_written_has_no_size_any_more() {
         assert_eq!(forget(&image(0)), Some(image(0)));
+        let (mut both, behind) = (image(0), image(1));
+        both.extend(&behind[MAGIC_BYTES..]);
+        assert_eq!(
+            forget(&both).map(|both| both.len()),
+            Some(image(0).len() + behind.len() - MAGIC_BYTES - 6)
+        );
         let forgotten = forget(&image(1)).expect("well formed");
         assert_eq!(forgotten.len(), image(1).len() - 3);
         assert_eq!(

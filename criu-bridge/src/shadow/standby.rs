@@ -16,13 +16,14 @@ use engine::Failure;
 use memory::{Addr, PAGE_SIZE, PageRange};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
 use page_server::{Channels, ReadRun, SourceProcess};
 use protocol::{Channel, Manifest, Reserved};
 use sys::poll::Interest;
 
 use super::digests::{Digest, Digester, Known, Taking};
 use super::epoch::{self, Content, Epoch, PageSource, Pages};
-use crate::config::CHUNK_PAGES;
+use crate::config::{CHUNK_PAGES, MOST_SENT_RUNS};
 use crate::frozen::Frozen;
 use crate::instance::{Instance, Passage};
 use crate::source::Origin as _;
@@ -70,7 +71,9 @@ pub(crate) struct Standby<'shadow> {
     /// Pages that travel.
     spool: Option<File>,
     /// Of all pages.
-    pub(crate) digests: Vec<Digest>,
+    digests: Vec<Digest>,
+    /// The same, to build the next epoch on: made before this one travels, so that the next one is announced at once.
+    pub(crate) known: Option<Known>,
     /// How many of them there are.
     pub(crate) pages: Pages,
     /// How long the tree stood still.
@@ -85,6 +88,7 @@ impl<'shadow> Standby<'shadow> {
             begun: None,
             spool: None,
             digests: Vec::new(),
+            known: None,
             pages: Pages::default(),
             freeze: Duration::ZERO,
         }
@@ -114,7 +118,10 @@ impl<'shadow> Standby<'shadow> {
                 let room = room.get_mut(..byte_len(wanted)).ok_or_else(too_large)?;
                 let pages = self.read_at(passage, is_memory, (done, wanted), room)?;
                 for page in room.chunks_exact(byte_len(1)).take(usize::try_from(pages).unwrap_or(0)) {
-                    let source = taking.look(page);
+                    let is_scattered = content.runs.len() >= MOST_SENT_RUNS;
+                    // What is in too many pieces goes as it is.
+                    let source =
+                        Some(taking.look(page)).filter(|_| !is_scattered).unwrap_or(PageSource::Value);
                     content.push(1, source);
                     if source == PageSource::Value {
                         out.write_all(page).map_err(|error| writing(&error))?;
@@ -150,6 +157,9 @@ impl<'shadow> Standby<'shadow> {
     }
 
     fn take(&mut self) -> Result<Manifest, Failure> {
+        // Who stops this process meanwhile would leave the tree as it is.
+        let stops: SigSet = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU].into_iter().collect();
+        let _ = stops.thread_block();
         let begun = Instant::now();
         self.begun = Some(begun);
         self.stage = Stage::Taken;
@@ -160,9 +170,11 @@ impl<'shadow> Standby<'shadow> {
         self.plan.frozen.release();
         let stopped = self.plan.frozen.stopping().unwrap_or(begun);
         self.freeze = stopped.elapsed();
+        let _ = stops.thread_unblock();
         let (mut instance, mut content) = looked?;
         let too_large = || Failure::Local("the tree has too many pieces of memory".to_owned());
         self.pages = content.count(self.digests.len() as u64, u64::MAX).ok_or_else(too_large)?;
+        self.known = Some(Known::new(self.plan.epoch.id, std::mem::take(&mut self.digests)));
         content.freeze_us = micros(self.freeze);
         content.age_us = micros(stopped.elapsed());
         instance.epoch = Some(Epoch { content: Some(content), ..self.plan.epoch.clone() });

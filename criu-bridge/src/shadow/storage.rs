@@ -17,6 +17,7 @@ use receiver::events::SessionEvent;
 
 use super::epoch::{self, Content, Epoch};
 use super::index::{Index, Slots};
+use super::standby::ENDED;
 use super::store::{GONE, PROMOTED, Record, SCATTERED, Shadow, Store, Stored, now_ms};
 use crate::config::SHADOW_RETURN;
 use crate::instance::Instance;
@@ -69,7 +70,7 @@ impl Storage {
             ));
         };
         match shadow.origin().map_err(disk)? {
-            Some(origin) if origin != epoch.origin => {
+            Some(origin) if !origin.is_same(&epoch.origin) => {
                 return refuse(format!(
                     "there is a shadow '{name}' of process {} on {}: --name gives this one another, or criu-bridge \
                      shadows --remove {name} makes room",
@@ -195,9 +196,13 @@ impl Storage {
                 lag_us: record.lag_us,
             },
             None => {
-                self.shadow.expect(false);
-                let _ = self.shadow.tidy();
-                SessionEvent::Missed { shadow, reason: reason.unwrap_or_default() }
+                let reason = reason.unwrap_or_default();
+                if self.lock.is_some() {
+                    // Else the disk might stay full, also for who promotes the epoch before.
+                    let _ = self.shadow.tidy().and_then(|()| self.shadow.trim());
+                    self.shadow.expect(!reason.contains(ENDED));
+                }
+                SessionEvent::Missed { shadow, reason }
             }
         };
         self.lock = None;

@@ -15,10 +15,11 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use memory::PAGE_SIZE;
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollTimeout, poll};
 use serde::de::DeserializeOwned;
@@ -113,15 +114,19 @@ impl Store {
 
     /// The shadow with this name, made if it is not there.
     pub(crate) fn make(&self, name: &str) -> io::Result<Shadow> {
-        DirBuilder::new().recursive(true).mode(0o700).create(self.0.join(name))?;
+        let path = self.0.join(name);
+        DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        look_whose(&path)?;
         sync(&self.0)?;
-        Ok(Shadow { path: self.0.join(name) })
+        Ok(Shadow { path })
     }
 
     /// The shadow with this name, if there is one.
     pub(crate) fn find(&self, name: &str) -> Option<Shadow> {
         let path = self.0.join(name);
-        (epoch::is_name(name) && path.is_dir()).then_some(Shadow { path })
+        // Nothing else that has a name is taken for one, or even deleted.
+        let is_one = epoch::is_name(name) && look_whose(&path).is_ok() && path.join(ORIGIN).is_file();
+        is_one.then_some(Shadow { path })
     }
 
     /// Every shadow, by name.
@@ -187,7 +192,7 @@ impl Shadow {
         let until = Instant::now() + 2 * patience;
         loop {
             let lock = self.lock(patience)?;
-            if lock.is_none() || has_base || !self.is_awaited()? || self.promotion()?.is_some() {
+            if lock.is_none() || has_base || !self.is_awaited() || self.promotion()?.is_some() {
                 return Ok(lock);
             }
             drop(lock);
@@ -214,16 +219,16 @@ impl Shadow {
         if self.lock(Duration::ZERO)?.is_none() {
             return Ok(Presence::Here);
         }
-        Ok(if self.is_awaited()? { Presence::Expected } else { Presence::Gone })
+        Ok(if self.is_awaited() { Presence::Expected } else { Presence::Gone })
     }
 
-    /// Whether its source has brought an epoch just now, to come back with the next one.
-    pub(crate) fn is_awaited(&self) -> io::Result<bool> {
-        let newest = self.epochs()?.into_iter().next().and_then(|newest| newest.age());
-        Ok(newest.is_some_and(|age| age < SHADOW_RETURN) && self.path.join(EXPECTED).exists())
+    /// Whether its source has gone just now, to come back with the next epoch.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let since = fs::metadata(self.path.join(EXPECTED)).and_then(|mark| mark.modified());
+        since.is_ok_and(|since| since.elapsed().is_ok_and(|since| since < SHADOW_RETURN))
     }
 
-    /// The source has gone to come back: said when an epoch is complete, and taken back by whatever else it says.
+    /// The source is gone, to come back in a moment unless its tree has ended.
     pub(crate) fn expect(&self, is_expected: bool) {
         let path = self.path.join(EXPECTED);
         // It only saves somebody from waiting, or has somebody wait for some seconds.
@@ -301,6 +306,16 @@ impl Shadow {
         Ok(number)
     }
 
+    /// Gives back the room behind the pages of the epochs that are there. Only for who has the lock.
+    pub(crate) fn trim(&self) -> io::Result<()> {
+        let mut end = 0;
+        for epoch in self.epochs()? {
+            end = end.max(epoch.index()?.end());
+        }
+        let pages = self.pages()?;
+        if pages.metadata()?.len() > end * PAGE_SIZE { pages.set_len(end * PAGE_SIZE) } else { Ok(()) }
+    }
+
     /// Deletes it.
     pub(crate) fn delete(&self) -> io::Result<()> {
         fs::remove_dir_all(&self.path)
@@ -308,7 +323,6 @@ impl Shadow {
 
     /// Bytes that it takes on disk.
     pub(crate) fn disk_bytes(&self) -> io::Result<u64> {
-        use std::os::unix::fs::MetadataExt;
         Ok(self.pages()?.metadata()?.blocks() * 512)
     }
 
@@ -352,6 +366,18 @@ impl Stored {
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Refuses a directory that others can write to, or have made.
+fn look_whose(path: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    let is_ours =
+        found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o077 == 0;
+    if is_ours {
+        Ok(())
+    } else {
+        Err(io::Error::other("its directory belongs to others, or is open to them"))
+    }
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {

@@ -12,6 +12,7 @@ use page_server::Channels;
 use super::index::Index;
 use super::sizes;
 use super::store::{Shadow, Stored};
+use crate::config::MOST_FILES_BYTES;
 use crate::instance::{Instance, Passage, Sequence};
 use crate::source::Origin;
 
@@ -51,6 +52,9 @@ impl Pages {
     fn forget_sizes(&mut self) -> io::Result<()> {
         let Some(at) = self.instance.files.iter().position(|file| file.name == FILES) else { return Ok(()) };
         let len = self.instance.files.get(at).map_or(0, |file| file.len);
+        if len > MOST_FILES_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "files.img is too large"));
+        }
         let len = usize::try_from(len).map_err(io::Error::other)?;
         let mut image = vec![0; len.next_multiple_of(4096)];
         self.read_file(at, 0, &mut image).ok_or(io::ErrorKind::InvalidData)?;
