@@ -52,8 +52,8 @@ pub use system_v::{Leftover, leftovers};
 use tables::{Files, Ghosts, Objects};
 pub use terminals::{give_back as give_back_terminals, take_out as take_out_terminals};
 
-/// A look at the flags of all mappings that takes less than this is repeated while the program stands still.
-const QUICK_LOOK_NS: u64 = 5_000_000;
+/// A look at the flags of all mappings that is less work than this is repeated while the program stands still.
+const QUICK_LOOK_NS: u64 = 1_500_000;
 
 /// What is in the process but is not the program's: capture leaves it out.
 #[derive(Clone, Copy, Debug)]
@@ -148,11 +148,11 @@ pub fn stopped(
 /// What cannot be moved.
 pub fn look_again(pagemap: &mut Pagemap, own: &[PageRange], before: &mut Manifest) -> Result<(), Refusal> {
     let mut files = Files::new(Some(before));
-    let began = clock::monotonic_ns();
+    let began = clock::own_work_ns();
     let (_, vmas) = mappings::collect(own, true, None, &mut files, &mut Objects::default())?;
     before.guards = pages::guards(pagemap, &vmas, Some(before))?;
     before.vmas = vmas;
-    if clock::monotonic_ns() - began < QUICK_LOOK_NS {
+    if clock::own_work_ns() - began < QUICK_LOOK_NS {
         before.vmas.clear();
     }
     Ok(())

@@ -16,6 +16,13 @@ pub fn boottime_ns() -> u64 {
     now(CLOCK_BOOTTIME)
 }
 
+/// Nanoseconds that the calling thread has worked: what it had to wait for others is not in it.
+#[must_use]
+pub fn own_work_ns() -> u64 {
+    const CLOCK_THREAD_CPUTIME_ID: usize = 3;
+    now(CLOCK_THREAD_CPUTIME_ID)
+}
+
 /// Year, month and day of a day since 1970-01-01, by counting eras of 400 years that begin on 1 March, so
 /// that the leap day is the last day of its year (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
 #[must_use]
