@@ -26,6 +26,12 @@ impl Doubt {
         Ok(Self { words, is_told: false })
     }
 
+    /// The destination answers again. What the user has said of its silence does not hold for the next one.
+    pub(crate) fn is_put_off(&mut self) {
+        let _ = self.words.read_signal();
+        self.is_told = false;
+    }
+
     /// The destination at `name` does not answer. Whether the user says that the tree does not run there.
     pub(crate) fn is_ended_by_user(&mut self, name: &str) -> bool {
         if !std::mem::replace(&mut self.is_told, true) {

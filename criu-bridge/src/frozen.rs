@@ -271,13 +271,11 @@ impl Origin for Frozen {
 
     fn reconnect(&mut self, attempt: u32) -> Result<Channels, Failure> {
         let answer = self.route.open_again(attempt);
-        if let Some(doubt) = self.doubt.as_mut().filter(|_| answer.is_err())
-            && doubt.is_ended_by_user(self.route.name())
-        {
-            return Err(Failure::Local(format!(
-                "the tree does not run at {}, by your word",
-                self.route.name()
-            )));
+        let (Some(doubt), name) = (self.doubt.as_mut(), self.route.name()) else { return answer };
+        if answer.is_ok() {
+            doubt.is_put_off();
+        } else if doubt.is_ended_by_user(name) {
+            return Err(Failure::Local(format!("the tree does not run at {name}, by your word")));
         }
         answer
     }

@@ -19,12 +19,12 @@ use crate::members::Member;
 pub(crate) struct Hold(Vec<Pid>);
 
 impl Hold {
-    /// Takes all threads of `members`. Those that have ended need none.
+    /// Takes all threads of `members`. Those that have ended need none, and their ids may be somebody else's by now.
     pub(crate) fn take<'members>(members: impl Iterator<Item = &'members Member> + Clone) -> Self {
         // First of all, as it works at once.
         members.clone().for_each(|member| member.signal(Signal::SIGSTOP));
         let mut held = Vec::new();
-        for member in members {
+        for member in members.filter(|member| !member.has_ended(PollTimeout::ZERO)) {
             for entry in fs::read_dir(format!("/proc/{}/task", member.pid())).into_iter().flatten().flatten()
             {
                 let name = entry.file_name();

@@ -178,7 +178,8 @@ fn connection(socket: &InternetSocket) -> Option<Connection> {
             INET6 => IpAddr::from(*bytes.first_chunk::<16>()?),
             _ => return None,
         };
-        Some(SocketAddr::new(address, port))
+        // One end may be a socket of IPv6 and the other one of IPv4.
+        Some(SocketAddr::new(address.to_canonical(), port))
     };
     let is_tcp = socket.protocol == TCP;
     let from = end(&socket.from, socket.from_port).filter(|_| is_tcp)?;
@@ -356,6 +357,9 @@ mod tests {
         assert_eq!(ends.from, "127.0.0.1:80".parse().expect("an address"));
         assert_eq!(ends.reversed().from, "127.0.0.2:4000".parse().expect("an address"));
         assert_eq!((connection(&socket(TCP, 0)), connection(&socket(17, 4000))), (None, None));
+        let mapped = |host| [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes([127, 0, 0, host])].to_vec();
+        let dual = InternetSocket { family: INET6, from: mapped(1), to: mapped(2), ..socket(TCP, 4000) };
+        assert_eq!(connection(&dual), Some(ends));
         let cut = InternetSocket { family: INET6, ..socket(TCP, 4000) };
         assert_eq!(connection(&cut), None);
         let mut image = FILES_MAGIC.to_le_bytes().to_vec();

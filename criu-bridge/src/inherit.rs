@@ -17,7 +17,7 @@ const STREAMS: u16 = 3;
 /// The option, as CRIU has it.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Inherit {
-    /// Give the tree descriptor N in the place of something external, such as a terminal: fd[0]:tty[RDEV:DEV]
+    /// Give the tree descriptor N in the place of something external, such as a terminal: `fd[0]:tty[RDEV:DEV]`
     #[arg(long, value_name = "fd[N]:WHAT")]
     pub(crate) inherit_fd: Vec<Heir>,
 }

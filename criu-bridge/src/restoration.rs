@@ -366,6 +366,10 @@ impl Rebuilder for Restoration {
     }
 
     fn progress(&mut self, _line: Line) -> Option<Result<(), Failure>> {
+        if self.stage != Stage::Building {
+            // What it says from there on is for `resumed`.
+            return None;
+        }
         let built = self.hear_criu().or_else(|| self.waits_for_a_lock().map(Err))?;
         // There is nothing to look for until the tree is to run.
         let _ = self.timer.as_ref().map(TimerFd::unset);

@@ -188,12 +188,12 @@ impl Source {
             SourceInput::Reconnected => self.reconnected(),
             SourceInput::ReconnectFailed(failure) => self.reconnect_failed(failure),
             SourceInput::Tick => self.tick_in_pause(),
+            SourceInput::Running { patience_s } => self.running_in_pause(patience_s),
             SourceInput::Connected
             | SourceInput::Reserved(_)
             | SourceInput::Captured { .. }
             | SourceInput::CaptureFailed(_)
             | SourceInput::Ready
-            | SourceInput::Running { .. }
             | SourceInput::PageRequested(_)
             | SourceInput::Scanned { .. }
             | SourceInput::Sent(_)

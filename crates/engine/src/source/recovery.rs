@@ -62,13 +62,24 @@ impl Source {
         let Some(serving) = self.serving().map(core::mem::take) else { return };
         self.urgent.clear();
         self.actions.clear();
-        let grace = self.config.recovery_grace;
-        let until = serving
-            .patience
-            .filter(|patience| patience.seconds > 0)
-            .map(|patience| now + Duration::from_secs(u64::from(patience.seconds)) + grace);
+        let until = self.until(serving.patience);
         let delay = self.config.reconnect_delay;
         self.enter(Phase::Paused(Pause { serving, retry: Some(now + delay), delay, until }), now);
+    }
+
+    /// For how long a new connection is worth while, from now on; `None` for as long as it takes.
+    fn until(&self, patience: Option<Patience>) -> Option<Instant> {
+        let seconds = patience.map(|patience| patience.seconds).filter(|seconds| *seconds > 0)?;
+        Some(self.now + Duration::from_secs(u64::from(seconds)) + self.config.recovery_grace)
+    }
+
+    /// The process lives at the destination, says a connection that was given up already.
+    pub(super) fn running_in_pause(&mut self, seconds: u16) {
+        let patience = Some(Patience { seconds });
+        let until = self.until(patience);
+        if let Phase::Paused(pause) = &mut self.phase {
+            (pause.serving.patience, pause.until) = (patience, until);
+        }
     }
 
     pub(super) fn is_silent(&self) -> bool {
