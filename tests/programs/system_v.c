@@ -5,6 +5,7 @@
  * three attachments of one segment: one to write, one to read only, one of which a part is unmapped
  * one segment of 1 GiB with a few pages in it, marked for removal
  * one segment that is not attached
+ * a page of the program's own behind a hole of one page, where whoever attaches a segment of one page gets it
  */
 #define _GNU_SOURCE
 #include <sys/ipc.h>
@@ -20,7 +21,7 @@
 
 static key_t key;
 static int named, marked, aside;
-static unsigned char *writable, *readable, *partial, *large;
+static unsigned char *writable, *readable, *partial, *large, *neighbour;
 static struct shmid_ds named_was, marked_was;
 
 static unsigned char at(int place)
@@ -31,6 +32,24 @@ static unsigned char at(int place)
 static void look(int id, struct shmid_ds *status)
 {
     need(shmctl(id, IPC_STAT, status) == 0, "IPC_STAT");
+}
+
+static void *page(int pages)
+{
+    void *at = mmap(NULL, (size_t)pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    need(at != MAP_FAILED, "mmap");
+    return at;
+}
+
+static void be_a_neighbour(void)
+{
+    unsigned char *three = page(3), *hole = three + PAGE, *found = NULL;
+    neighbour = three + 2 * PAGE;
+    memset(neighbour, 0x5a, PAGE);
+    need(munmap(hole, PAGE) == 0, "munmap");
+    for (int i = 0; i < 1000 && found != hole; i++) /* holes above it come first */
+        found = page(1);
+    need(found == hole && munmap(hole, PAGE) == 0, "a hole of one page");
 }
 
 static void hold(void)
@@ -64,6 +83,7 @@ static void hold(void)
     need(shmdt(memory) == 0, "shmdt");
     look(named, &named_was);
     look(marked, &marked_was);
+    be_a_neighbour();
 }
 
 static void same(const struct shmid_ds *was, const struct shmid_ds *is)
@@ -103,6 +123,8 @@ static void check(void)
         need(*(long *)(large + place) == place, "a word of the large one");
     char *memory = shmat(aside, NULL, SHM_RDONLY);
     need(memory != (void *)-1 && strcmp(memory + 10, "not attached") == 0 && shmdt(memory) == 0, "what was not attached");
+    for (int place = 0; place < PAGE; place++)
+        need(neighbour[place] == 0x5a, "a byte behind a hole that a segment fits into");
     need(shmctl(0, SHM_INFO, (struct shmid_ds *)&info) >= 0 && info.shm_rss < 200, "how much memory is in use");
 }
 

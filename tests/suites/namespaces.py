@@ -11,7 +11,8 @@ import subprocess
 import sys
 from functools import partial
 
-from tests.harness import machine
+from tests.harness import machine, scale
+from tests.harness.compiling import compile_c
 from tests.harness.network import ADDRESS, OTHER_ADDRESS, Network
 from tests.harness.results import Check
 from tests.harness.waiting import expect, until
@@ -124,6 +125,26 @@ def partition_is_noticed(lab) -> None:
     workloads.finish(moved, "counter")
 
 
+def cold_pages_move(lab) -> None:
+    """Memory that a program has written once, its libraries' too, is as it was after every move, whether anybody looks at
+    it or not.
+    """
+    machines = Machines(lab)
+    libraries = [line.split()[2] for line in subprocess.run(["ldd", sys.executable], capture_output=True, text=True,
+                                                            check=True).stdout.splitlines() if " => /" in line]
+    program = machines.start("cold_pages", [compile_c("cold_pages", lab.directory), *libraries], {},
+                             through_pipe=False)
+    program.wait_lines(6)
+    moved = program
+    for there in ("right", "left") * scale.times(2, 100):
+        moved = machines.move(moved, there)
+        moved.wait_complete()
+        rounds = len(program.text().splitlines())
+        until(lambda rounds=rounds: len(program.text().splitlines()) > rounds + 1, "it to look again", alive=[moved])
+        wrong = [line for line in program.text().splitlines() if "FAIL" in line]
+        expect(not wrong, f"{len(wrong)} pages are not as they were: {wrong[:3]}")
+
+
 def postgres_programs() -> str:
     """Where those of PostgreSQL are."""
     found = glob.glob("/usr/lib/postgresql/*/bin/postgres")  # where Debian has it, out of everybody's path
@@ -178,6 +199,8 @@ def _checks() -> list:
                for name, moves in (("redis-server", redis_moves), ("memcached", memcached_moves))]
     checks.append(Check("two machines that lose each other without a word notice it, and go on when they are there again",
                         partition_is_noticed))
+    checks.append(Check("what a program and its libraries wrote long ago is as it was after each of many moves",
+                        cold_pages_move))
     return checks + [Check("nginx moves between namespaces with a key", nginx_moves),
                      Check("PostgreSQL in single-user mode moves between namespaces with a key", postgres_moves)]
 

@@ -87,13 +87,13 @@ impl Segment {
 
 impl Segment {
     /// Whether it consists of huge TLB pages, of which mincore(2) knows only those that were touched where it looks: the
-    /// kernel does not take a part of such a page.
+    /// kernel does not grow such pages cold. Asked of the first page alone: what lies behind a segment may be the program's.
     #[must_use]
     pub fn is_huge(&self) -> bool {
-        const MADV_DONTNEED: usize = 4;
-        let second = usize::try_from(self.0).unwrap_or(0) + 4096;
-        // SAFETY: the content stays with the segment, and nobody else knows the mapping.
-        let taken = unsafe { syscall3(nr::MADVISE, second, 4096, MADV_DONTNEED) };
+        const MADV_COLD: usize = 20;
+        let first = usize::try_from(self.0).unwrap_or(0);
+        // SAFETY: the advice says what the kernel may reclaim first, and changes no content.
+        let taken = unsafe { syscall3(nr::MADVISE, first, 4096, MADV_COLD) };
         taken == Err(Errno::EINVAL)
     }
 }
