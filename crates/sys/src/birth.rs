@@ -3,7 +3,7 @@
 //! Only for single-threaded processes: the child is a copy of the calling thread alone, and a lock that
 //! another thread holds would stay locked in it for ever.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::raw::{nr, syscall, syscall3};
 use crate::{Errno, file};
@@ -55,6 +55,8 @@ pub enum Kind {
     Copy,
     /// A sibling of the caller: a child of its parent, which shares the caller's descriptors from here on.
     Sibling,
+    /// A process with this id that shares the caller's descriptors from here on. [`reap`] does not see it, [`end`] does.
+    Keeper(u32),
 }
 
 /// Puts the children that the caller makes from now on into a time namespace of their own (Linux 5.6), with clocks that
@@ -94,6 +96,8 @@ pub fn new_network_namespace() -> Result<(), Errno> {
     };
     attempt(CLONE_NEWNET).or_else(|_| attempt(CLONE_NEWNET | CLONE_NEWUSER)).map(|_| ())
 }
+
+const WAIT4: usize = 61;
 
 /// `struct clone_args`, as far as Linux 5.5 knows it.
 #[repr(C)]
@@ -156,16 +160,22 @@ fn make(kind: Kind, beside: bool) -> Result<Birth, BirthError> {
     match kind {
         Kind::FirstOfNamespaces => arguments.flags |= CLONE_NEWPID | CLONE_NEWNS,
         Kind::FirstOfOwnNamespaces => arguments.flags |= CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUSER,
-        Kind::WithId(wanted) | Kind::WithIdInBoth(wanted) => {
+        Kind::WithId(wanted) | Kind::WithIdInBoth(wanted) | Kind::Keeper(wanted) => {
             ids = [wanted; 2];
             arguments.set_tid = (&raw const ids).expose_provenance() as u64;
             arguments.set_tid_size = if matches!(kind, Kind::WithIdInBoth(_)) { 2 } else { 1 };
         }
-        Kind::Copy => {}
-        Kind::Sibling => arguments.flags |= CLONE_FILES,
+        Kind::Copy | Kind::Sibling => {}
     }
-    if beside || kind == Kind::Sibling {
+    let shares = matches!(kind, Kind::Sibling | Kind::Keeper(_));
+    let is_sibling = beside || kind == Kind::Sibling;
+    if shares {
+        arguments.flags |= CLONE_FILES;
+    }
+    if is_sibling {
         arguments.flags |= CLONE_PARENT;
+    }
+    if shares || is_sibling {
         arguments.exit_signal = 0;
     }
     let address = (&raw const arguments).expose_provenance();
@@ -281,12 +291,23 @@ pub enum Reaped {
     NoChild,
 }
 
+/// Kills a child, of whatever kind, and waits until it has ended.
+///
+/// # Errors
+/// Those of pidfd_send_signal(2) and wait4(2).
+pub fn end(child: &Child) -> Result<(), Errno> {
+    const WALL: usize = 0x4000_0000;
+    crate::pidfd::kill(child.pidfd.as_fd())?;
+    let arguments = [child.pid.cast_unsigned() as usize, 0, WALL, 0, 0, 0];
+    // SAFETY: no status and no usage is asked for.
+    unsafe { syscall(WAIT4, arguments) }.map(|_| ())
+}
+
 /// Reaps one child that has ended, without waiting.
 ///
 /// # Errors
 /// Those of wait4(2), `ECHILD` excepted.
 pub fn reap() -> Result<Reaped, Errno> {
-    const WAIT4: usize = 61;
     const ANY: usize = usize::MAX;
     const WNOHANG: usize = 1;
     let mut status = 0_i32;

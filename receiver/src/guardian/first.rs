@@ -14,7 +14,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, setpgid, setsid};
 use protocol::ProcessRecord;
-use sys::birth::{self, Birth, BirthError, Kind, Reaped};
+use sys::birth::{self, Birth, BirthError, Child, Kind, Reaped};
 use sys::uffd::Uffd;
 
 use super::message::{Order, Word};
@@ -162,6 +162,27 @@ fn watch_over(
     drop(begun);
     watch(socket, &deaths, child.cast_signed());
     Ok(())
+}
+
+/// Makes the process that keeps what this one holds for as long as it takes the kernel to kill the namespace: a process
+/// that dies closes its descriptors before its namespace is killed (`do_exit`), and with the last userfaultfd what is
+/// missing would turn into zeros. It has the highest id that is free: the kernel kills in the order of the ids.
+fn make_keeper() -> Option<Child> {
+    const LIMIT: &str = "/proc/sys/kernel/pid_max";
+    const ATTEMPTS: u32 = 16;
+    let limit: u32 = fs::read_to_string(LIMIT).ok()?.trim().parse().ok()?;
+    for id in (limit.saturating_sub(ATTEMPTS)..limit).rev() {
+        match birth::birth(Kind::Keeper(id)) {
+            Ok(Birth::Child) => {
+                let _ = birth::block_all_signals();
+                wait_for_the_end();
+            }
+            Ok(Birth::Parent(keeper)) => return Some(keeper),
+            Err(BirthError::Clone(errno)) if errno == sys::Errno::EEXIST => {}
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 /// Tells of children that have ended.
@@ -317,6 +338,8 @@ fn become_blank(blank: &Blank<'_>, leader: Option<Pid>) -> ! {
 
 /// What the watch knows.
 struct Watch {
+    /// Who goes on holding what is held when this process dies; none when nothing is missing any more.
+    keeper: Option<Child>,
     held: Vec<Uffd>,
     /// When so many are held, those of memory that is gone are let go.
     held_at_most: usize,
@@ -328,6 +351,7 @@ struct Watch {
 /// Reaps and obeys until no process is left.
 fn watch(socket: &OwnedFd, deaths: &SignalFd, child: i32) {
     let mut state = Watch {
+        keeper: make_keeper(),
         held: Vec::new(),
         held_at_most: HELD_AT_FIRST,
         made: Vec::new(),
@@ -373,15 +397,18 @@ impl Watch {
             Some(Order::Complete) => {
                 self.complete = true;
                 self.held.clear();
+                // It may have been killed by somebody else.
+                let _ = self.keeper.take().map(|keeper| birth::end(&keeper));
             }
             Some(Order::Kill) => kill_everybody(),
             None => {}
         }
     }
 
-    /// Without a hold on it, memory whose pages are still to come would read as zeros if the session died.
+    /// Without a hold on it, memory whose pages are still to come would read as zeros if the session died; without
+    /// somebody who keeps it, if both died.
     fn hold(&mut self, fd: Option<OwnedFd>) {
-        let Some(fd) = fd else { return kill_everybody() };
+        let (Some(fd), Some(_)) = (fd, &self.keeper) else { return kill_everybody() };
         self.held.push(Uffd::from(fd));
         if self.held.len() >= self.held_at_most {
             self.held.retain(|uffd| !uffd.is_gone());
