@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
@@ -61,7 +62,9 @@ impl PageServer {
         };
         let listening = || format!("listening on {}:{}", self.address, self.port);
         let listener = TcpListener::bind((self.address.as_str(), self.port)).with_context(listening)?;
-        crate::tell(format_args!("port {}", listener.local_addr().with_context(listening)?.port()));
+        let address = listener.local_addr().with_context(listening)?;
+        sys::net::unpace_if_local(listener.as_raw_fd(), address.ip());
+        crate::tell(format_args!("port {}", address.port()));
         if let Some(status) = status {
             File::from(status).write_all(&[0]).context("writing to --status-fd")?;
         }

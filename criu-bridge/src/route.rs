@@ -1,6 +1,6 @@
 //! The way to `criu-bridge receive`, for one tree.
 
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use engine::Failure;
 use page_server::Channels;
 use protocol::{Channel, Hello, MigrationId};
 use receiver::sealing::read_key;
+use sys::net;
 
 use crate::config::{CONNECT_DEADLINE, MOST_ADDRESSES};
 
@@ -56,7 +57,7 @@ impl Route {
         self.open_watched().map(|(channels, _)| channels)
     }
 
-    /// Opens the three channels; the descriptor shows whether they stand.
+    /// Opens the three channels; the descriptor, which is the control channel's, shows whether they stand.
     pub(crate) fn open_watched(&self) -> anyhow::Result<(Channels, OwnedFd)> {
         let key = self.key_file.as_deref().map(read_key).transpose()?;
         let sockets = self.connect().with_context(|| format!("connecting to {}", self.name))?;
@@ -67,8 +68,8 @@ impl Route {
         Ok((opened?, watch.into()))
     }
 
-    /// Opens them again; tells the user when this begins, and when it has worked.
-    pub(crate) fn open_again(&mut self, attempt: u32) -> Result<Channels, Failure> {
+    /// Opens them again, as [`open_watched`](Self::open_watched) does; tells the user when this begins, and when it has worked.
+    pub(crate) fn open_again(&mut self, attempt: u32) -> Result<(Channels, OwnedFd), Failure> {
         if !std::mem::replace(&mut self.is_lost, true) {
             crate::tell(format_args!("the connection to {} is lost; connecting again", self.name));
         }
@@ -76,6 +77,8 @@ impl Route {
         let lost = Failure::LinkLost(Channel::Control);
         let key = self.key_file.as_deref().map(read_key).transpose().map_err(|_| lost.clone())?;
         let sockets = self.connect().map_err(|_| lost.clone())?;
+        let watch = sockets.first().and_then(|control| control.duplicate_from(0).ok());
+        let watch = watch.ok_or_else(|| lost.clone())?;
         let channels =
             Channels::open(sockets, &self.hello, key.as_ref(), CONNECT_DEADLINE).map_err(|failure| {
                 match failure {
@@ -85,7 +88,7 @@ impl Route {
             })?;
         crate::tell(format_args!("connected again"));
         self.is_lost = false;
-        Ok(channels)
+        Ok((channels, watch.into()))
     }
 
     /// Where it leads, in the user's words.
@@ -97,7 +100,8 @@ impl Route {
     fn connect(&self) -> std::io::Result<Vec<sys::Fd>> {
         let mut answer = Err(std::io::ErrorKind::NotFound.into());
         for address in &self.addresses {
-            answer = Channel::ALL.iter().map(|_| connect_to(address)).collect();
+            let open = || net::connect_within(*address, CONNECT_DEADLINE).map_err(std::io::Error::from);
+            answer = Channel::ALL.iter().map(|_| open()).collect();
             if answer.is_ok() {
                 break;
             }
@@ -110,17 +114,6 @@ impl Route {
 fn introduction() -> anyhow::Result<Hello> {
     let random = || sys::random::sixteen_bytes().map_err(std::io::Error::from);
     Ok(Hello::new(MigrationId(random()?), Channel::Control).with_token(random()?))
-}
-
-fn connect_to(address: &SocketAddr) -> std::io::Result<sys::Fd> {
-    let stream = TcpStream::connect_timeout(address, CONNECT_DEADLINE)?;
-    stream.set_nonblocking(true)?;
-    stream.set_nodelay(true)?;
-    let socket = sys::Fd::from(OwnedFd::from(stream));
-    if address.ip().is_loopback() {
-        let _ = sys::net::set_unpaced(&socket);
-    }
-    Ok(socket)
 }
 
 #[cfg(test)]

@@ -480,7 +480,7 @@ fn check(policy: &Policy) -> anyhow::Result<()> {
 
 fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let port = address.port();
-    TcpListener::bind(address).map_err(|error| match error.kind() {
+    let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => anyhow::anyhow!(
             "port {port} is in use: end what listens there, or name another port (0 takes a free one)"
         ),
@@ -491,7 +491,9 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
             anyhow::anyhow!("--bind {}: this machine does not have that address", address.ip())
         }
         _ => anyhow::anyhow!("listening on {address}: {error}"),
-    })
+    })?;
+    sys::net::unpace_if_local(listener.as_raw_fd(), address.ip());
+    Ok(listener)
 }
 
 /// From here on these signals arrive through the descriptor. Sessions inherit the mask and clear it.

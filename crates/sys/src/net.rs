@@ -1,9 +1,11 @@
 //! Stream sockets by raw system calls, for the parasite: connect, send, receive, all non-blocking.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 
+use crate::poll::{Interest, poll};
 use crate::raw::{nr, syscall, syscall3};
-use crate::{Errno, Fd};
+use crate::{Errno, Fd, clock};
 
 const SOCK_STREAM: usize = 1;
 const SOCK_NONBLOCK: usize = 0o4000;
@@ -43,7 +45,8 @@ fn encode(address: SocketAddr) -> ([u8; 28], usize) {
     (bytes, len)
 }
 
-/// Starts a non-blocking TCP connection; wait until it is writable and ask [`connect_result`].
+/// Starts a non-blocking TCP connection, [unpaced](unpace_if_local) if it stays on this machine; [`finish_connecting`]
+/// waits for it.
 ///
 /// # Errors
 /// Those of socket(2) and connect(2), `EINPROGRESS` excepted.
@@ -53,6 +56,7 @@ pub fn connect(address: SocketAddr) -> Result<Fd, Errno> {
     // SAFETY: plain numbers.
     let raw = unsafe { syscall3(nr::SOCKET, usize::from(family), flags, 0) }?;
     let socket = Fd::from_result(raw)?;
+    unpace_if_local(socket.raw(), address.ip());
     let (bytes, len) = encode(address);
     // SAFETY: the address is valid for reads of `len` bytes.
     match unsafe { syscall3(nr::CONNECT, socket.arg(), bytes.as_ptr().expose_provenance(), len) } {
@@ -61,16 +65,39 @@ pub fn connect(address: SocketAddr) -> Result<Fd, Errno> {
     }
 }
 
-/// How a connection attempt ended, once the socket is writable.
+/// Waits until a connection that [`connect`] began stands, and switches Nagle's algorithm off: a page request is 16 bytes
+/// and must not wait. `deadline_ns` is a time of [`clock::monotonic_ns`].
 ///
 /// # Errors
-/// What `SO_ERROR` says.
-pub fn connect_result(socket: &Fd) -> Result<(), Errno> {
+/// What `SO_ERROR` says; `ETIMEDOUT` when the deadline has passed.
+pub fn finish_connecting(socket: &Fd, deadline_ns: u64) -> Result<(), Errno> {
     const SO_ERROR: usize = 4;
-    match socket_option(socket, SO_ERROR)? {
-        0 => Ok(()),
-        number => Err(Errno(number)),
+    loop {
+        let mut interest = [Interest::new(socket, true)];
+        let left_ns = deadline_ns.saturating_sub(clock::monotonic_ns());
+        poll(&mut interest, Some(u32::try_from(left_ns.div_ceil(1_000_000)).unwrap_or(u32::MAX)))?;
+        if interest.iter().any(Interest::is_writable) {
+            return match socket_option(socket, SO_ERROR)? {
+                0 => set_no_delay(socket),
+                number => Err(Errno(number)),
+            };
+        }
+        if left_ns == 0 {
+            return Err(Errno::ETIMEDOUT);
+        }
     }
+}
+
+/// [Begins](connect) a connection and [finishes](finish_connecting) it, within `timeout`.
+///
+/// # Errors
+/// Those of both.
+pub fn connect_within(address: SocketAddr, timeout: Duration) -> Result<Fd, Errno> {
+    let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+    let deadline_ns = clock::monotonic_ns().saturating_add(timeout_ns);
+    let socket = connect(address)?;
+    finish_connecting(&socket, deadline_ns)?;
+    Ok(socket)
 }
 
 /// An integer option of `SOL_SOCKET`.
@@ -94,23 +121,21 @@ pub fn socket_option(socket: &Fd, option: usize) -> Result<i32, Errno> {
     Ok(value)
 }
 
-/// Switches Nagle's algorithm off: a page request is 16 bytes and must not wait.
-///
-/// # Errors
-/// Those of setsockopt(2).
-pub fn set_no_delay(socket: &Fd) -> Result<(), Errno> {
+fn set_no_delay(socket: &Fd) -> Result<(), Errno> {
     const TCP_NODELAY: usize = 1;
     set_tcp_option(socket.raw(), TCP_NODELAY, &1_u32.to_ne_bytes())
 }
 
-/// Sends as fast as the other side takes it, for a connection within this machine: nothing is lost on the way, and
-/// congestion control that paces (BBR) costs half of the throughput. Every kernel has Reno, and lets everybody use it.
-///
-/// # Errors
-/// Those of setsockopt(2).
-pub fn set_unpaced(socket: &Fd) -> Result<(), Errno> {
+/// Has a socket send as fast as the other side takes it if `address`, of either end, is within this machine: nothing is lost
+/// on the way, and congestion control that paces (BBR) costs half of the throughput. Every kernel has Reno, and lets everybody
+/// use it; without it the connection is only slower. It must be chosen before the socket is connected, for accepted ones at the
+/// socket that listens: one that has begun to pace goes on with it under Reno (`sk_pacing_status` of tcp_bbr.c is never taken
+/// back), with a timer for each burst.
+pub fn unpace_if_local(socket: i32, address: IpAddr) {
     const TCP_CONGESTION: usize = 13;
-    set_tcp_option(socket.raw(), TCP_CONGESTION, b"reno")
+    if address.is_loopback() {
+        let _ = set_tcp_option(socket, TCP_CONGESTION, b"reno");
+    }
 }
 
 fn set_tcp_option(socket: i32, option: usize, value: &[u8]) -> Result<(), Errno> {

@@ -8,7 +8,6 @@ use engine::Failure;
 use page_server::{Channels, introduce};
 use protocol::{Channel, Hello, text};
 use relay::Socket;
-use sys::poll::{Interest, poll};
 use sys::{Errno, Fd, clock, net};
 use transport::Connection;
 use transport::sealing::Key;
@@ -106,31 +105,13 @@ fn open(address: SocketAddr, count: usize) -> Result<Vec<Fd>, Errno> {
     }
     let deadline = clock::monotonic_ns() + u64::try_from(CONNECT_DEADLINE.as_nanos()).unwrap_or(0);
     for socket in &sockets {
-        finish(socket, deadline)?;
+        net::finish_connecting(socket, deadline)?;
     }
     Ok(sockets)
 }
 
 fn begin(address: SocketAddr) -> Result<Fd, Errno> {
     let socket = net::connect(address)?;
-    if address.ip().is_loopback() {
-        let _ = net::set_unpaced(&socket);
-    }
     // A low limit of descriptors forbids high numbers; then any number does.
     Ok(socket.duplicate_from(LOWEST_DESCRIPTOR).unwrap_or(socket))
-}
-
-fn finish(socket: &Fd, deadline: u64) -> Result<(), Errno> {
-    loop {
-        let mut interest = [Interest::new(socket, true)];
-        let left_ns = deadline.saturating_sub(clock::monotonic_ns());
-        poll(&mut interest, Some(u32::try_from(left_ns.div_ceil(1_000_000)).unwrap_or(u32::MAX)))?;
-        if interest.iter().any(Interest::is_writable) {
-            net::connect_result(socket)?;
-            return net::set_no_delay(socket);
-        }
-        if left_ns == 0 {
-            return Err(Errno::ETIMEDOUT);
-        }
-    }
 }

@@ -14,16 +14,13 @@ mod receive;
 mod send;
 
 use std::net::TcpStream;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use memory::PAGE_SIZE;
 use serde_json::Value;
-use sys::Fd;
-use sys::net::set_unpaced;
 
 pub(super) use self::install::install_gb_per_s;
 use super::place::Place;
@@ -110,11 +107,9 @@ impl Passage {
     }
 }
 
-/// Makes a connection as quick as it can be: no waiting for more, no pacing.
+/// Makes a connection that [was unpaced from its beginning](sys::net::unpace_if_local) as quick as it can be.
 fn hurry(stream: &TcpStream) -> anyhow::Result<()> {
     stream.set_nodelay(true).context("preparing a connection")?;
     stream.set_read_timeout(Some(SILENCE)).context("preparing a connection")?;
-    stream.set_write_timeout(Some(SILENCE)).context("preparing a connection")?;
-    let same = OwnedFd::from(stream.try_clone().context("preparing a connection")?);
-    set_unpaced(&Fd::from(same)).map_err(|errno| anyhow!("preparing a connection: {errno}"))
+    stream.set_write_timeout(Some(SILENCE)).context("preparing a connection")
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -13,6 +13,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use memory::{Addr, PAGE_SIZE, PageRange};
 use nix::poll::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};
+use sys::net::unpace_if_local;
 use sys::served_memory::ServedMemory;
 use sys::uffd::{CopyOutcome, EventLog, Uffd, UffdEvent};
 
@@ -44,6 +45,7 @@ pub(crate) struct Receive {
 impl Receive {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening")?;
+        unpace_if_local(listener.as_raw_fd(), Ipv4Addr::LOCALHOST.into());
         say(&json!({ "event": "listening", "port": listener.local_addr()?.port() }))?;
         let accept = || listener.accept().map(|(stream, _)| stream).context("accepting");
         let (mut requests, bulk) = (accept()?, accept()?);

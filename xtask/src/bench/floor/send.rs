@@ -2,10 +2,11 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use sys::net::connect_within;
 
 use super::{BLOCK, PAGE, SILENCE, hurry};
 
@@ -23,8 +24,7 @@ pub(crate) struct Send {
 impl Send {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let memory = filled(self.mib << 20);
-        let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).context("connecting");
-        let (mut requests, mut bulk) = (connect()?, connect()?);
+        let (mut requests, mut bulk) = (self.connect()?, self.connect()?);
         hurry(&requests)?;
         hurry(&bulk)?;
         requests.read_exact(&mut [0]).context("waiting for the start")?;
@@ -44,6 +44,14 @@ impl Send {
                 }
             }
         }
+    }
+
+    fn connect(self) -> anyhow::Result<TcpStream> {
+        let address = (Ipv4Addr::LOCALHOST, self.port).into();
+        let socket = connect_within(address, SILENCE).map_err(|errno| anyhow!("connecting: {errno}"))?;
+        let stream = TcpStream::from(OwnedFd::from(socket));
+        stream.set_nonblocking(false).context("preparing a connection")?;
+        Ok(stream)
     }
 }
 
