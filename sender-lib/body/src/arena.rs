@@ -33,6 +33,8 @@ pub(crate) struct Header {
     pub(crate) board: Board,
     /// Counts threads that came to rest; the coordinator sleeps on it.
     pub(crate) arrivals: AtomicU32,
+    /// The count for which it is to be woken: every thread that wakes it earlier is in the way of those that follow.
+    pub(crate) awaited: AtomicU32,
     /// `__rseq_offset` of the host's libc plus one bit: see `rseq`.
     pub(crate) rseq_offset: AtomicU64,
     /// 1 if `rseq_offset` is known.

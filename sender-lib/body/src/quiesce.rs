@@ -74,8 +74,10 @@ pub(crate) fn come_to_rest(
     seat.note_interrupted(repeat(seat.call()));
     seat.fill(frame, &rseq::Facts::load(header));
     seat.enter();
-    header.arrivals.fetch_add(1, SeqCst);
-    thread::wake_all(&header.arrivals);
+    let arrivals = header.arrivals.fetch_add(1, SeqCst).wrapping_add(1);
+    if arrivals.wrapping_sub(header.awaited.load(SeqCst)).cast_signed() >= 0 {
+        thread::wake_all(&header.arrivals);
+    }
     loop {
         let orders = header.orders.load(SeqCst);
         if orders & GO_ON != 0 {
@@ -100,11 +102,12 @@ pub(crate) struct Parked {
     pub(crate) pending: Vec<SignalInfo>,
 }
 
-/// Looks up ahead what takes its time: how the clocks stand of the processors on which threads fell asleep.
+/// Looks up ahead what takes its time: in which calls threads sleep, and how the clocks stand of the processors on which they
+/// fell asleep.
 pub(crate) fn prepare() -> Clocks {
     let mut clocks = Clocks::default();
     for tid in file::numeric_entries(c"/proc/self/task").unwrap_or_default() {
-        clocks.call_of(tid);
+        clocks.look_at(tid);
     }
     clocks
 }
@@ -192,13 +195,15 @@ fn signal_seat(index: usize, seat: &Seat) -> Result<(), String> {
 fn wait_for_all(header: &Header, clocks: &mut Clocks, deadline: u64) -> Result<(), String> {
     loop {
         let arrivals = header.arrivals.load(SeqCst);
-        let mut missing = header.seats_in_use().filter(|(_, seat)| !seat.has_entered()).peekable();
-        if missing.peek().is_none() {
+        let missing = || header.seats_in_use().filter(|(_, seat)| !seat.has_entered());
+        let count = u32::try_from(missing().count()).unwrap_or(0);
+        if count == 0 {
             return Ok(());
         }
+        header.awaited.store(arrivals.wrapping_add(count), SeqCst);
         thread::wait_on(&header.arrivals, arrivals, Some(nanoseconds(PARK_POLL)));
         let late = clock::monotonic_ns() >= deadline;
-        for (index, seat) in missing {
+        for (index, seat) in missing() {
             let tid = seat.tid();
             if !is_alive(tid) {
                 seat.clear();

@@ -15,13 +15,48 @@ use sys::{clock, file, signal, thread};
 use crate::arena::Header;
 use crate::ffi;
 
-/// How the processors' clocks stand to `CLOCK_MONOTONIC`, as far as that was asked.
+/// What was found out of the threads that sleep while the program ran.
 #[derive(Default)]
-pub(crate) struct Clocks(Vec<(u32, u64)>);
+pub(crate) struct Clocks {
+    /// How the processors' clocks stand to `CLOCK_MONOTONIC`, as far as that was asked.
+    ahead: Vec<(u32, u64)>,
+    /// In the order of the list of threads.
+    asleep: Vec<Sleeper>,
+    /// How many of these have been asked for.
+    asked: usize,
+}
+
+/// A thread in a call.
+struct Sleeper {
+    tid: u32,
+    /// How long and how often it had run by then.
+    has_run: Vec<u8>,
+    call: Call,
+}
 
 impl Clocks {
-    /// The call that thread `tid` sleeps in.
+    /// Remembers the call that thread `tid` sleeps in.
+    pub(super) fn look_at(&mut self, tid: u32) {
+        let has_run = has_run(tid);
+        let call = self.find_call_of(tid);
+        self.asleep.extend(call.map(|call| Sleeper { tid, has_run, call }));
+    }
+
+    /// The call that thread `tid` sleeps in. Whoever has not run since it was looked at sleeps in the same one.
     pub(super) fn call_of(&mut self, tid: u32) -> Option<Call> {
+        let rest = self.asleep.get(self.asked..).unwrap_or_default();
+        if let Some(at) = rest.iter().position(|sleeper| sleeper.tid == tid) {
+            self.asked += at + 1;
+            let known =
+                rest.get(at).filter(|known| !known.has_run.is_empty() && known.has_run == has_run(tid));
+            if let Some(known) = known {
+                return Some(known.call);
+            }
+        }
+        self.find_call_of(tid)
+    }
+
+    fn find_call_of(&mut self, tid: u32) -> Option<Call> {
         let line = read(tid, "/syscall");
         let line = line.trim_ascii_end();
         let number = u32::try_from(decimal(words(line).next()?)?).ok()?;
@@ -38,19 +73,24 @@ impl Clocks {
         let name_end = stat.iter().rposition(|byte| *byte == b')')?;
         let processor = words(stat.get(name_end + 1..)?).nth(BEFORE)?;
         let processor = u32::try_from(decimal(processor)?).ok()?;
-        let known = self.0.iter().find(|(of, _)| *of == processor).map(|(_, ahead)| *ahead);
+        let known = self.ahead.iter().find(|(of, _)| *of == processor).map(|(_, ahead)| *ahead);
         let ahead = match known {
             Some(ahead) => ahead,
             None => {
                 let ahead = thread::on_processor(processor, || {
                     Some(clock::monotonic_ns().wrapping_sub(last_run(thread::thread_id())?))
                 })?;
-                self.0.push((processor, ahead));
+                self.ahead.push((processor, ahead));
                 ahead
             }
         };
         Some(last_run(tid)?.wrapping_add(ahead))
     }
+}
+
+/// How long and how often thread `tid` has run; empty if this kernel does not count that.
+fn has_run(tid: u32) -> Vec<u8> {
+    read(tid, "/schedstat")
 }
 
 /// When thread `tid` has last run, in nanoseconds of its processor's clock.
