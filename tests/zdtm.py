@@ -21,9 +21,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.harness import machine  # noqa: E402
-from tests.harness.criu import need_criu  # noqa: E402
+from tests.harness.criu import BRIDGE, Daemon, large_pipes, need_criu, restore_lazily  # noqa: E402
 from tests.harness.lab import Lab  # noqa: E402
 from tests.harness.network import Network  # noqa: E402
+from tests.harness.own_root import OwnRoot  # noqa: E402
 from tests.harness.processes import refusals  # noqa: E402
 from tests.harness.trees import Taker, begin_to_send  # noqa: E402
 from tests.harness.waiting import Failure, until  # noqa: E402
@@ -85,12 +86,13 @@ def is_registered(pid: int) -> bool:
 class Started:
     """A test that has set up its state."""
 
-    def __init__(self, lab, static: Path, name: str, settings: dict, wrapper=()):
-        self.name, self.directory = name, lab.directory / "test"
+    def __init__(self, lab, static: Path, name: str, settings: dict, wrapper=(), directory=None):
+        self.name, self.directory = name, directory or lab.directory / "test"
         lab.directory.chmod(0o755)
-        self.directory.mkdir()
-        self.directory.chmod(0o777)
-        (self.directory / name).symlink_to(static / name)
+        if directory is None:
+            self.directory.mkdir()
+            self.directory.chmod(0o777)
+            (self.directory / name).symlink_to(static / name)
         started = subprocess.run(
             [*wrapper, *command_of(static, name)], cwd=self.directory, env=lab.environment(**settings),
             stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
@@ -212,12 +214,144 @@ class PlainTree(TreeTest):
         return answers[-1]
 
     def _criu(self, images: Path, *words: str) -> str:
-        """Runs it; returns why it does not, if so."""
-        done = subprocess.run([*self.network.inside(self.here), "setsid", "-w", need_criu(), *words, "-D", images,
-                               *self.options], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LAST_LOOK,
-                              env=self.lab.environment(), check=False)
-        errors = [line for line in done.stderr.splitlines() if "Error" in line and "RLIMIT_NOFILE" not in line]
-        return f"criu {words[0]}: {(errors or ['?'])[0]}" if done.returncode else ""
+        return plain_criu(self.lab, *words, "-D", images, *self.options, wrapper=self.network.inside(self.here))
+
+
+class LazyTree(TreeTest):
+    """It is dumped by CRIU, restored by CRIU in a PID namespace of its own, and its memory follows as it is touched: one of
+    the programs in between is ours, the others are CRIU's own; or all of them, to compare."""
+
+    def __init__(self, lab, static: Path, name: str, ours: str):
+        if "nolazy" in words_of(static, name, "flags"):
+            raise machine.Missing("post-copy, which it is not for")
+        super().__init__(lab, static, name)
+        self.ours, self.images, self.daemons = ours, lab.directory / "images", []
+
+    def move(self) -> str:
+        """Moves it; returns why it stays, if it does."""
+        self.images.mkdir()
+        port = "43211"
+        place = ["-D", self.images, "--address", "127.0.0.1", "--port", port]
+        try:
+            with large_pipes():
+                giver = self._giver(place, port)
+                serve = BRIDGE if self.ours == "lazy-pages" else need_criu()
+                server = self._start("serve", serve, "lazy-pages", "--page-server", *place)
+                until((self.images / "lazy-pages.socket").exists, "lazy-pages.socket", alive=[server])
+                inner, options = self.pid, [*self.options, "--pidfile", "restored.pid"]
+                self.daemons.append(restore_lazily(self.lab, need_criu(), self.images, *options,
+                                                   wrapper=self.network.inside(self.here)))
+                server.wait()
+                giver.wait()
+        except Failure as failure:
+            # Whoever has stopped it lets it go.
+            self.end()
+            return str(failure)
+        self.pid = until(lambda: self._restored(inner), "the restored test")
+        return ""
+
+    def _giver(self, place: list, port: str) -> Daemon:
+        """Who has the pages: the stopped tree, or images of it."""
+        if self.ours != "page-server":
+            giver = self._start("dump", need_criu(), "dump", "-t", self.pid, "--lazy-pages", *place, *self.options)
+        else:
+            self._start("dump", need_criu(), "dump", "-t", self.pid, "-D", self.images, *self.options).wait()
+            giver = self._start("page-server", BRIDGE, "page-server", "--lazy-pages", *place)
+        sockets = Path(f"/proc/{self.network.holders[self.here].pid}/net/tcp")
+
+        def is_listening() -> bool:
+            lines = [line.split() for line in sockets.read_text(encoding="ascii").splitlines()]
+            return any(line[1].endswith(f":{int(port):04X}") and line[3] == "0A" for line in lines)
+        until(is_listening, "who has the pages", 30, alive=[giver])
+        return giver
+
+    def _start(self, name: str, *command) -> Daemon:
+        self.daemons.append(Daemon(self.lab, name, *command, wrapper=self.network.inside(self.here)))
+        return self.daemons[-1]
+
+    def _restored(self, inner: int) -> int:
+        """Its id out here, or 0."""
+        for pid in machine.marked(f"POSTHASTE_LAB={self.lab.directory}"):
+            try:
+                status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+            except OSError:
+                continue
+            ids = re.search(r"^NSpid:(.*)", status, re.MULTILINE)[1].split()
+            if len(ids) > 1 and ids[-1] == str(inner):
+                return int(pid)
+        return 0
+
+    def end(self) -> None:
+        while self.daemons:
+            self.daemons.pop().kill()
+
+
+class NamespacedTree(Started):
+    """A test in namespaces of its own, with a root directory of its own: it is moved by criu-bridge, or with `plain` dumped
+    and restored in its place by CRIU alone."""
+
+    def __init__(self, lab, static: Path, name: str, plain: bool):
+        self.lab, self.plain, self.own, self.taker, self.moves = lab, plain, OwnRoot(lab, static / name), None, 0
+        self.options = words_of(static, name, "opts")
+        self.at_a_stop = ["--mode", "stop"] if name in _AT_A_STOP else []
+        self.more = {"dump": words_of(static, name, "dopts"), "restore": words_of(static, name, "ropts")}
+        settings = {**self.own.settings(), **({} if may_change_limits() else {"ZDTM_ROOTLESS": "1"})}
+        try:
+            super().__init__(lab, static, name, settings, directory=self.own.directory)
+        except machine.Missing:
+            self.own.remove()
+            raise
+
+    def move(self) -> str:
+        """Moves it once; returns why it stays, if it does."""
+        self.moves += 1
+        return self._in_place() if self.plain else self._away()
+
+    def _away(self) -> str:
+        self.taker = self.taker or Taker(self.lab)
+        sending = begin_to_send(self.lab, self.pid, self.taker.port, *self.options, *self.more["dump"], *self.own.dump(),
+                                *self.own.restore(), *self.at_a_stop)
+        _, said = sending.communicate(timeout=_LAST_LOOK)
+        if sending.returncode:
+            return said.strip().partition("criu-bridge: ")[2]
+        self.taker.event("complete", self.moves)
+        self.pid = self.taker.event("resumed", self.moves)["pid"]
+        return ""
+
+    def _in_place(self) -> str:
+        images = self.lab.directory / f"images{self.moves}"
+        images.mkdir()
+        place, pid_file = ["-D", images, *self.options], images / "pid"
+        said = plain_criu(self.lab, "dump", "-t", str(self.pid), *place, *self.more["dump"], *self.own.dump())
+        if said:
+            return said
+        answers = []
+
+        def is_answered() -> bool:
+            answers.append(plain_criu(self.lab, "restore", "-d", "--pidfile", pid_file, *place, *self.more["restore"],
+                                      *self.own.restore()))
+            return "File exists" not in answers[-1]
+        until(is_answered, "the tree's ids to be free", 20)
+        self.pid = int(pid_file.read_text(encoding="ascii")) if not answers[-1] else self.pid
+        return answers[-1]
+
+    def finish(self) -> bool:
+        try:
+            return super().finish()
+        finally:
+            self.own.remove()
+
+    def end(self) -> None:
+        if self.taker:
+            self.taker.end()
+
+
+def plain_criu(lab, *words, wrapper=()) -> str:
+    """Runs CRIU; returns why it does not, if so."""
+    done = subprocess.run([*wrapper, "setsid", "-w", need_criu(), *map(str, words)], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=_LAST_LOOK, env=lab.environment(), check=False)
+    errors = [line for line in done.stderr.splitlines() if "Error" in line and "RLIMIT_NOFILE" not in line]
+    return f"criu {words[0]}: {(errors or ['?'])[0]}" if done.returncode else ""
 
 
 def may_change_limits() -> bool:
@@ -254,10 +388,15 @@ def main() -> int:
     parser.add_argument("--of", help="only these classes of docs/zdtm.md, for example A1,A2")
     parser.add_argument("--trees", action="store_true", help="trees of processes, by criu-bridge; --of T1 or T2")
     parser.add_argument("--plain", action="store_true", help="the same by criu alone, in their place, to compare")
+    parser.add_argument("--namespaces", action="store_true",
+                        help="the same, each in namespaces and with a root directory of its own; with --plain too")
+    parser.add_argument("--lazy", choices=("lazy-pages", "page-server", "none"),
+                        help="the same, moved once by criu, with this of its daemons replaced by criu-bridge's")
     parser.add_argument("--moves", type=int, default=2, help="how often each is moved; 0 runs it with the preload alone")
     options = parser.parse_intermixed_args()
     machine.need_everything()
-    options.trees |= options.plain
+    options.trees |= options.plain or options.namespaces or options.lazy is not None
+    options.moves = 1 if options.lazy else options.moves
     if options.trees:
         need_criu()
     known = expected(options.trees)
@@ -268,6 +407,8 @@ def main() -> int:
         arguments = _RELAY if known.get(name, ("", ""))[0] == "D1" else ()
         kinds = {(True, False): MovedTree, (True, True): PlainTree}
         kind = kinds.get((options.trees, options.plain), partial(Test, arguments=arguments))
+        kind = partial(LazyTree, ours=options.lazy) if options.lazy else kind
+        kind = partial(NamespacedTree, plain=options.plain) if options.namespaces else kind
         result, words = run(options.moves, partial(kind, static=options.static.resolve(), name=name))
         wanted = "passes" if options.moves == 0 else known.get(name, ("", result))[1]
         is_fine = result in (wanted, "skipped")

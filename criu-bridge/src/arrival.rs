@@ -65,7 +65,7 @@ impl DestinationProcess for Arrival {
         match Storage::reserve(epoch, &self.store) {
             Ok(storage) => {
                 self.epoch = Some(storage);
-                Ok(Storage::reserved())
+                Ok(self.tree.reserved())
             }
             Err(failure) => {
                 tree.account.refused = true;

@@ -30,6 +30,10 @@ pub struct Client<S = TcpStream> {
     pieces: BTreeMap<(u32, Addr), Piece>,
     /// What was asked for and has not come.
     asked: Option<(u32, PageRange)>,
+    /// The piece of which everything has been lent: it is needed until something else is wanted.
+    used_up: Option<(u32, Addr)>,
+    /// Room of a piece that is not needed any more.
+    room: Vec<u8>,
 }
 
 impl Client {
@@ -48,38 +52,48 @@ impl Client {
 impl<S: Read + Write> Client<S> {
     /// Talks to a server that speaks this form over `stream`.
     pub fn over(stream: S, form: Form) -> Self {
-        Self { stream, form, pieces: BTreeMap::new(), asked: None }
+        Self { stream, form, pieces: BTreeMap::new(), asked: None, used_up: None, room: Vec::new() }
     }
 
-    /// Reads pages of process `pid`, from the first one on, and returns how many; `around` is the run of its lazy pages
-    /// that they are in.
+    /// Has the first of the pages `at` of process `pid` here, to be [lent](Self::lend); `around` is the run of its lazy
+    /// pages that they are in.
     ///
     /// # Errors
     /// The server is gone, or says something else than what it was asked.
-    pub fn get(&mut self, pid: u32, at: PageRange, around: PageRange, buffer: &mut [u8]) -> io::Result<u64> {
-        if let Some(pages) = self.take(pid, at, buffer) {
-            return Ok(pages);
+    pub fn fetch(&mut self, pid: u32, at: PageRange, around: PageRange) -> io::Result<()> {
+        self.let_go();
+        if self.find(pid, at).is_some() {
+            return Ok(());
         }
         self.receive()?;
-        if let Some(pages) = self.take(pid, at, buffer) {
-            self.ask_ahead(pid, at, around)?;
-            return Ok(pages);
-        }
-        let piece = piece_at(at.start(), around).ok_or_else(|| invalid("pages outside of their run"))?;
-        let rest = PageRange::new(at.start(), piece.end()).unwrap_or(piece);
-        // The server sends less where its own pieces end: then from there on.
-        let is_cut = self.pieces.contains_key(&(pid, piece.start()));
-        self.ask(pid, if is_cut { rest } else { piece })?;
-        self.receive()?;
-        let mut taken = self.take(pid, at, buffer);
-        if taken.is_none() {
-            self.ask(pid, rest)?;
+        if self.find(pid, at).is_none() {
+            let piece = piece_at(at.start(), around).ok_or_else(|| invalid("pages outside of their run"))?;
+            let rest = PageRange::new(at.start(), piece.end()).unwrap_or(piece);
+            // The server sends less where its own pieces end: then from there on.
+            let is_cut = self.pieces.contains_key(&(pid, piece.start()));
+            self.ask(pid, if is_cut { rest } else { piece })?;
             self.receive()?;
-            taken = self.take(pid, at, buffer);
+            if self.find(pid, at).is_none() {
+                self.ask(pid, rest)?;
+                self.receive()?;
+            }
         }
-        let pages = taken.ok_or_else(|| invalid("not the pages asked for"))?;
-        self.ask_ahead(pid, at, around)?;
-        Ok(pages)
+        self.find(pid, at).ok_or_else(|| invalid("not the pages asked for"))?;
+        self.ask_ahead(pid, at, around)
+    }
+
+    /// The bytes of the pages `at` of process `pid`, from the first one on, as far as one piece reaches. What has been lent
+    /// once is let go when something else is fetched and nothing is left of its piece.
+    #[must_use]
+    pub fn lend(&mut self, pid: u32, at: PageRange) -> Option<&[u8]> {
+        let key = self.find(pid, at)?;
+        let piece = self.pieces.get_mut(&key)?;
+        let pages = PageRange::new(at.start(), piece.pages.end())?.pages().min(at.pages());
+        piece.left = piece.left.saturating_sub(pages);
+        self.used_up = (piece.left == 0).then_some(key);
+        let from = usize::try_from(at.start().0 - piece.pages.start().0).ok()?;
+        let len = usize::try_from(pages * PAGE_SIZE).ok()?;
+        piece.bytes.get(from..from + len)
     }
 
     /// Says that everything has come: the source of the pages ends its tree.
@@ -100,20 +114,16 @@ impl<S: Read + Write> Client<S> {
         let _ = self.stream.read(&mut [0; 1]);
     }
 
-    /// Copies what is here, as far as one piece reaches.
-    fn take(&mut self, pid: u32, at: PageRange, buffer: &mut [u8]) -> Option<u64> {
-        let (key, piece) = self.pieces.range_mut((pid, Addr(0))..=(pid, at.start())).next_back()?;
-        let rest = PageRange::new(at.start(), piece.pages.end()).filter(|rest| !rest.is_empty())?;
-        let pages = rest.pages().min(at.pages());
-        let from = usize::try_from(at.start().0 - piece.pages.start().0).ok()?;
-        let len = usize::try_from(pages * PAGE_SIZE).ok()?;
-        buffer.get_mut(..len)?.copy_from_slice(piece.bytes.get(from..from + len)?);
-        piece.left = piece.left.saturating_sub(pages);
-        let (key, is_used_up) = (*key, piece.left == 0);
-        if is_used_up {
-            self.pieces.remove(&key);
-        }
-        Some(pages)
+    /// The piece that holds the first of the pages `at`.
+    fn find(&self, pid: u32, at: PageRange) -> Option<(u32, Addr)> {
+        let (key, piece) = self.pieces.range((pid, Addr(0))..=(pid, at.start())).next_back()?;
+        piece.pages.contains(at.start()).then_some(*key)
+    }
+
+    /// Nobody looks at what was lent any more.
+    fn let_go(&mut self) {
+        let used_up = self.used_up.take().and_then(|key| self.pieces.remove(&key));
+        self.room = used_up.map_or_else(|| std::mem::take(&mut self.room), |piece| piece.bytes);
     }
 
     /// Asks for the piece behind `at`, unless it is here.
@@ -140,7 +150,8 @@ impl<S: Read + Write> Client<S> {
         let fits = answer.command == Command::AddWithFlags && answer.address == piece.start().0;
         let pages = answer.range().filter(|pages| fits && !pages.is_empty() && piece.covers(*pages));
         let pages = pages.ok_or_else(|| invalid("not the pages asked for"))?;
-        let mut bytes = vec![0; usize::try_from(pages.len()).map_err(io::Error::other)?];
+        let mut bytes = std::mem::take(&mut self.room);
+        bytes.resize(usize::try_from(pages.len()).map_err(io::Error::other)?, 0);
         self.stream.read_exact(&mut bytes)?;
         if self.pieces.len() >= MOST_PIECES {
             self.pieces.pop_first();

@@ -21,6 +21,10 @@ pub(crate) const RESTORE_DEADLINE: Duration = Duration::from_secs(3600);
 pub(crate) const FINISH_TICK: Duration = Duration::from_millis(500);
 /// After how many looks it is given up.
 pub(crate) const FINISH_TICKS: u32 = 20;
+/// The same, once it lets the tree go: it may wait for pages of it, over a slow link.
+pub(crate) const GOING_TICKS: u32 = 240;
+/// How long the answer that a tree runs may take before its user is asked.
+pub(crate) const DOUBT_DEADLINE: Duration = Duration::from_secs(30);
 /// How long CRIU may take to let a tree go.
 pub(crate) const RELEASE_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a rule for packets may wait for whoever sets others, in seconds.

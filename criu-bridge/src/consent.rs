@@ -27,6 +27,10 @@ pub struct Consent {
     #[arg(long, value_name = "WHAT")]
     #[serde(with = "crate::text::list")]
     pub external: Vec<String>,
+    /// Where the root directory of a tree with a mount namespace of its own lies when it is restored
+    #[arg(long, value_name = "DIR")]
+    #[serde(with = "crate::text::option")]
+    pub root: Option<String>,
     /// Open TCP connections are closed in the copy; the tree that goes on keeps them.
     #[arg(skip)]
     pub tcp_close: bool,
@@ -46,6 +50,7 @@ impl Consent {
             tcp_close: yes(self.tcp_close),
             tcp_skip_in_flight: yes(self.tcp_close),
             external: self.external.clone(),
+            root: self.root.clone(),
             log_level: Some(LOG_LEVEL),
             ..Options::default()
         }

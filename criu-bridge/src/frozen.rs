@@ -8,7 +8,7 @@
 //! [holder](crate::holder) ends the tree.
 
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -18,9 +18,10 @@ use engine::Failure;
 use memory::PageRange;
 use nix::poll::PollTimeout;
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::socket::{Shutdown, shutdown};
 use page_server::Channels;
 
-use crate::config::{DUMP_DEADLINE, END_MS, RELEASE_DEADLINE};
+use crate::config::{DOUBT_DEADLINE, DUMP_DEADLINE, END_MS, RELEASE_DEADLINE};
 use crate::consent::Consent;
 use crate::criu::Criu;
 use crate::directory::Directory;
@@ -33,8 +34,9 @@ use crate::local_pages;
 use crate::members::{self, Member};
 use crate::route::Route;
 use crate::rpc::{Kind, Options};
-use crate::source::Origin;
+use crate::source::{Origin, front};
 use crate::swrk::{Swrk, SwrkError, Word};
+use crate::unlock;
 
 /// Where CRIU waits.
 const DUMPED: &str = "post-dump";
@@ -60,6 +62,8 @@ pub(crate) struct Frozen {
     criu: Criu,
     order: Order,
     route: Route,
+    /// The control channel, to hang up on.
+    link: Option<OwnedFd>,
     worker: Option<Swrk>,
     /// Before this the tree ran.
     stopping: Option<Instant>,
@@ -82,6 +86,7 @@ impl Frozen {
             criu,
             order,
             route,
+            link: None,
             worker: None,
             stopping: None,
             members: Vec::new(),
@@ -91,6 +96,11 @@ impl Frozen {
             is_away: false,
             hold: None,
         }
+    }
+
+    /// The control channel that stands.
+    pub(crate) fn with_link(self, link: OwnedFd) -> Self {
+        Self { link: Some(link), ..self }
     }
 
     /// When CRIU began to stop the tree.
@@ -104,6 +114,9 @@ impl Frozen {
         // Not asked to go on: it would end open connections. It takes what it holds of them along without a word.
         if let Some(worker) = &mut self.worker {
             worker.kill();
+        }
+        if let Some(hold) = self.hold.take() {
+            hold.bury();
         }
         for member in self.members.iter().flatten() {
             member.has_ended(PollTimeout::from(END_MS));
@@ -194,6 +207,11 @@ impl Frozen {
         }
     }
 
+    /// Readable when CRIU has ended, as long as it is CRIU that holds the tree.
+    fn held(&self) -> Option<BorrowedFd<'_>> {
+        self.worker.as_ref().filter(|_| self.is_away && self.hold.is_none())?.end()
+    }
+
     fn signal(&self, signal: Signal) {
         self.members.iter().flatten().for_each(|member| member.signal(signal));
     }
@@ -219,7 +237,7 @@ impl Origin for Frozen {
             Ok(holder) => self.holder = Some(holder),
             Err(error) => return Some(Failure::Local(format!("starting who holds the tree: {error}"))),
         }
-        match Doubt::begin() {
+        match Doubt::begin(DOUBT_DEADLINE) {
             Ok(doubt) => self.doubt = Some(doubt),
             Err(errno) => return Some(Failure::Local(format!("waiting for signals: {errno}"))),
         }
@@ -241,19 +259,27 @@ impl Origin for Frozen {
     }
 
     fn watch(&mut self) -> bool {
-        let has_ended = self.watched().is_some() && !self.worker.as_ref().is_some_and(Swrk::is_alive);
+        let name = self.route.name();
+        let is_decided = self.doubt.as_mut().is_some_and(|doubt| doubt.look(name));
+        if let Some(link) = self.link.as_ref().filter(|_| is_decided) {
+            // What comes of it is a lost link, and the user's word is the answer to whoever would connect again.
+            let _ = shutdown(link.as_raw_fd(), Shutdown::Both);
+        }
+        let has_ended = self.held().is_some() && !self.worker.as_ref().is_some_and(Swrk::is_alive);
         if has_ended {
             self.hold = Some(Hold::take(self.members.iter().flatten()));
         }
-        has_ended
+        is_decided || has_ended
     }
 
-    fn watched(&self) -> Option<BorrowedFd<'_>> {
-        self.worker.as_ref().filter(|_| self.is_away && self.hold.is_none())?.end()
+    fn watched(&self) -> Vec<BorrowedFd<'_>> {
+        let doubt = self.doubt.as_ref().map(Doubt::readiness);
+        self.held().into_iter().chain(doubt.into_iter().flatten()).collect()
     }
 
-    fn read_memory(&mut self, index: usize, at: PageRange, buffer: &mut [u8]) -> Option<u64> {
-        self.members.get(index)?.as_ref()?.read(at, buffer)
+    fn read_memory<'a>(&'a mut self, index: usize, at: PageRange, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+        let pages = self.members.get(index)?.as_ref()?.read(at, buffer)?;
+        front(buffer, pages)
     }
 
     fn read_file(&mut self, index: usize, offset: u64, buffer: &mut [u8]) -> Option<()> {
@@ -270,20 +296,35 @@ impl Origin for Frozen {
     }
 
     fn reconnect(&mut self, attempt: u32) -> Result<Channels, Failure> {
-        let answer = self.route.open_again(attempt);
-        let (Some(doubt), name) = (self.doubt.as_mut(), self.route.name()) else { return answer };
-        if answer.is_ok() {
-            doubt.is_put_off();
-        } else if doubt.is_ended_by_user(name) {
-            return Err(Failure::Local(format!("the tree does not run at {name}, by your word")));
+        let by_word = |name: &str| Failure::Local(format!("the tree does not run at {name}, by your word"));
+        if self.doubt.as_ref().is_some_and(Doubt::is_ended) {
+            return Err(by_word(self.route.name()));
         }
-        answer
+        let answer = self.route.open_again(attempt);
+        match answer {
+            Ok((channels, link)) => {
+                self.link = Some(link);
+                self.doubt.iter_mut().for_each(Doubt::is_put_off);
+                Ok(channels)
+            }
+            Err(failure) => {
+                let name = self.route.name();
+                let is_decided = self.doubt.as_mut().is_some_and(|doubt| doubt.is_ended_by_user(name));
+                Err(if is_decided { by_word(name) } else { failure })
+            }
+        }
     }
 
     /// Also where it has moved and is to go on here all the same.
     fn release(&mut self) {
         let holder = self.holder.take();
         self.is_away = false;
+        // CRIU does that itself, unless it was killed.
+        let was_killed =
+            self.worker.as_ref().is_some_and(|worker| worker.end().is_some() && !worker.is_alive());
+        if was_killed && self.order.terms.consent.tcp_established {
+            unlock::unlock(self.members.iter().flatten(), self.order.pid);
+        }
         if let Some(holder) = &holder {
             holder.here();
             self.signal(Signal::SIGCONT);

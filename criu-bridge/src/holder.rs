@@ -18,12 +18,15 @@ use receiver::guardian::wait_for;
 use sys::birth::{self, Birth, Kind};
 
 use crate::config::{DELETE_ATTEMPTS, DELETE_PAUSE_MS, HOLDER_DEADLINE};
+use crate::quiet::Rules;
 
 /// What it does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Duty<'a> {
     /// Deletes this directory with all that is in it, whenever it is not needed any more.
     Delete(&'a Path),
+    /// Has rules for packets take effect, whenever others are not needed any more.
+    Rules(&'a [Rules]),
     /// Sends processes a signal, unless it is dismissed.
     Signal {
         /// To whom.
@@ -72,6 +75,11 @@ impl Holder {
         self.tell(DISMISSED);
     }
 
+    /// Has it do its duty; dropped, it is waited for.
+    pub(crate) fn let_go(&mut self) {
+        self.line = None;
+    }
+
     fn tell(&self, word: u8) {
         // One that was killed does nothing any more.
         let _ = self.line.as_ref().map(|mut line| line.write_all(&[word]));
@@ -93,7 +101,7 @@ fn live(line: &UnixStream, duty: Duty<'_>) -> ! {
     let _ = birth::block_all_signals();
     sys::thread::set_name(c"holder");
     let members: &[BorrowedFd<'_>] = match duty {
-        Duty::Delete(_) => &[],
+        Duty::Delete(_) | Duty::Rules(_) => &[],
         Duty::Signal { members, .. } => members,
     };
     let kept: Vec<_> = members.iter().copied().chain([line.as_fd()]).collect();
@@ -105,6 +113,7 @@ fn live(line: &UnixStream, duty: Duty<'_>) -> ! {
     let last = last_word(line);
     match duty {
         Duty::Delete(directory) => delete(directory),
+        Duty::Rules(rules) => rules.iter().for_each(|rules| _ = rules.apply(&[])),
         Duty::Signal { .. } if last == DISMISSED => {}
         Duty::Signal { members, here, gone } => {
             let signal = if last == GONE { gone } else { here };

@@ -1,6 +1,7 @@
 //! Descriptors that a restored tree gets in the place of something that was outside of it, such as its terminal.
 
 use std::fmt;
+use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::str::FromStr;
 
@@ -53,6 +54,18 @@ impl Heir {
         InheritFd { key: self.key.clone(), fd: self.number.into() }
     }
 
+    /// The first of `heirs` that this process was not started with. Asked first of all: later on the number may be that of
+    /// something else.
+    pub(crate) fn missing(heirs: &[Self]) -> Option<&Self> {
+        let is_open = |heir: &Self| fs::symlink_metadata(format!("/proc/self/fd/{}", heir.number)).is_ok();
+        heirs.iter().find(|heir| !is_open(heir))
+    }
+
+    /// Whether it takes the place of a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.key.starts_with("tty[")
+    }
+
     /// The descriptor; whatever this process starts inherits it.
     ///
     /// # Errors
@@ -101,6 +114,21 @@ impl Claimed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_that_is_not_open_is_missing() {
+        let (reader, _writer) = std::io::pipe().expect("a pipe");
+        let heir = |number: i32| format!("fd[{number}]:pipe[5]").parse::<Heir>().expect("CRIU's own form");
+        let (open, closed) = (heir(reader.as_raw_fd()), heir(9999));
+        assert_eq!(Heir::missing(std::slice::from_ref(&open)), None);
+        assert_eq!(Heir::missing(&[open, closed.clone()]), Some(&closed));
+    }
+
+    #[test]
+    fn a_pipe_is_no_terminal() {
+        let is_terminal = |text: &str| text.parse::<Heir>().expect("CRIU's own form").is_terminal();
+        assert!(is_terminal("fd[0]:tty[8803:1b]") && !is_terminal("fd[7]:pipe[4711]"));
+    }
 
     #[test]
     fn it_is_written_as_for_criu() {

@@ -151,6 +151,15 @@ pub enum Course {
     PostCopy(String),
 }
 
+/// A tree that has moved.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Moved<E> {
+    /// How.
+    pub course: Course,
+    /// What the other side said when it was told that this is all: the tree runs there whatever that is.
+    pub farewell: Result<(), E>,
+}
+
 /// Moves a tree in iterations.
 #[derive(Debug)]
 pub struct Source<L, R> {
@@ -169,15 +178,15 @@ impl<E, L: Local<Error = E>, R: Remote<Error = E>> Source<L, R> {
     ///
     /// # Errors
     /// The first one of either side.
-    pub fn migrate(&mut self) -> Result<Course, E> {
+    pub fn migrate(&mut self) -> Result<Moved<E>, E> {
         let course = match self.local.tracking() {
             Ok(()) => self.iterate()?,
             Err(why) => Course::PostCopy(why),
         };
         self.remote.start_iter()?;
         self.local.dump_copy_restore(&course)?;
-        self.remote.stop_iter()?;
-        Ok(course)
+        // It does not run here any more, so nothing that follows is a migration that failed.
+        Ok(Moved { course, farewell: self.remote.stop_iter() })
     }
 
     fn iterate(&mut self) -> Result<Course, E> {
@@ -237,7 +246,9 @@ impl Remote for Destination {
         let path = self.directory.join(self.begun.to_string());
         DirBuilder::new().mode(0o700).create(&path)?;
         if let Some(before) = self.begun.checked_sub(1) {
-            symlink(Path::new("..").join(before.to_string()), path.join("parent"))?;
+            // What is not begun is not there, for the next attempt and for who discards all.
+            symlink(Path::new("..").join(before.to_string()), path.join("parent"))
+                .inspect_err(|_| _ = fs::remove_dir_all(&path))?;
         }
         self.begun += 1;
         self.open = true;
@@ -307,7 +318,7 @@ mod tests {
         }
     }
 
-    struct Taker<'log>(&'log std::cell::RefCell<Vec<&'static str>>);
+    struct Taker<'log>(&'log std::cell::RefCell<Vec<&'static str>>, Result<(), &'static str>);
 
     impl Remote for Taker<'_> {
         type Error = &'static str;
@@ -319,7 +330,7 @@ mod tests {
 
         fn stop_iter(&mut self) -> Result<(), &'static str> {
             self.0.borrow_mut().push("stop");
-            Ok(())
+            self.1
         }
     }
 
@@ -330,8 +341,8 @@ mod tests {
     ) -> (Result<Course, &'static str>, Vec<&'static str>) {
         let log = std::cell::RefCell::default();
         let writer = Writer { written: written.to_vec(), tracked, restored, log: &log };
-        let course = Source::new(writer, Taker(&log), Limits::default()).migrate();
-        (course, log.into_inner())
+        let course = Source::new(writer, Taker(&log, Ok(())), Limits::default()).migrate();
+        (course.map(|moved| moved.course), log.into_inner())
     }
 
     #[test]
@@ -347,6 +358,37 @@ mod tests {
         let (course, log) = migrated(&[5000], Err("no soft-dirty bits".to_owned()), Ok(()));
         assert_eq!(course, Ok(Course::PostCopy("no soft-dirty bits".to_owned())));
         assert_eq!(log, ["start", "restore", "stop"]);
+    }
+
+    #[test]
+    fn a_tree_that_has_moved_has_not_failed_whatever_is_said_afterwards() {
+        let log = std::cell::RefCell::default();
+        let tracked = Err("no soft-dirty bits".to_owned());
+        let writer = Writer { written: Vec::new(), tracked, restored: Ok(()), log: &log };
+        let moved = Source::new(writer, Taker(&log, Err("gone")), Limits::default()).migrate();
+        let moved = moved.expect("it runs there");
+        assert_eq!(moved.farewell, Err("gone"));
+        assert!(matches!(moved.course, Course::PostCopy(_)));
+    }
+
+    #[test]
+    fn an_iteration_that_cannot_begin_leaves_nothing() {
+        const LONGEST: usize = 4095;
+        let top = std::env::temp_dir().join(format!("criu-bridge-begun-{}", std::process::id()));
+        let mut base = top.clone();
+        while base.as_os_str().len() < LONGEST - 300 {
+            base.push("d".repeat(200));
+        }
+        // A directory's name still fits, and not that of a link in it.
+        base.push("d".repeat(LONGEST - 5 - 1 - base.as_os_str().len()));
+        fs::create_dir_all(&base).expect("a temporary directory");
+        let mut destination = Destination::new(base.clone());
+        destination.start_iter().expect("room");
+        destination.stop_iter().expect("it is under way");
+        assert!(destination.start_iter().is_err());
+        assert!(!base.join("1").exists());
+        destination.discard().expect("all of it is ours");
+        fs::remove_dir_all(&top).expect("it is ours");
     }
 
     #[test]

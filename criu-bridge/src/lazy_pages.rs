@@ -21,6 +21,7 @@ use page_server::{Channels, Serving, serve};
 use protocol::Manifest;
 use sys::uffd::Uffd;
 
+use crate::background::Background;
 use crate::client::Client;
 use crate::config::{LOOPBACK_BYTES, RESTORE_DEADLINE};
 use crate::criu::Criu;
@@ -28,7 +29,7 @@ use crate::handover::Handover;
 use crate::instance::Instance;
 use crate::local_pages::{self, LocalPages};
 use crate::served::{Line, Rebuilder, Served};
-use crate::source::{Origin, Tree};
+use crate::source::{Origin, Tree, front};
 use crate::swrk;
 use crate::wire::Form;
 
@@ -53,6 +54,8 @@ pub(crate) struct LazyPages {
     /// Write a zero byte to this descriptor when ready
     #[arg(long, value_name = "FD")]
     status_fd: Option<u16>,
+    #[command(flatten)]
+    background: Background,
 }
 
 impl LazyPages {
@@ -61,13 +64,17 @@ impl LazyPages {
     /// # Errors
     /// Why not.
     pub(crate) fn run(&self, criu: Option<&Criu>) -> anyhow::Result<u8> {
+        let directory = self.work_dir.as_ref().unwrap_or(&self.images_dir);
+        if let Some(status) = self.background.leave(directory)? {
+            return Ok(status);
+        }
         let status = self.status_fd.map(sys::inherited::claim).transpose();
         let status = status.map_err(|errno| anyhow!("descriptor of --status-fd: {errno}"))?;
         let instance = local_pages::instance(&self.images_dir)?;
         let pages = self.pages(&instance, criu)?;
-        let directory = self.work_dir.as_ref().unwrap_or(&self.images_dir);
         let listening = || format!("listening in '{}'", directory.display());
         let mut handover = Handover::listen(directory).with_context(listening)?;
+        self.background.stay()?;
         if let Some(status) = status {
             std::fs::File::from(status).write_all(&[0]).context("writing to --status-fd")?;
         }
@@ -121,20 +128,20 @@ impl Origin for Images {
 
     fn commit(&mut self) {}
 
-    fn read_memory(&mut self, index: usize, at: PageRange, buffer: &mut [u8]) -> Option<u64> {
+    fn read_memory<'a>(&'a mut self, index: usize, at: PageRange, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
         match &mut self.pages {
-            Pages::Local(pages) => pages.read(index, at, buffer),
+            Pages::Local(pages) => {
+                let pages = pages.read(index, at, buffer)?;
+                front(buffer, pages)
+            }
             Pages::Remote(client) => {
                 let task = self.instance.tasks.get(index)?;
                 let around = task.lazy.iter().find(|run| run.contains(at.start()))?;
-                match client.as_mut()?.get(task.pid, at, *around, buffer) {
-                    Ok(pages) => Some(pages),
-                    Err(error) => {
-                        crate::complain(&anyhow!("asking for pages: {error}"));
-                        *client = None;
-                        None
-                    }
+                if let Err(error) = client.as_mut()?.fetch(task.pid, at, *around) {
+                    crate::complain(&anyhow!("asking for pages: {error}"));
+                    *client = None;
                 }
+                client.as_mut()?.lend(task.pid, at)
             }
         }
     }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod arrival;
+mod background;
 mod check;
 pub mod client;
 pub mod complaint;
@@ -38,6 +39,7 @@ pub mod shadow;
 mod source;
 mod swrk;
 mod text;
+mod unlock;
 pub mod wire;
 
 use std::ffi::OsString;
@@ -46,7 +48,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use criu::Criu;
 
@@ -101,7 +103,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.as_slice() {
         [_, word, rest @ ..] if word == receive::SESSION => receive::session(rest),
         [_, word, rest @ ..] if word == inside::OPTION => inside::run(rest),
-        _ => run(&Line::parse()),
+        _ => run(&parse(arguments.as_slice())),
     };
     match done {
         Ok(status) => status,
@@ -110,6 +112,18 @@ pub fn main() -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// The command line; ends this process if it makes no sense.
+fn parse(arguments: &[OsString]) -> Line {
+    let parsed = grammar().try_get_matches_from(arguments);
+    parsed.and_then(|matches| Line::from_arg_matches(&matches)).unwrap_or_else(|error| error.exit())
+}
+
+/// What may be on it. A shadow refuses some of what CRIU can be permitted, and says why; nobody is to try that.
+fn grammar() -> clap::Command {
+    let hide = |command: clap::Command, name| command.mut_arg(name, |argument: Arg| argument.hide(true));
+    Line::command().mut_subcommand("shadow", |shadow| shadow::REFUSED.into_iter().fold(shadow, hide))
 }
 
 fn run(line: &Line) -> anyhow::Result<ExitCode> {
@@ -168,4 +182,22 @@ pub(crate) fn tell(text: std::fmt::Arguments<'_>) {
 pub(crate) fn complain(text: &anyhow::Error) {
     // Nobody may be listening; there is no better place to say so.
     let _ = writeln!(io::stderr(), "criu-bridge: {text:#}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_lists_what_is_not_refused() {
+        let mut grammar = grammar();
+        grammar.build();
+        let mut help = |name| {
+            let command = grammar.find_subcommand_mut(name).expect("a command");
+            command.render_long_help().to_string()
+        };
+        let (shadow, send) = (help("shadow"), help("send"));
+        assert!(shadow.contains("--file-locks") && send.contains("--tcp-established"));
+        assert!(!shadow.contains("--tcp-established") && !shadow.contains("--link-remap"), "{shadow}");
+    }
 }

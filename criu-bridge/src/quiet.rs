@@ -1,105 +1,168 @@
 //! Connections of a tree with itself, while it is rebuilt: no packet between their ends.
 //!
 //! CRIU restores one end after the other, and counts on the rules that its dump has left on this machine. On another one the
-//! kernel would answer for an end that is not there yet, and that ends the connection. So the same rules are set here, and
-//! taken back when everything stands.
+//! kernel would answer for an end that is not there yet, and that ends the connection. So rules of the same kind are set here, all
+//! at once and in a chain of their own, and the chain is taken away when everything stands: by a process that outlives this
+//! one, so that no rule stays if this one is killed, and no page waits for `iptables`.
 
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 use crate::config::RULES_WAIT_S;
+use crate::holder::{Duty, Holder};
 use crate::images::Connection;
 
 /// What CRIU itself sends has this mark (`SOCCR_MARK`).
 const OWN_MARK: &str = "0xC114";
 
+/// Words for `iptables-restore`, of one of its protocols.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Rules {
+    program: &'static str,
+    text: String,
+}
+
 /// The rules. Dropped, they are gone.
 #[derive(Debug)]
-pub(crate) struct Quiet(Vec<Connection>);
+pub(crate) struct Quiet {
+    holder: Holder,
+}
 
 impl Quiet {
-    /// Sets rules for those of `connections` that have both ends among them. Without `iptables` there are none: then CRIU says
-    /// what comes of it.
-    pub(crate) fn between(connections: &[Connection]) -> Self {
-        let both: Vec<_> =
-            connections.iter().filter(|end| connections.contains(&end.reversed())).copied().collect();
-        both.iter().for_each(|end| switch(end, "-I"));
-        Self(both)
+    /// Has them taken away, by somebody else: nobody waits for that here.
+    pub(crate) fn lift(&mut self) {
+        self.holder.let_go();
+    }
+
+    /// Sets rules for those of `connections` that have both ends among them; `None` if there are none. Without `iptables` there
+    /// are no rules: then CRIU says what comes of it.
+    ///
+    /// # Errors
+    /// Nobody can be had who takes them away.
+    pub(crate) fn between(connections: &[Connection]) -> io::Result<Option<Self>> {
+        let both = connections.iter().filter(|end| connections.contains(&end.reversed()));
+        let (four, six): (Vec<_>, Vec<_>) = both.copied().partition(is_four);
+        if four.is_empty() && six.is_empty() {
+            return Ok(None);
+        }
+        let random: String =
+            sys::random::sixteen_bytes()?.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let chain = format!("POSTHASTE-{random}");
+        let ends = [("iptables-restore", &four), ("ip6tables-restore", &six)];
+        let wanted: Vec<_> = ends.into_iter().filter(|(_, ends)| !ends.is_empty()).collect();
+        let lifted: Vec<Rules> =
+            wanted.iter().map(|(program, _)| Rules { program, text: lifting(&chain) }).collect();
+        // It is there first: at no moment are there rules that nobody takes away.
+        let holder = Holder::start(Duty::Rules(&lifted))?;
+        for (program, ends) in wanted {
+            // Whatever it says: there is nobody who could do anything about it.
+            let _ = Rules { program, text: setting(&chain, ends) }.apply(&[]);
+        }
+        Ok(Some(Self { holder }))
     }
 }
 
-impl Drop for Quiet {
-    /// CRIU may have taken them back by itself.
-    fn drop(&mut self) {
-        self.0.iter().for_each(|end| switch(end, "-D"));
+impl Rules {
+    /// Has all of them take effect, or none, behind the words of a command that runs another one; whether they have.
+    pub(crate) fn apply(&self, wrapper: &[String]) -> bool {
+        let words: Vec<&str> = wrapper.iter().map(String::as_str).chain([self.program]).collect();
+        let Some((program, rest)) = words.split_first() else { return false };
+        let mut command = Command::new(program);
+        command.args(rest).args(["--noflush", "--wait", &RULES_WAIT_S.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let applied = command.spawn().and_then(|mut child| {
+            let written = child.stdin.take().map(|mut stdin| stdin.write_all(self.text.as_bytes()));
+            let status = child.wait()?;
+            written.transpose().map(|_| status.success())
+        });
+        applied.unwrap_or(false)
     }
 }
 
-fn switch(end: &Connection, action: &str) {
-    let (program, arguments) = rule(end, action);
-    // Whatever it says: there is nobody who could do anything about it.
-    let _ = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+/// Takes away the rules by which a CRIU that was killed kept packets from these connections; `wrapper` runs a command where
+/// that CRIU was.
+pub(crate) fn unlock(ends: &[Connection], wrapper: &[String]) {
+    let (four, six): (Vec<Connection>, Vec<Connection>) = ends.iter().copied().partition(is_four);
+    for (program, ends) in [("iptables-restore", four), ("ip6tables-restore", six)] {
+        let rules: Vec<String> = ends.iter().map(unlocking).collect();
+        let all = |rules: &[String]| Rules { program, text: format!("*filter\n{}COMMIT\n", rules.concat()) };
+        if rules.is_empty() || all(&rules).apply(wrapper) {
+            continue;
+        }
+        // One of them was not there.
+        for rule in &rules {
+            all(std::slice::from_ref(rule)).apply(wrapper);
+        }
+    }
 }
 
-/// Drops what comes in from `end`; the other end has a rule of its own.
-fn rule(end: &Connection, action: &str) -> (&'static str, Vec<String>) {
-    // What is IPv4 on the wire is for IPv4's rules, also in a socket of IPv6.
+/// CRIU's own two rules.
+fn unlocking(end: &Connection) -> String {
+    rule("-D OUTPUT", end) + &rule("-D INPUT", &end.reversed())
+}
+
+/// What is IPv4 on the wire is for IPv4's rules, also in a socket of IPv6.
+fn is_four(end: &Connection) -> bool {
+    matches!(end.from.ip().to_canonical(), IpAddr::V4(_))
+}
+
+fn setting(chain: &str, ends: &[Connection]) -> String {
+    let rules: String = ends.iter().map(|end| rule(&format!("-A {chain}"), end)).collect();
+    format!("*filter\n:{chain} - [0:0]\n{rules}-I INPUT -j {chain}\nCOMMIT\n")
+}
+
+fn lifting(chain: &str) -> String {
+    format!("*filter\n-D INPUT -j {chain}\n-F {chain}\n-X {chain}\nCOMMIT\n")
+}
+
+/// Drops what `end` sends, as CRIU has it; the other end has a rule of its own.
+fn rule(action: &str, end: &Connection) -> String {
     let (from, to) = (end.from.ip().to_canonical(), end.to.ip().to_canonical());
-    let program = if matches!(from, IpAddr::V4(_)) { "iptables" } else { "ip6tables" };
-    let (wait, ports) = (RULES_WAIT_S.to_string(), [end.from.port().to_string(), end.to.port().to_string()]);
-    let [from_port, to_port] = ports;
-    let (from, to) = (from.to_string(), to.to_string());
-    let words = [
-        "-w",
-        &wait,
-        "-t",
-        "filter",
-        action,
-        "INPUT",
-        "--protocol",
-        "tcp",
-        "-m",
-        "mark",
-        "!",
-        "--mark",
-        OWN_MARK,
-        "--source",
-        &from,
-        "--sport",
-        &from_port,
-        "--destination",
-        &to,
-        "--dport",
-        &to_port,
-        "-j",
-        "DROP",
-    ];
-    (program, words.map(str::to_owned).to_vec())
+    let (from_port, to_port) = (end.from.port(), end.to.port());
+    format!(
+        "{action} -p tcp -m mark ! --mark {OWN_MARK} -s {from} -d {to} -m tcp --sport {from_port} --dport {to_port} -j DROP\n"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn end(from: &str, to: &str) -> Connection {
+        Connection { from: from.parse().expect("an address"), to: to.parse().expect("an address") }
+    }
+
     #[test]
     fn a_rule_is_for_the_protocol_that_is_on_the_wire() {
-        let end = |from: &str, to: &str| Connection {
-            from: from.parse().expect("an address"),
-            to: to.parse().expect("an address"),
+        assert!(is_four(&end("127.0.0.1:80", "127.0.0.1:4000")));
+        assert!(is_four(&end("[::ffff:127.0.0.1]:80", "[::ffff:127.0.0.1]:4000")));
+        assert!(!is_four(&end("[::1]:80", "[::1]:4000")));
+    }
+
+    #[test]
+    fn all_rules_are_set_at_once_and_taken_away_with_their_chain() {
+        let ends = [end("127.0.0.1:80", "127.0.0.1:4000"), end("127.0.0.1:4000", "127.0.0.1:80")];
+        let text = setting("CHAIN", &ends);
+        let [table, chain, first, _, last, commit] = text.lines().collect::<Vec<_>>()[..] else {
+            panic!("{text}")
         };
-        let (program, words) = rule(&end("127.0.0.1:80", "127.0.0.1:4000"), "-I");
-        assert_eq!(program, "iptables");
-        assert!(
-            words
-                .join(" ")
-                .ends_with("--source 127.0.0.1 --sport 80 --destination 127.0.0.1 --dport 4000 -j DROP")
+        assert_eq!(
+            [table, chain, last, commit],
+            ["*filter", ":CHAIN - [0:0]", "-I INPUT -j CHAIN", "COMMIT"]
         );
-        assert_eq!(rule(&end("[::ffff:127.0.0.1]:80", "[::ffff:127.0.0.1]:4000"), "-D").0, "iptables");
-        assert_eq!(rule(&end("[::1]:80", "[::1]:4000"), "-D").0, "ip6tables");
+        assert!(
+            first.ends_with("-s 127.0.0.1 -d 127.0.0.1 -m tcp --sport 80 --dport 4000 -j DROP"),
+            "{first}"
+        );
+        assert!(!lifting("CHAIN").contains("127.0.0.1"));
+    }
+
+    #[test]
+    fn what_criu_has_locked_is_unlocked_in_both_directions() {
+        let text = unlocking(&end("10.0.0.1:80", "10.0.0.2:4000"));
+        let [out, back] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        assert!(out.starts_with("-D OUTPUT -p tcp") && out.contains("-s 10.0.0.1 -d 10.0.0.2"), "{out}");
+        assert!(back.starts_with("-D INPUT -p tcp") && back.contains("-s 10.0.0.2 -d 10.0.0.1"), "{back}");
     }
 }

@@ -13,7 +13,7 @@ use engine::{Config, OnLoss};
 use fault_handler::FaultHandler;
 use mio::net::TcpStream;
 use nix::sys::signal::SigSet;
-use protocol::{Kind, Reason};
+use protocol::{Kind, Reason, Travel};
 use receiver::cli::Options;
 use receiver::config::FAREWELL_DEADLINE;
 use receiver::daemon::{Daemon, Trade};
@@ -21,7 +21,7 @@ use receiver::events::SessionEvent;
 use receiver::guardian::wait_for;
 use receiver::inherited::{Inherited, Purpose, SESSION_OPTION};
 use receiver::peer::Peer;
-use receiver::policy::Policy;
+use receiver::policy::{Compress, Policy};
 use receiver::sealing::connections;
 use receiver::session;
 use receiver::session::teller::Teller;
@@ -70,9 +70,15 @@ pub(crate) struct Receive {
     /// Where shadows are kept
     #[arg(long, value_name = "DIR", default_value = DEFAULT_STORE)]
     store: PathBuf,
+    /// Whether pages come compressed: auto (over a link that is slow enough, if they get smaller by it), off
+    #[arg(long, value_name = "MODE", default_value = "auto", hide_possible_values = true)]
+    compress: Compress,
     #[command(flatten)]
     inherit: Inherit,
 }
+
+/// Exit status when the command line makes no sense.
+const WRONG_LINE: u8 = 2;
 
 /// What becomes of a tree whose missing memory does not come.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,6 +97,10 @@ impl Receive {
     /// # Errors
     /// A port, key or file that cannot be had.
     pub(crate) fn run(&self, criu: &Criu) -> anyhow::Result<ExitCode> {
+        if let Some(heir) = Heir::missing(&self.inherit.inherit_fd) {
+            crate::tell(format_args!("--inherit-fd {heir}: this descriptor is not open"));
+            return Ok(ExitCode::from(WRONG_LINE));
+        }
         let directory = self.images_dir.clone().unwrap_or_else(std::env::temp_dir);
         if !directory.is_dir() {
             bail!("--images-dir: '{}' is no directory", directory.display());
@@ -107,7 +117,7 @@ impl Receive {
             loss_deadline: self.loss_deadline,
             bind: self.bind,
             key_file: self.key_file.clone(),
-            policy: Policy::default(),
+            policy: Policy { compress: self.compress, ..Policy::default() },
         };
         let heirs: Vec<String> = self.inherit.inherit_fd.iter().map(ToString::to_string).collect();
         let heirs = heirs.join(BETWEEN_HEIRS).into();
@@ -145,7 +155,7 @@ pub(crate) fn session(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     let heirs: Result<Vec<Heir>, String> =
         heirs.to_string_lossy().split_terminator(BETWEEN_HEIRS).map(str::parse).collect();
     let heirs = heirs.map_err(|error| anyhow!(error))?;
-    let Inherited { control, fault, push, line, sealing, events, .. } = inherited;
+    let Inherited { control, fault, push, line, sealing, events, policy, .. } = inherited;
     let is_root = sealing.is_some() || matches!(Peer::of(&control), Peer::Trusted);
     let connections = connections([control, fault, push], sealing)?;
     let teller = Teller::new(events);
@@ -164,7 +174,9 @@ pub(crate) fn session(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
         ..Config::default()
     };
     let tree = Served::new(Restoration::new(criu, directory, teller, line).with_heirs(heirs), handover);
-    let mut arrival = Arrival::new(tree, store.into());
+    // Of how memory travels it is the only thing that is this side's to say.
+    let travel = Travel { packed: policy.travel().packed, ..Travel::default() };
+    let mut arrival = Arrival::new(tree.with_travel(travel), store.into());
     let handler =
         FaultHandler::new(&mut arrival, channels, config).context("preparing to wait for the source")?;
     let ended = handler.run();

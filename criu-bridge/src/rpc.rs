@@ -53,6 +53,8 @@ pub struct Options {
     pub log_file: Option<String>,
     #[prost(bool, optional, tag = "12")]
     pub notify_scripts: Option<bool>,
+    #[prost(string, optional, tag = "13")]
+    pub root: Option<String>,
     #[prost(int32, optional, tag = "17")]
     pub work_dir_fd: Option<i32>,
     #[prost(bool, optional, tag = "18")]

@@ -65,7 +65,12 @@ impl Send {
         if self.mode != Mode::Precopy {
             return self.stop_and_move(criu);
         }
-        Source::new(Ahead { send: self, criu: Some(criu) }, Waiting, Limits::default()).migrate().map(|_| 0)
+        let moved =
+            Source::new(Ahead { send: self, criu: Some(criu) }, Waiting, Limits::default()).migrate()?;
+        if let Err(error) = moved.farewell {
+            crate::complain(&error);
+        }
+        Ok(0)
     }
 
     fn stop_and_move(&self, criu: Criu) -> anyhow::Result<u8> {
@@ -75,14 +80,14 @@ impl Send {
         let key_file = self.key_file.as_deref().filter(|path| !path.as_os_str().is_empty());
         let prepared = self.terms(&criu).and_then(|terms| {
             let route = Route::to(&self.receiver, key_file)?;
-            Ok((terms, route.open()?, route))
+            Ok((terms, route.open_watched()?, route))
         });
-        let (terms, channels, route) =
+        let (terms, (channels, link), route) =
             prepared.map_err(|error| anyhow!("{error:#}; the tree goes on here"))?;
         let running = Arc::new(self.running(&terms));
         let directory = self.images_dir.clone().unwrap_or_else(std::env::temp_dir);
         let order = Order { pid: self.pid, directory, terms, leave_running: self.leave_running };
-        let mut tree = Tree::new(Frozen::new(criu, order, route));
+        let mut tree = Tree::new(Frozen::new(criu, order, route).with_link(link));
         let config = Config {
             setup_deadline: RESTORE_DEADLINE,
             switchover_deadline: RESTORE_DEADLINE,

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use engine::Failure;
 use fault_handler::{Assembly, DestinationProcess, Mapped, Measurement, Notification, Resumption};
 use memory::PageRange;
-use protocol::{Connections, Manifest, Reserved};
+use protocol::{Connections, Manifest, Reserved, Travel};
 use sys::uffd::Uffd;
 
 use crate::handover::{Arrival, Handover};
@@ -96,12 +96,30 @@ pub(crate) struct Served<R> {
     instance: Instance,
     sequence: Sequence,
     line: Line,
+    travel: Travel,
 }
 
 impl<R: Rebuilder> Served<R> {
     pub(crate) fn new(rebuilder: R, handover: Handover) -> Self {
         let (instance, sequence) = (Instance::default(), Sequence::default());
-        Self { rebuilder, handover, instance, sequence, line: Line::Open }
+        Self { rebuilder, handover, instance, sequence, line: Line::Open, travel: Travel::default() }
+    }
+
+    /// Its pages are to travel like this.
+    pub(crate) fn with_travel(self, travel: Travel) -> Self {
+        Self { travel, ..self }
+    }
+
+    /// What there is to say to a source that may come.
+    pub(crate) fn reserved(&self) -> Reserved {
+        Reserved {
+            files: Vec::new(),
+            all_pages_first: false,
+            connections: Connections::Reset,
+            travel: self.travel,
+            same_kernel: false,
+            other_vdso: false,
+        }
     }
 
     /// What CRIU has handed over, if anything.
@@ -141,14 +159,7 @@ impl<R: Rebuilder> Served<R> {
 impl<R: Rebuilder> DestinationProcess for Served<R> {
     fn reserve(&mut self, manifest: &Manifest) -> Result<Reserved, Failure> {
         self.rebuilder.reserve(&instance_of(manifest)?)?;
-        Ok(Reserved {
-            files: Vec::new(),
-            all_pages_first: false,
-            connections: Connections::Reset,
-            travel: protocol::Travel::default(),
-            same_kernel: false,
-            other_vdso: false,
-        })
+        Ok(self.reserved())
     }
 
     fn map(&mut self, manifest: &Manifest) -> Result<Mapped, Failure> {

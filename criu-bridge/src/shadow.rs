@@ -9,9 +9,11 @@
 
 mod digests;
 pub mod epoch;
+mod files;
 pub mod index;
 pub(crate) mod list;
 pub(crate) mod promote;
+mod promotion;
 pub mod sizes;
 mod standby;
 pub(crate) mod storage;
@@ -44,6 +46,9 @@ use crate::frozen::{Frozen, Order};
 use crate::instance::Terms;
 use crate::route::Route;
 use crate::swrk;
+
+/// What CRIU could be permitted and a shadow refuses.
+pub(crate) const REFUSED: [&str; 2] = ["tcp_established", "link_remap"];
 
 /// `criu-bridge shadow`
 #[derive(Args, Debug)]

@@ -11,6 +11,11 @@ use sys::poll::Interest;
 
 use crate::instance::{Instance, Passage, Sequence};
 
+/// The first `pages` of what was read.
+pub(crate) fn front(buffer: &[u8], pages: u64) -> Option<&[u8]> {
+    buffer.get(..usize::try_from(pages * PAGE_SIZE).ok()?)
+}
+
 /// Where the pages of a tree come from.
 pub(crate) trait Origin {
     /// Stops the tree and says what it is.
@@ -27,9 +32,9 @@ pub(crate) trait Origin {
     /// The point of no return.
     fn commit(&mut self);
 
-    /// Reads the pages at `at` of the process with this index, from the first one on, and returns how many; `None` if
-    /// nobody can read the first one.
-    fn read_memory(&mut self, index: usize, at: PageRange, buffer: &mut [u8]) -> Option<u64>;
+    /// The bytes of the pages at `at` of the process with this index, from the first one on, of as many as there are in
+    /// one piece: in `buffer`, unless they lie somewhere already. `None` if nobody can read the first one.
+    fn read_memory<'a>(&'a mut self, index: usize, at: PageRange, buffer: &'a mut [u8]) -> Option<&'a [u8]>;
 
     /// Reads an image, from `offset` on; beyond its end come zeros.
     fn read_file(&mut self, index: usize, offset: u64, buffer: &mut [u8]) -> Option<()>;
@@ -37,15 +42,15 @@ pub(crate) trait Origin {
     /// The destination runs the tree: it is never given back.
     fn confirmed(&mut self) {}
 
-    /// Sees to it that the tree still stands, as it has to from [`commit`](Self::commit) on; false when there was nothing to
-    /// do.
+    /// Sees to it that the tree still stands, as it has to from [`commit`](Self::commit) on, and to what its user says; false
+    /// when there was nothing to do.
     fn watch(&mut self) -> bool {
         false
     }
 
     /// Readable when there is something to [`watch`](Self::watch).
-    fn watched(&self) -> Option<BorrowedFd<'_>> {
-        None
+    fn watched(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
     }
 
     /// New connections to the destination.
@@ -71,7 +76,7 @@ impl<O: Origin> Tree<O> {
         Self { origin, sequence: Sequence::default() }
     }
 
-    fn read_passage(&mut self, pages: PageRange, buffer: &mut [u8]) -> Option<u64> {
+    fn read_passage<'a>(&'a mut self, pages: PageRange, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
         let most = |passage: &Passage| passage.source.pages().min(pages.pages());
         let bytes = |pages: u64| usize::try_from(pages * PAGE_SIZE).unwrap_or(usize::MAX);
         if let Some(passage) = Sequence::find(&self.sequence.tasks, pages.start()) {
@@ -81,7 +86,7 @@ impl<O: Origin> Tree<O> {
         let passage = Sequence::find(&self.sequence.files, pages.start())?;
         let buffer = buffer.get_mut(..bytes(most(&passage)))?;
         self.origin.read_file(passage.index, passage.start, buffer)?;
-        Some(most(&passage))
+        Some(buffer)
     }
 }
 
@@ -120,7 +125,7 @@ impl<O: Origin> SourceProcess for Tree<O> {
 
     fn read<'a>(&'a mut self, pages: PageRange, buffer: &'a mut [u8]) -> ReadRun<'a> {
         match self.read_passage(pages, buffer) {
-            Some(pages) => ReadRun { pages, content: Some(buffer) },
+            Some(content) => ReadRun { pages: content.len() as u64 / PAGE_SIZE, content: Some(content) },
             None => ReadRun { pages: 1, content: None },
         }
     }
@@ -139,7 +144,7 @@ impl<O: Origin> SourceProcess for Tree<O> {
     }
 
     fn interests(&self) -> Vec<Interest> {
-        self.origin.watched().map(|fd| Interest::borrowed(fd, false)).into_iter().collect()
+        self.origin.watched().into_iter().map(|fd| Interest::borrowed(fd, false)).collect()
     }
 
     fn note(&mut self, _line: &'static str) {}

@@ -20,6 +20,23 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     String::from_utf8(Vec::deserialize(deserializer)?).map_err(|_| D::Error::custom("it is no text"))
 }
 
+/// One that may be missing.
+pub(crate) mod option {
+    use super::{Deserializer, Serializer, list};
+
+    /// Writes it.
+    pub(crate) fn serialize<S: Serializer>(text: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+        list::serialize(text.as_slice(), serializer)
+    }
+
+    /// Reads it.
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<String>, D::Error> {
+        Ok(list::deserialize(deserializer)?.pop())
+    }
+}
+
 /// Several of them.
 pub(crate) mod list {
     use super::{Deserialize, Deserializer, Serialize, Serializer};

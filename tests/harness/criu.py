@@ -111,14 +111,18 @@ class Daemon:
         self.process.wait()
 
 
-def restore_lazily(lab, criu: str, images: Path) -> Daemon:
+def restore_lazily(lab, criu: str, images: Path, *options: str, wrapper=()) -> Daemon:
     """CRIU restores a tree in namespaces of its own, where its ids are free, and returns when the tree runs."""
     status = lab.directory / f"restored-{images.name}"
     script = f'"$@"; echo $? > {status}.part; mv {status}.part {status}; exec sleep infinity'
     daemon = Daemon(lab, f"init-{images.name}", "sh", "-c", script, "sh", criu, "restore", "-D", images, "-d",
-                    "--lazy-pages", wrapper=("unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"))
-    until(status.exists, "the restore", 60, alive=[daemon])
-    expect(status.read_text().strip() == "0", f"the restore failed: {daemon.last_words()}")
+                    "--lazy-pages", *options, wrapper=(*wrapper, "unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"))
+    try:
+        until(status.exists, "the restore", 60, alive=[daemon])
+        expect(status.read_text().strip() == "0", f"the restore failed: {daemon.last_words()}")
+    except Failure:
+        daemon.kill()
+        raise
     return daemon
 
 

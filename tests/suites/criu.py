@@ -1,6 +1,7 @@
 """The bridge to CRIU, with the real CRIU and programs that nobody here wrote."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -128,6 +129,30 @@ def serves_a_dump(lab) -> None:
         _end(restored, lab)
 
 
+def serves_in_the_background(lab) -> None:
+    """With CRIU's own options: the command ends when the socket is there, and its work goes on."""
+    criu = need_criu()
+    tree = _reader(lab, 16)
+    images = lab.directory / "images"
+    bridge(lab, "lazy-pages", "-D", lab.directory, "--daemon", fails="pstree.img")
+    bridge(lab, "dump", tree.pid, "-D", images)
+    reader, writer = os.pipe()
+    with open(reader, "rb") as status:
+        done = subprocess.run([BRIDGE, "lazy-pages", "-D", images, "--daemon", "--pidfile", "server.pid", "--status-fd",
+                               str(writer)], env=lab.environment(), capture_output=True, text=True, timeout=60,
+                              pass_fds=[writer])
+        os.close(writer)
+        expect(done.returncode == 0 and not done.stdout + done.stderr, f"it says {done.stdout}{done.stderr}")
+        expect(status.read() == b"\0", "it does not say that it is ready")
+    expect((images / "lazy-pages.socket").exists(), "there is no socket")
+    server = int((images / "server.pid").read_text())
+    expect(os.getsid(server) == server, "it is not in a session of its own")
+    restored = restore_lazily(lab, criu, images)
+    _expect_read(tree)
+    until(lambda: not Path(f"/proc/{server}").exists(), "the server to end")
+    _end(restored, lab)
+
+
 def serves_images(lab) -> None:
     criu = need_criu()
     tree = _reader(lab, 64)
@@ -190,6 +215,7 @@ def _checks() -> list:
         Check("a tree that is dumped with --leave-running counts on", leaves_running),
         Check("criu-bridge lazy-pages serves criu's dump to criu's restore", serves_a_dump),
         Check("criu-bridge lazy-pages serves images to criu's restore", serves_images),
+        Check("criu-bridge lazy-pages --daemon --pidfile goes on in the background", serves_in_the_background),
         Check("criu lazy-pages gets its pages from criu-bridge page-server", lends_pages),
         Check("criu-bridge page-server takes the pages of criu's dump", takes_pages),
         Check("what criu cannot do is said in one line, and the tree counts on", says_why),

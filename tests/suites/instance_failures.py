@@ -21,6 +21,7 @@ from tests.harness.trees import Taker, begin_to_send, end, send
 from tests.harness.waiting import expect, until
 
 _SLOW = 8 << 20  # bytes a second
+_UNPACKED = ("--compress", "off")  # on their way for as long as they are many
 
 
 def _counting(lab, name: str = "tree") -> Tree:
@@ -125,7 +126,7 @@ def killed_receiver(lab) -> None:
 
 def _kill_receiver(lab, name: str, moment, seconds: float = 60, stays=None) -> None:
     tree = _counting(lab, name)
-    taker = Taker(lab, name=name)
+    taker = Taker(lab, *_UNPACKED, name=name)
     link = lab.link(taker, bytes_per_second=_SLOW)
     sending = begin_to_send(lab, tree.pid, link.port)
     if moment:
@@ -163,7 +164,7 @@ def _reading(lab, *arguments, mebibytes: int = 32, on_loss: str = "poison"):
     program = compile_c("random_reader", lab.directory)
     tree = Tree(lab, "reader", [program, str(mebibytes)])
     until(lambda: "ready" in tree.text(), "the reader to have filled its memory")
-    taker = Taker(lab, "--loss-deadline", "1", "--on-loss", on_loss)
+    taker = Taker(lab, *_UNPACKED, "--loss-deadline", "1", "--on-loss", on_loss)
     link = lab.link(taker, bytes_per_second=_SLOW)
     sending = begin_to_send(lab, tree.pid, link.port, *arguments)
     taker.event("resumed")
@@ -307,7 +308,7 @@ def killed_with_images(lab) -> None:
     """A tree's secrets do not stay behind in images."""
     need_criu()
     tree = _counting(lab)
-    taker = Taker(lab)
+    taker = Taker(lab, *_UNPACKED)
     link = lab.link(taker, bytes_per_second=64 << 10)
     for kill_session in (True, False):
         sending = begin_to_send(lab, tree.pid, link.port)
@@ -341,7 +342,7 @@ def at_random(accident, lab) -> None:
     for turn in range(times):
         tree = Tree(lab, f"readers{turn}", [program, "4"])
         until(lambda tree=tree: "ready" in tree.text(), "the readers to have filled their memory")
-        taker = Taker(lab, "--loss-deadline", "1", name=f"receive{turn}")
+        taker = Taker(lab, *_UNPACKED, "--loss-deadline", "1", name=f"receive{turn}")
         link = lab.link(taker, bytes_per_second=_SLOW, comes_back=True)
         sending = begin_to_send(lab, tree.pid, link.port)
         taker.event("resumed")
@@ -464,6 +465,35 @@ def in_doubt(lab) -> None:
         end(tree)
 
 
+def hung_session(lab) -> None:
+    """The receiver answers, but who was told to run the tree hangs: the user is asked, and the word is heard at once."""
+    need_criu()
+    tree = _counting(lab)
+    taker = Taker(lab)
+    stopped = []
+
+    def stop_session() -> None:
+        stopped.extend(machine.children(taker.process.pid))
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+
+    link = lab.link(taker, cut_in=(frames.RUN, 0), when_cut=stop_session, comes_back=True)
+    said = lab.directory / "said"
+    with open(said, "w") as err:
+        sending = begin_to_send(lab, tree.pid, link.port, stderr=err)
+    until(lambda: "kill -USR1" in said.read_text() or sending.poll() is not None, "the user to be asked", 120)
+    expect(len(stopped) == 1, f"which is the session? {stopped}")
+    expect("connected again" in said.read_text() and sending.poll() is None, said.read_text())
+    expect(not _runs_here(tree), "it runs although it may run there")
+    sending.send_signal(signal.SIGUSR1)
+    expect(sending.wait(20) == 1, "it did not fail")
+    expect("by your word; the tree goes on here" in said.read_text(), said.read_text())
+    os.kill(stopped[0], signal.SIGKILL)
+    tree.expect_counting()
+    end(tree)
+    taker.end()
+
+
 def held_lock(lab) -> None:
     """A lock is the stopped tree's until it is ended: within one machine nobody else can have it."""
     need_criu()
@@ -511,6 +541,8 @@ def _checks() -> list:
         Check("criu killed at the source while memory is missing: nothing is lost, and nothing runs there", killed_criu),
         Check("criu killed at the source, and the tree told to go on: it stands still there", not_continued),
         Check("a receiver gone for good as it is told to run the tree: the user's word lets it go on here", in_doubt),
+        Check("a session that hangs behind a receiver that answers: the user is asked, whose word lets the tree go on here",
+              hung_session),
         Check("a lock on a file within one machine: said, and the tree goes on where it is", held_lock),
         *(Check(f"at random moments of the post-copy, {what}: never a wrong page, never two copies",
                 partial(at_random, accident))

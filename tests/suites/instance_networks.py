@@ -3,16 +3,19 @@
 import os
 import pwd
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+from tests.harness import link as frames
 from tests.harness import machine
 from tests.harness.compiling import compile_c
 from tests.harness.criu import Tree, need_criu
 from tests.harness.network import ADDRESS, Network
 from tests.harness.results import Check
-from tests.harness.trees import Taker, end, send
+from tests.harness.trees import Taker, begin_to_send, end, send
 from tests.harness.waiting import Failure, expect, until
 from tests.suites.namespaces import postgres_programs
 from tests.suites.servers import Client, check_redis, fill_redis
@@ -143,10 +146,95 @@ def postgres_moves(lab) -> None:
     machines.taker.end()
 
 
+# Sets rules, says so by a file and waits for another one; takes rules away at once.
+_SLOW_RULES = """#!/bin/sh
+rules=$(cat)
+echo "$rules" | {real} "$@" || exit
+case $rules in *"-I INPUT"*) touch {place}/set; while [ ! -e {place}/go ]; do sleep 0.05; done;; esac
+"""
+_TALKS_TO_ITSELF = """
+import itertools, socket, time
+listener = socket.create_server(("127.0.0.1", 0))
+ends = []
+for _ in range(20):
+    ends += [socket.create_connection(listener.getsockname()), listener.accept()[0]]
+for number in itertools.count():
+    ends[0].send(b"x" * 9)
+    print(number if ends[1].recv(9) else "lost", flush=True)
+    time.sleep(0.01)
+"""
+
+
+def leaves_no_rules(lab) -> None:
+    """A session that is killed while it rebuilds connections: the rules that keep packets from them do not stay."""
+    need_criu(sockets=True)
+    machine.need_command("iptables-restore")
+    network = Network(lab)
+    place = lab.directory / "rules"
+    place.mkdir()
+    slow = place / "iptables-restore"
+    slow.write_text(_SLOW_RULES.format(real=shutil.which("iptables-restore"), place=place))
+    slow.chmod(0o755)
+    inside = network.inside("right")
+    taker = Taker(lab, wrapper=(*inside, "env", f"PATH={place}:{os.environ['PATH']}"))
+
+    def rules() -> list:
+        done = subprocess.run([*inside, "iptables", "-S"], capture_output=True, text=True, check=True)
+        return [line for line in done.stdout.splitlines() if "POSTHASTE" in line]
+    tree = Tree(lab, "talker", [*network.inside("left"), sys.executable, "-c", _TALKS_TO_ITSELF])
+    tree.wait_number(5)
+    link = lab.link(taker, listener=network.listener("left"), entered=lambda: network.entered("right"), comes_back=True)
+    sending = begin_to_send(lab, tree.pid, link.port, "--tcp-established", wrapper=network.inside("left"))
+    until((place / "set").exists, "the rules to be set", 60, alive=[taker])
+    expect(len(rules()) == 2 + 2 * 20, f"the rules are {rules()}")
+    [session] = machine.children(taker.process.pid)
+    os.kill(session, signal.SIGKILL)
+    (place / "go").touch()
+    until(lambda: not rules(), "the rules to be gone")
+    _, said = sending.communicate(timeout=60)
+    expect("the tree goes on here" in said, said)
+    tree.wait_number(len(tree.numbers()) + 5)
+    send(lab, tree.pid, link.port, "--tcp-established", wrapper=network.inside("left"))
+    tree.wait_number(len(tree.numbers()) + 5)
+    expect(not rules() and "lost" not in tree.text(), f"{rules()}, {tree.text()[-100:]}")
+    end(tree)
+    taker.end()
+
+
+def unlocks(lab) -> None:
+    """criu is killed behind the word to run, which nobody hears: what it has cut off of the tree's connections is put right."""
+    need_criu(sockets=True)
+    network = Network(lab)
+    inside = network.inside("left")
+    taker = Taker(lab, wrapper=network.inside("right"))
+    tree = Tree(lab, "talker", [*inside, sys.executable, "-c", _TALKS_TO_ITSELF])
+    tree.wait_number(5)
+    link = lab.link(taker, cut_in=(frames.RUN, 0), when_cut=taker.kill, listener=network.listener("left"),
+                    entered=lambda: network.entered("right"))
+    said = lab.directory / "said"
+    with open(said, "w") as err:
+        sending = begin_to_send(lab, tree.pid, link.port, "--tcp-established", wrapper=inside, stderr=err)
+    until(lambda: "kill -USR1" in said.read_text() or sending.poll() is not None, "the user to be asked", 60)
+    [worker] = [pid for pid in machine.children(sending.pid) if b"swrk" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(worker, signal.SIGKILL)
+
+    def rules() -> list:
+        lines = network.run("left", "iptables", "-S").splitlines()
+        return [line for line in lines if "0xc114" in line]
+    expect(rules(), "criu has set no rules")
+    sending.send_signal(signal.SIGUSR1)
+    expect(sending.wait(60) == 1 and "by your word; the tree goes on here" in said.read_text(), said.read_text())
+    expect(not rules(), f"rules are left: {rules()}")
+    tree.wait_number(len(tree.numbers()) + 5)
+    end(tree)
+
+
 def _checks() -> list:
     return [
         Check("PostgreSQL moves under pgbench, and no transaction fails", postgres_moves),
         Check("a server under load moves with its address and its connections", connections_move),
+        Check("a session killed while it rebuilds a tree's own connections leaves no rules for packets", leaves_no_rules),
+        Check("criu killed behind the word to run, and the user's word: the tree's connections are not left cut off", unlocks),
         Check("redis moves under the eyes of a client that stays connected", redis_moves),
     ]
 

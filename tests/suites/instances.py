@@ -266,6 +266,14 @@ def _consents(lab, what: str, option: str) -> tuple:
     return tree, taker
 
 
+def wrong_descriptor(lab) -> None:
+    need_criu()
+    done = subprocess.run([BRIDGE, "receive", "0", "--inherit-fd", "fd[77]:tty[8803:1b]"], capture_output=True, text=True,
+                          timeout=60)
+    expect(done.returncode == 2, f"it exits with {done.returncode}: {done.stderr}")
+    expect(done.stderr == "criu-bridge: --inherit-fd fd[77]:tty[8803:1b]: this descriptor is not open\n", done.stderr)
+
+
 def moves_a_name(lab) -> None:
     need_criu()
     tree, taker = _consents(lab, "link", "--link-remap")
@@ -314,6 +322,7 @@ def _checks() -> list:
         Check("make -j2 builds the same after a move", moves_make),
         Check("vim in a terminal of tmux moves, with what is on its screen", moves_an_editor),
         Check("a shell with vim moves to another terminal by --external and --inherit-fd", moves_to_another_terminal),
+        Check("--inherit-fd with a number that is not open is refused before anything listens", wrong_descriptor),
         Check("with --link-remap a deleted file with another name moves", moves_a_name),
         Check("with --ext-unix-sk a tree moves although its socket's other end does not", cuts_a_socket),
         Check("with --shell-job a program moves out of somebody else's session", moves_from_a_session),

@@ -5,7 +5,9 @@ from functools import partial
 from pathlib import Path
 
 from tests.harness import machine
+from tests.harness.criu import Tree, need_criu
 from tests.harness.results import Check
+from tests.harness.trees import Taker, end, send
 from tests.harness.waiting import expect, until
 
 _SLOW = 5 << 20  # bytes a second
@@ -41,6 +43,31 @@ def as_they_are(lab) -> None:
     expect(came > plain, f"{came} bytes came for {plain}")
 
 
+def _tree_moved(lab, *arguments) -> tuple:
+    """The same for a tree, which criu-bridge moves."""
+    need_criu()
+    command = [sys.executable, str(machine.PROGRAMS / "half_text.py"), str(_MIB), "16"]
+    tree = Tree(lab, f"half-text{len(arguments)}", command)
+    until(lambda: "\n" in tree.text(), "it to have filled its memory")
+    taker = Taker(lab, *arguments, name=f"receive{len(arguments)}")
+    link = lab.link(taker, bytes_per_second=_SLOW)
+    send(lab, tree.pid, link.port)
+    report = taker.event("complete")["report"]
+    (tree.directory / "look").touch()
+    until(lambda: "wrong" in tree.text(), "it to look at its memory", 60, alive=[taker])
+    expect("0 pages are wrong" in tree.text().splitlines(), f"it says {tree.text()}")
+    end(tree)
+    taker.end()
+    return report["pages"]["data"] * 4096, report["ram"]["transferred"]
+
+
+def tree_in_fewer_bytes(lab) -> None:
+    plain, came = _tree_moved(lab)
+    expect(plain > _MIB << 20 >> 1 and came < plain * 4 // 5, f"{came} bytes came for {plain}")
+    plain, came = _tree_moved(lab, "--compress", "off")
+    expect(came > plain, f"{came} bytes came for {plain}")
+
+
 def _checks() -> list:
     postcopy, hybrid = (), ("--mode", "hybrid")
     return [
@@ -50,6 +77,7 @@ def _checks() -> list:
         Check("over a slow link that is encrypted the same", partial(fewer_bytes, 16, postcopy, True)),
         Check("over a slow link the same ahead of the switchover", partial(fewer_bytes, 16, hybrid, False)),
         Check("over a slow link with --compress off pages come as they are", as_they_are),
+        Check("over a slow link a tree arrives in fewer bytes, and with --compress off as it is", tree_in_fewer_bytes),
     ]
 
 

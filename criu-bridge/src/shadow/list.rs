@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use super::epoch::{Origin, Pages};
 use super::store::{DEFAULT_STORE, Presence, Shadow, Store};
-use super::{boot_id, started};
 
 /// `criu-bridge shadows`
 #[derive(Args, Debug)]
@@ -95,7 +94,7 @@ impl Shadows {
 impl Line {
     fn of(shadow: String, stored: &Shadow) -> std::io::Result<Self> {
         let state = match stored.promotion()? {
-            Some(promotion) if is_alive(&promotion) => State::Promoted,
+            Some(promotion) if promotion.is_alive() => State::Promoted,
             _ if stored.presence()? == Presence::Gone => State::Silent,
             _ => State::Kept,
         };
@@ -111,13 +110,6 @@ impl Line {
         let epochs = epochs.collect();
         Ok(Self { shadow, state, origin: stored.origin()?, disk_bytes: stored.disk_bytes()?, epochs })
     }
-}
-
-/// Whether the process that a promotion names is still there.
-pub(super) fn is_alive(promotion: &super::store::Promotion) -> bool {
-    boot_id().is_ok_and(|boot| boot == promotion.boot)
-        && started(promotion.pid).is_ok_and(|since| since == promotion.started)
-        && !crate::members::is_zombie(promotion.pid).unwrap_or(true)
 }
 
 fn table(lines: &[Line]) -> String {

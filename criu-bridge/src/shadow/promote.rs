@@ -24,8 +24,8 @@ use receiver::events::Status;
 use receiver::guardian::wait_for;
 use serde_json::Value;
 
-use super::list::is_alive;
-use super::store::{DEFAULT_STORE, Promotion, Shadow, Store, Stored};
+use super::promotion::{NONE_YET, Promotion};
+use super::store::{DEFAULT_STORE, Shadow, Store, Stored};
 use super::stored::Pages;
 use super::{boot_id, started};
 use crate::config::{CLAIM_PATIENCE, LISTEN_DEADLINE, RESTORE_DEADLINE, SHADOW_LOOK_MS};
@@ -106,7 +106,7 @@ impl Promote {
             bail!(ANSWERS);
         }
         let before = shadow.promotion()?;
-        if let Some(promotion) = before.as_ref().filter(|promotion| !self.force && is_alive(promotion)) {
+        if let Some(promotion) = before.as_ref().filter(|promotion| !self.force && promotion.is_alive()) {
             bail!("it runs here already, as process {}; --force starts a second copy", promotion.pid);
         }
         if shadow.epochs()?.is_empty() {
@@ -117,11 +117,11 @@ impl Promote {
             shadow.tidy().and_then(|()| shadow.trim())?;
         }
         let own = std::process::id();
-        shadow.promote(Some(&promotion(0, own, started(own)?)?))?;
+        shadow.promote(Some(&promotion(NONE_YET, own, started(own)?)?))?;
         // One that was being written is complete, or never will be.
         let epochs = shadow.epochs()?;
         let newest = epochs.into_iter().next().context("it has no complete epoch any more")?;
-        Ok((newest, before.filter(is_alive)))
+        Ok((newest, before.filter(Promotion::is_alive)))
     }
 
     /// Has the tree run, with all its memory; returns who sees to it, and the root's process id.

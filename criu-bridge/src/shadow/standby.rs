@@ -148,7 +148,8 @@ impl<'shadow> Standby<'shadow> {
         let frozen = &mut self.plan.frozen;
         let read = if is_memory {
             let at = PageRange::from_pages(Addr(start), wanted);
-            at.and_then(|at| frozen.read_memory(passage.index, at, room))
+            let read = at.and_then(|at| frozen.read_memory(passage.index, at, room));
+            read.map(|bytes| bytes.len() as u64 / PAGE_SIZE)
         } else {
             frozen.read_file(passage.index, start, room).map(|()| wanted)
         };

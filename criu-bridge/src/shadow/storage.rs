@@ -12,7 +12,7 @@ use engine::Failure;
 use fault_handler::{Assembly, Mapped, Resumption};
 use memory::{PAGE_SIZE, PageRange};
 use nix::fcntl::Flock;
-use protocol::{Connections, Manifest, Reserved};
+use protocol::Manifest;
 use receiver::events::SessionEvent;
 
 use super::epoch::{self, Content, Epoch};
@@ -87,18 +87,6 @@ impl Storage {
         }
         let (complete, incoming, since) = (None, None, Instant::now());
         Ok(Self { epoch, shadow, lock: Some(lock), kept, incoming, since, complete })
-    }
-
-    /// What there is to say to a source that may come.
-    pub(crate) fn reserved() -> Reserved {
-        Reserved {
-            files: Vec::new(),
-            all_pages_first: false,
-            connections: Connections::Reset,
-            travel: protocol::Travel::default(),
-            same_kernel: false,
-            other_vdso: false,
-        }
     }
 
     /// Takes what the epoch holds.

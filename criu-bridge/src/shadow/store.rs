@@ -14,19 +14,20 @@
 //! on disk. What is not complete is never looked at.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use memory::PAGE_SIZE;
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollTimeout, poll};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::epoch::{self, EpochId, Origin, Pages};
+use super::files::{contents, open, read, sync, write};
 use super::index::Index;
+use super::promotion::{NONE_YET, Promotion};
 use crate::config::{KEPT_EPOCHS, SHADOW_LOOK_MS, SHADOW_RETURN};
 use crate::instance::Instance;
 
@@ -60,19 +61,6 @@ pub(crate) struct Record {
     pub(crate) stored_ms: u64,
     /// From one to the next, in milliseconds.
     pub(crate) every_ms: u64,
-}
-
-/// What runs of a shadow.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct Promotion {
-    /// Which epoch.
-    pub(crate) epoch: u64,
-    /// The process: `promote` itself until the tree runs, then the tree's root.
-    pub(crate) pid: u32,
-    /// When that was started, in clock ticks since the boot.
-    pub(crate) started: u64,
-    /// That boot.
-    pub(crate) boot: String,
 }
 
 /// Where the source of a shadow is.
@@ -156,9 +144,10 @@ impl Shadow {
         self.put(ORIGIN, origin)
     }
 
-    /// What runs of it.
+    /// What runs of it, or has run; one whose `promote` was killed before anything ran is none.
     pub(crate) fn promotion(&self) -> io::Result<Option<Promotion>> {
-        read(&self.path.join(PROMOTION))
+        let promotion: Option<Promotion> = read(&self.path.join(PROMOTION))?;
+        Ok(promotion.filter(|promotion| promotion.epoch != NONE_YET || promotion.is_alive()))
     }
 
     /// Says what runs of it.
@@ -172,9 +161,8 @@ impl Shadow {
     /// Takes the lock within `patience`; `None` if somebody else keeps it.
     pub(crate) fn lock(&self, patience: Duration) -> io::Result<Option<Flock<File>>> {
         let until = Instant::now() + patience;
-        let options = File::options().write(true).create(true).truncate(false).mode(0o600).clone();
         loop {
-            let file = options.open(self.path.join(LOCK))?;
+            let file = open(File::options().write(true).create(true), &self.path.join(LOCK))?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => return Ok(Some(lock)),
                 Err((_, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() < until => {
@@ -214,17 +202,26 @@ impl Shadow {
         }
     }
 
-    /// Where its source is.
+    /// Where its source is. It is not disturbed by that, and nobody who looks takes another one for it.
     pub(crate) fn presence(&self) -> io::Result<Presence> {
-        if self.lock(Duration::ZERO)?.is_none() {
-            return Ok(Presence::Here);
-        }
-        Ok(if self.is_awaited() { Presence::Expected } else { Presence::Gone })
+        let is_here = match open(File::options().read(true), &self.path.join(LOCK)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            lock => match Flock::lock(lock?, FlockArg::LockSharedNonblock) {
+                Ok(_) => false,
+                Err((_, nix::errno::Errno::EWOULDBLOCK)) => true,
+                Err((_, errno)) => return Err(errno.into()),
+            },
+        };
+        Ok(match is_here {
+            true => Presence::Here,
+            false if self.is_awaited() => Presence::Expected,
+            false => Presence::Gone,
+        })
     }
 
     /// Whether its source has gone just now, to come back with the next epoch.
     pub(crate) fn is_awaited(&self) -> bool {
-        let since = fs::metadata(self.path.join(EXPECTED)).and_then(|mark| mark.modified());
+        let since = fs::symlink_metadata(self.path.join(EXPECTED)).and_then(|mark| mark.modified());
         since.is_ok_and(|since| since.elapsed().is_ok_and(|since| since < SHADOW_RETURN))
     }
 
@@ -232,7 +229,9 @@ impl Shadow {
     pub(crate) fn expect(&self, is_expected: bool) {
         let path = self.path.join(EXPECTED);
         // It only saves somebody from waiting, or has somebody wait for some seconds.
-        let _ = if is_expected { fs::write(path, "") } else { fs::remove_file(path) };
+        let mut options = File::options();
+        let mark = options.write(true).create(true).truncate(true);
+        let _ = if is_expected { open(mark, &path).map(drop) } else { fs::remove_file(path) };
     }
 
     /// The complete epochs, the newest one first.
@@ -243,6 +242,9 @@ impl Shadow {
             let name = entry.file_name();
             let number = name.to_str().and_then(|name| name.strip_prefix(EPOCH)?.parse().ok());
             let (Some(number), path) = (number, entry.path()) else { continue };
+            if !entry.file_type()?.is_dir() {
+                continue;
+            }
             // One that is retired in this moment is gone.
             if let Some(record) = read(&path.join(RECORD))? {
                 all.push(Stored { number, path, record });
@@ -254,13 +256,7 @@ impl Shadow {
 
     /// The file with the pages of all epochs.
     pub(crate) fn pages(&self) -> io::Result<File> {
-        File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.path.join(PAGES))
+        open(File::options().read(true).write(true).create(true), &self.path.join(PAGES))
     }
 
     /// Removes what was torn. Only for who has the lock.
@@ -345,14 +341,14 @@ pub(crate) const GONE: &str = "the epoch before is not here any more";
 impl Stored {
     /// What it holds.
     pub(crate) fn load(&self) -> io::Result<(Instance, Index)> {
-        let tree = fs::read(self.path.join(TREE))?;
+        let tree = contents(&self.path.join(TREE))?;
         let instance = protocol::decode(&tree).map_err(io::Error::other)?;
         Ok((instance, self.index()?))
     }
 
     /// Where its pages are.
     pub(crate) fn index(&self) -> io::Result<Index> {
-        Index::from_bytes(&fs::read(self.path.join(INDEX))?)
+        Index::from_bytes(&contents(&self.path.join(INDEX))?)
     }
 
     /// How old it is by this machine's clock: since the tree stood still. `None` if it is from the future.
@@ -380,20 +376,68 @@ fn look_whose(path: &Path) -> io::Result<()> {
     }
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::super::{boot_id, started};
+    use super::*;
+
+    fn store(name: &str) -> (PathBuf, Shadow) {
+        let path = std::env::temp_dir().join(format!("criu-bridge-store-{name}-{}", std::process::id()));
+        let shadow = Store::at(&path).make("one").expect("a temporary directory");
+        shadow.claim(&Origin::default()).expect("room");
+        (path, shadow)
     }
-}
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
+    fn promotion(epoch: u64, pid: u32) -> Promotion {
+        let boot = boot_id().expect("a kernel that tells");
+        Promotion { epoch, pid, started: started(pid).unwrap_or(0), boot }
+    }
 
-fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+    #[test]
+    fn a_promotion_that_was_killed_before_anything_ran_is_none() {
+        let (path, shadow) = store("promotion");
+        let mut child = std::process::Command::new("true").spawn().expect("true");
+        let gone = promotion(NONE_YET, child.id());
+        child.wait().expect("it ends");
+        let here = promotion(NONE_YET, std::process::id());
+        for (promotion, counts) in
+            [(gone.clone(), false), (here, true), (Promotion { epoch: 3, ..gone }, true)]
+        {
+            shadow.promote(Some(&promotion)).expect("room");
+            assert_eq!(shadow.promotion().expect("what was written").is_some(), counts, "{promotion:?}");
+        }
+        fs::remove_dir_all(path).expect("it is ours");
+    }
+
+    #[test]
+    fn who_looks_at_a_shadow_disturbs_nobody() {
+        let (path, shadow) = store("presence");
+        assert_eq!(shadow.presence().expect("nobody was there"), Presence::Gone);
+        let source = shadow.lock(Duration::ZERO).expect("a file").expect("nobody has it");
+        assert_eq!(shadow.presence().expect("it is there"), Presence::Here);
+        drop(source);
+        let file = open(File::options().read(true), &shadow.path.join(LOCK)).expect("it was made");
+        let _other = Flock::lock(file, FlockArg::LockSharedNonblock).expect("nobody has it");
+        assert_eq!(shadow.presence().expect("it looks too"), Presence::Gone);
+        fs::remove_dir_all(path).expect("it is ours");
+    }
+
+    #[test]
+    fn a_link_in_a_store_leads_nowhere() {
+        let (path, shadow) = store("links");
+        let elsewhere = path.join("elsewhere");
+        fs::write(&elsewhere, "precious").expect("room");
+        for name in [PAGES, LOCK, EXPECTED, "promotion.part"] {
+            symlink(&elsewhere, shadow.path.join(name)).expect("room");
+        }
+        assert!(
+            shadow.pages().is_err() && shadow.lock(Duration::ZERO).is_err() && shadow.presence().is_err()
+        );
+        assert!(shadow.promote(Some(&promotion(1, 1))).is_err());
+        shadow.expect(true);
+        assert_eq!(fs::read_to_string(&elsewhere).expect("it is there"), "precious");
+        fs::remove_dir_all(path).expect("it is ours");
+    }
 }

@@ -14,7 +14,7 @@ use super::sizes;
 use super::store::{Shadow, Stored};
 use crate::config::MOST_FILES_BYTES;
 use crate::instance::{Instance, Passage, Sequence};
-use crate::source::Origin;
+use crate::source::{Origin, front};
 
 /// The image that says which files are open.
 const FILES: &[u8] = b"files.img";
@@ -93,11 +93,12 @@ impl Origin for Pages {
 
     fn commit(&mut self) {}
 
-    fn read_memory(&mut self, index: usize, at: PageRange, buffer: &mut [u8]) -> Option<u64> {
+    fn read_memory<'a>(&'a mut self, index: usize, at: PageRange, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
         let key = |passage: &Passage| (passage.index, passage.start);
         let behind = self.sequence.tasks.partition_point(|passage| key(passage) <= (index, at.start().0));
         let passage = self.sequence.tasks.get(behind.checked_sub(1)?).filter(|found| found.index == index)?;
-        self.read_pages(passage, at.start().0, buffer)
+        let pages = self.read_pages(passage, at.start().0, buffer)?;
+        front(buffer, pages)
     }
 
     fn read_file(&mut self, index: usize, offset: u64, buffer: &mut [u8]) -> Option<()> {
