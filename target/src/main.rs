@@ -12,6 +12,7 @@ mod options;
 mod pattern;
 mod progress;
 mod random;
+mod waits;
 mod workloads;
 
 use std::process::ExitCode;

@@ -36,6 +36,10 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value_t = Content::Random)]
     pub(crate) content: Content,
 
+    /// Print as well how often it has waited for memory, and how long (chase)
+    #[arg(long)]
+    pub(crate) waits: bool,
+
     /// Megabytes to write in a second, 0 for as many as there can be (writer)
     #[arg(long, value_name = "MB", default_value_t = 200)]
     pub(crate) rate_mb: u64,

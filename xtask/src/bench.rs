@@ -23,10 +23,12 @@ mod promises;
 mod relay;
 mod sizes;
 mod table;
+mod waits;
 mod watch;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -40,6 +42,9 @@ use self::plots::{Chart, Kind};
 use self::promises::Promise;
 use self::sizes::Sizes;
 use self::table::Table;
+
+/// Rounds of what takes CRIU minutes, at most.
+const PEER_ROUNDS: u32 = 3;
 
 /// What to measure, and where to say it.
 #[derive(clap::Args, Clone, Debug)]
@@ -100,7 +105,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<bool> {
     let header = Header { machine, rounds, quick: options.quick };
     let is_wanted = |part| options.only.is_empty() || options.only.contains(&part);
     for part in Part::ALL.into_iter().filter(|part| is_wanted(*part)) {
+        let begin = Instant::now();
         part.measure(&bench, &mut results);
+        let _ = writeln!(io::stderr(), "{part:?}: {} s", begin.elapsed().as_secs());
         interruption::wait_if_ended();
         // A run takes long: what has been found so far is not lost if it ends.
         write(options, &header, &results, &promises::judge(&results.figures, &bench.sizes))?;
@@ -163,9 +170,18 @@ impl Results {
 impl Bench {
     /// Does something once in every round, and says which one it is.
     fn each_round(&self, what: &str, mut act: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        self.each_numbered_round(what, |_| act())
+    }
+
+    /// The same, for who does not do everything in every round: they count from 1.
+    fn each_numbered_round(
+        &self,
+        what: &str,
+        mut act: impl FnMut(u32) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         for round in 1..=self.rounds {
             let _ = write!(io::stderr(), "\r\x1b[K{what}: round {round} of {}", self.rounds);
-            let done = act().with_context(|| format!("{what}, round {round}"));
+            let done = act(round).with_context(|| format!("{what}, round {round}"));
             if done.is_err() || round == self.rounds {
                 let _ = writeln!(io::stderr());
             }

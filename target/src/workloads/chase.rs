@@ -3,7 +3,7 @@
 //! Every page names the page that comes after it, and all of them lie on one circle. Nearly every step touches another
 //! page than any before it, which is what serving pages on demand finds hardest.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
@@ -11,23 +11,32 @@ use crate::gaps::Gaps;
 use crate::pattern::{PAGE_WORDS, word};
 use crate::progress::Progress;
 use crate::random::Random;
+use crate::waits::Waits;
 
 /// Words of the pattern that each step compares.
 const COMPARED: usize = 8;
 
 /// Prints `chase N steps S largest_gap_us G` in each interval: S is how many steps it has made in all, G the longest
-/// time that one of them took since the line before.
+/// time that one of them took since the line before. With `--waits` a second line tells of [`Waits`].
 pub(crate) fn run(progress: &mut Progress) -> Result<()> {
     let interval = Duration::from_millis(progress.options().interval_ms);
     let circle = Circle::new(progress.options().resident_mib.max(1), &mut Random::new(1));
     let (mut page, mut steps) = (0, 0_u64);
     let mut gaps = Gaps::new(interval);
+    let mut waits = progress.options().waits.then(Waits::default);
     while progress.goes_on() {
+        let touched = waits.as_ref().map(|_| Instant::now());
         page = circle.step(page)?;
         steps += 1;
+        if let Some((waits, touched)) = waits.as_mut().zip(touched) {
+            waits.note(touched.elapsed());
+        }
         if let Some(longest) = gaps.step() {
             let number = progress.count_round();
             progress.say(&format!("chase {number} steps {steps} largest_gap_us {}", longest.as_micros()))?;
+            if let Some(waits) = &mut waits {
+                progress.say(&format!("chase {number} waits{}", waits.take()))?;
+            }
         }
     }
     circle.walk_around()

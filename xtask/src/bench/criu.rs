@@ -1,35 +1,46 @@
 //! One move of a workload of `target` by CRIU, the restored program in a PID namespace of its own: by lazy pages (dump,
-//! page server, lazy-pages daemon and restore on this machine), or whole (dump into files, then restore).
+//! page server, lazy-pages daemon and restore on this machine), or whole (dump into files, then restore). The daemon in
+//! the middle is CRIU's or ours; `criu-bridge send` and `receive` are a move by CRIU as well.
+
+mod pipes;
+mod sent;
+mod steps;
 
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
-use super::interruption;
+pub(super) use self::pipes::PipeLimit;
+use self::steps::{Killed, free_port, is_listening, wait_for};
 use super::moving::{LINES_AFTER, Look, WARM_LINES};
-use super::programs::{Line, PATIENCE, Workload};
+use super::programs::{Foreign, Line, Workload};
+use super::waits::Waits;
 use super::watch;
 
-/// CRIU keeps pages in pipes of this size, which root may ask for.
-const PIPE_BYTES: u64 = 16 << 20;
-const PIPE_LIMIT: &str = "/proc/sys/fs/pipe-max-size";
-/// How often something that comes as a file is looked for.
-const LOOK: Duration = Duration::from_millis(1);
 /// Written by CRIU into its images when the restored program goes on.
 const RESTORED: &str = "stats-restore";
 
 /// How CRIU moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Method {
-    /// Memory follows as it is touched, and by itself.
-    LazyPages,
+    /// Memory follows as it is touched, and by itself, as this daemon serves it.
+    LazyPages(Daemon),
     /// All of it into files and out of them.
     Whole,
+    /// By `criu-bridge send` and `receive`, which have CRIU dump and restore.
+    Sent,
+}
+
+/// Who serves missing memory between CRIU's dump and CRIU's restore.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Daemon {
+    /// `criu lazy-pages`
+    Criu,
+    /// `criu-bridge lazy-pages`
+    Ours,
 }
 
 /// What a move by CRIU was like.
@@ -44,6 +55,8 @@ pub(super) struct Carried {
     pub(super) total: Duration,
     /// How much of the restored program's memory was there, in KiB, since the beginning.
     pub(super) resident: Vec<(Duration, u64)>,
+    /// How long it has waited for memory meanwhile, if it tells.
+    pub(super) waits: Waits,
 }
 
 /// The program, and what it needs of the machine for as long as this lives.
@@ -51,13 +64,6 @@ pub(super) struct Carried {
 pub(super) struct Criu {
     path: PathBuf,
     limit: PipeLimit,
-}
-
-/// Pipes may be large enough for CRIU for as long as this lives.
-#[derive(Clone, Debug)]
-pub(super) struct PipeLimit {
-    /// The machine's own limit, to be put back.
-    before: Option<String>,
 }
 
 impl Criu {
@@ -105,19 +111,25 @@ impl Criu {
         command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null());
         let mut program = Killed::start(&mut command).context("starting the program")?;
         wait_for(|| Ok(lines(&out)?.len() >= WARM_LINES)).context("waiting for the program to be warm")?;
-        let pid = program.0.id();
+        let pid = program.id();
         let course = Course { begin: Instant::now(), pid, images: &images, out: &out, bin, look };
         let mut restored = match method {
-            Method::LazyPages => self.carry_lazily(&course)?,
+            Method::LazyPages(daemon) => self.carry_lazily(&course, daemon)?,
             Method::Whole => self.carry_whole(&course)?,
+            Method::Sent => sent::carry(&course)?,
         };
         let total = course.begin.elapsed();
         let arrived = lines(&out)?.len();
-        let hidden = course.hidden(&restored.process)?;
+        let hidden = match method {
+            Method::Sent => Duration::ZERO,
+            Method::LazyPages(_) | Method::Whole => course.hidden(&restored.process)?,
+        };
         wait_for(|| Ok(lines(&out)?.len() >= arrived + LINES_AFTER)).context("waiting for its next lines")?;
         let gaps =
             lines(&out)?.into_iter().map(|line| line.gap).take(arrived + LINES_AFTER).skip(restored.said);
         let mut gaps: Vec<Duration> = gaps.collect();
+        let waits = Waits::between(&text(&out)?, restored.said, arrived);
+        drop(restored.root);
         restored.process.end();
         program.end();
         fs::remove_dir_all(directory).context("removing the images")?;
@@ -125,11 +137,11 @@ impl Criu {
         *first += hidden;
         let downtime = *first;
         let longest = gaps.into_iter().max().unwrap_or(downtime);
-        Ok(Carried { downtime, longest, total, resident: restored.resident })
+        Ok(Carried { downtime, longest, total, resident: restored.resident, waits })
     }
 
     /// Returns when every page has been carried over, with what keeps the restored program alive.
-    fn carry_lazily(&self, course: &Course<'_>) -> anyhow::Result<Restored> {
+    fn carry_lazily(&self, course: &Course<'_>, daemon: Daemon) -> anyhow::Result<Restored> {
         let port = free_port()?.to_string();
         let (pid, directory) = (course.pid.to_string(), course.directory()?);
         let place = ["--images-dir", directory, "--address", "127.0.0.1", "--port", &port];
@@ -137,21 +149,32 @@ impl Criu {
         let mut dump = Killed::start(&mut self.command(&dump)).context("starting criu dump")?;
         // The last image that it writes before it listens.
         wait_for(|| {
-            ensure!(dump.0.try_wait()?.is_none(), "criu dump has ended");
+            ensure!(!dump.has_ended()?, "criu dump has ended");
             Ok(course.images.join("inventory.img").exists() && is_listening(&port)?)
         })
         .context("waiting for criu dump")?;
         let said = lines(course.out)?.len();
-        let serve = [&["lazy-pages", "--page-server", "-o", "lazy.log"], &place[..]].concat();
-        let mut serve = Killed::start(&mut self.command(&serve)).context("starting criu lazy-pages")?;
-        wait_for(|| Ok(course.images.join("lazy-pages.socket").exists()))
-            .context("waiting for criu lazy-pages")?;
+        let mut serve = self.serve(course, daemon, &place)?;
+        wait_for(|| {
+            ensure!(!serve.has_ended()?, "{} has ended", daemon.name());
+            Ok(course.images.join("lazy-pages.socket").exists())
+        })
+        .with_context(|| format!("waiting for {}", daemon.name()))?;
         let mut process = self.restore(&["--lazy-pages", "--images-dir", directory])?;
         let resident = course.look_at_memory(&mut process, &mut serve)?;
-        ensure!(serve.0.wait()?.success(), "criu lazy-pages has failed");
-        let dumped = dump.0.wait().context("waiting for criu dump")?;
-        ensure!(dumped.success(), "criu dump has failed");
-        Ok(Restored { process, said, resident })
+        serve.expect_success(daemon.name())?;
+        dump.expect_success("criu dump")?;
+        Ok(Restored { process, root: None, said, resident })
+    }
+
+    /// Starts the daemon that gets pages at `place`.
+    fn serve(&self, course: &Course<'_>, daemon: Daemon, place: &[&str]) -> anyhow::Result<Killed> {
+        let serve = [&["lazy-pages", "--page-server"], place].concat();
+        let mut command = match daemon {
+            Daemon::Criu => self.command(&[&serve[..], &["-o", "lazy.log"]].concat()),
+            Daemon::Ours => course.bridge(&serve, "lazy.log")?,
+        };
+        Killed::start(&mut command).with_context(|| format!("starting {}", daemon.name()))
     }
 
     /// Returns when the restored program goes on.
@@ -159,15 +182,15 @@ impl Criu {
         let (pid, directory) = (course.pid.to_string(), course.directory()?);
         let dump = ["dump", "--tree", &pid, "--images-dir", directory, "-o", "dump.log"];
         let mut dump = Killed::start(&mut self.command(&dump)).context("starting criu dump")?;
-        ensure!(dump.0.wait().context("waiting for criu dump")?.success(), "criu dump has failed");
+        dump.expect_success("criu dump")?;
         let said = lines(course.out)?.len();
         let mut process = self.restore(&["--images-dir", directory])?;
         wait_for(|| {
-            ensure!(process.0.try_wait()?.is_none(), "criu restore has ended");
+            ensure!(!process.has_ended()?, "criu restore has ended");
             Ok(course.images.join(RESTORED).exists())
         })
         .context("waiting for the restored program")?;
-        Ok(Restored { process, said, resident: Vec::new() })
+        Ok(Restored { process, root: None, said, resident: Vec::new() })
     }
 
     fn restore(&self, arguments: &[&str]) -> anyhow::Result<Killed> {
@@ -183,6 +206,8 @@ impl Criu {
 struct Restored {
     /// What keeps it alive.
     process: Killed,
+    /// Itself, if it does not end with that.
+    root: Option<Foreign>,
     /// Its lines before that.
     said: usize,
     resident: Vec<(Duration, u64)>,
@@ -203,10 +228,18 @@ impl Course<'_> {
         self.images.to_str().context("a path of text")
     }
 
+    /// A command of ours, whose words go to a file among the images.
+    fn bridge(&self, arguments: &[&str], log: &str) -> anyhow::Result<Command> {
+        let log = File::create(self.images.join(log)).context("making a log")?;
+        let mut command = Command::new(self.bin.join("criu-bridge"));
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Ok(command)
+    }
+
     /// By how much the restored program's clock is behind the machine's.
     fn hidden(&self, restored: &Killed) -> anyhow::Result<Duration> {
         let program = fs::canonicalize(self.bin.join("target")).context("the program is there")?;
-        let pid = watch::newcomer(&program, restored.0.id()).context("the restored program is not there")?;
+        let pid = watch::newcomer(&program, restored.id()).context("the restored program is not there")?;
         let offsets = fs::read_to_string(format!("/proc/{pid}/timens_offsets"))
             .context("reading the restored program's clock")?;
         behind(&offsets)
@@ -219,77 +252,52 @@ impl Course<'_> {
         restored: &mut Killed,
         serve: &mut Killed,
     ) -> anyhow::Result<Vec<(Duration, u64)>> {
-        if self.look == Look::Away {
-            serve.0.wait().context("waiting for criu lazy-pages")?;
-            return Ok(Vec::new());
-        }
         let program = fs::canonicalize(self.bin.join("target")).context("the program is there")?;
         let (mut pid, mut found) = (None, Vec::new());
         wait_for(|| {
-            ensure!(restored.0.try_wait()?.is_none(), "criu restore has ended");
-            pid = pid.or_else(|| watch::newcomer(&program, restored.0.id()));
-            found.extend(pid.and_then(watch::resident_kib).map(|kib| (self.begin.elapsed(), kib)));
-            Ok(serve.0.try_wait()?.is_some())
+            ensure!(!restored.has_ended()?, "criu restore has ended");
+            if self.look == Look::Resident {
+                pid = pid.or_else(|| watch::newcomer(&program, restored.id()));
+                found.extend(pid.and_then(watch::resident_kib).map(|kib| (self.begin.elapsed(), kib)));
+            }
+            serve.has_ended()
         })
-        .context("waiting for criu lazy-pages")?;
+        .context("waiting for every page")?;
         Ok(found)
     }
 }
 
-impl PipeLimit {
-    fn raise() -> anyhow::Result<Self> {
-        let limit = fs::read_to_string(PIPE_LIMIT).with_context(|| format!("reading {PIPE_LIMIT}"))?;
-        let is_low = limit.trim().parse().is_ok_and(|bytes: u64| bytes < PIPE_BYTES);
-        if is_low {
-            fs::write(PIPE_LIMIT, PIPE_BYTES.to_string())
-                .with_context(|| format!("raising {PIPE_LIMIT}, which takes root"))?;
-        }
-        Ok(Self { before: is_low.then_some(limit) })
-    }
-}
-
-impl Drop for PipeLimit {
-    fn drop(&mut self) {
-        if let Some(limit) = &self.before {
-            let _ = fs::write(PIPE_LIMIT, limit);
+impl Daemon {
+    /// What it is called.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Criu => "criu lazy-pages",
+            Self::Ours => "criu-bridge lazy-pages",
         }
     }
 }
 
-/// A process of ours; killed with its owner.
-struct Killed(Child);
-
-impl Killed {
-    fn start(command: &mut Command) -> io::Result<Self> {
-        interruption::spawn(command).map(Self)
-    }
-
-    fn end(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// The first error in CRIU's own logs of a move.
+/// The first error in the logs of a move, CRIU's own or ours.
 pub(super) fn complaint(directory: &Path) -> String {
-    let logs = ["dump.log", "lazy.log", "restore.log"].map(|log| directory.join("images").join(log));
+    let logs = ["dump.log", "lazy.log", "restore.log", "send.log", "receive.log"]
+        .map(|log| directory.join("images").join(log));
+    let is_error = |line: &&str| line.contains("Error") || line.starts_with("criu-bridge: ");
     let texts = logs.iter().filter_map(|log| fs::read_to_string(log).ok());
-    let errors = texts.filter_map(|text| text.lines().find(|line| line.contains("Error")).map(str::to_owned));
+    let errors = texts.filter_map(|text| text.lines().find(is_error).map(str::to_owned));
     errors.into_iter().next().unwrap_or_else(|| "nothing".to_owned())
 }
 
 /// The program's lines so far; when they came is not known.
 fn lines(out: &Path) -> anyhow::Result<Vec<Line>> {
-    let text = fs::read_to_string(out).context("reading the program's output")?;
-    let whole = text.rfind('\n').map_or("", |end| text.get(..end).unwrap_or_default());
     let at = Instant::now();
-    Ok(whole.lines().filter_map(|line| Line::read(line, at)).collect())
+    Ok(text(out)?.lines().filter_map(|line| Line::read(line, at)).collect())
+}
+
+/// Its whole lines.
+fn text(out: &Path) -> anyhow::Result<String> {
+    let mut text = fs::read_to_string(out).context("reading the program's output")?;
+    text.truncate(text.rfind('\n').unwrap_or(0));
+    Ok(text)
 }
 
 /// By how much the monotonic clock is behind, out of `/proc/PID/timens_offsets`; none if it is not.
@@ -300,33 +308,6 @@ fn behind(offsets: &str) -> Option<Duration> {
     let (seconds, nanoseconds) = (fields.next()?.ok()?, fields.next()?.ok()?);
     let behind = -(i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds));
     u64::try_from(behind).ok().filter(|behind| *behind > 0).map(Duration::from_nanos)
-}
-
-fn wait_for(mut holds: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds()? {
-        if Instant::now() > deadline {
-            bail!("nothing more comes");
-        }
-        thread::park_timeout(LOOK);
-    }
-    Ok(())
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
-    Ok(listener.local_addr()?.port())
-}
-
-/// Whether somebody listens on the port: connecting would use up the page server's only connection.
-fn is_listening(port: &str) -> anyhow::Result<bool> {
-    const LISTEN: &str = "0A";
-    let port = format!(":{:04X}", port.parse::<u16>()?);
-    let table = fs::read_to_string("/proc/net/tcp").context("reading /proc/net/tcp")?;
-    Ok(table.lines().any(|line| {
-        let mut fields = line.split_whitespace().skip(1);
-        fields.next().is_some_and(|local| local.ends_with(&port)) && fields.nth(1) == Some(LISTEN)
-    }))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::promises::{self, Promise};
-use super::{Header, Results};
+use super::{Header, PEER_ROUNDS, Results};
 
 /// Writes the page, and its plots into the directory of its name.
 ///
@@ -32,8 +32,8 @@ pub(super) fn write(
 fn page(name: &str, header: &Header, results: &Results, promises: &[Promise]) -> String {
     let command = if header.quick { "cargo xtask bench --quick" } else { "make bench" };
     let mut text = format!(
-        "# Benchmarks\n\nWritten by `{command}`; do not edit. {}\n\nEvery figure is the median of {} rounds, in \
-         brackets the least and the most; what has no brackets was measured once, a ratio is that of two medians. Who is \
+        "# Benchmarks\n\nWritten by `{command}`; do not edit. {}\n\nEvery figure is the median of {} rounds \
+         (of {PEER_ROUNDS} at most where CRIU's daemon takes minutes, with a random reader of a GiB), in brackets the least and the most; what has no brackets was measured once, a ratio is that of two medians. Who is \
          compared took turns in the same run. CRIU is the one that `make criu` installs; pipes were allowed to be as large as \
          it wants them. Memory is incompressible unless its row says otherwise.\n",
         header.machine.in_words(),

@@ -4,6 +4,7 @@ mod faults;
 mod floors;
 mod footprint;
 mod idle;
+mod instances;
 mod links;
 mod reader;
 mod scaling;
@@ -33,6 +34,8 @@ pub(super) enum Part {
     Idle,
     /// One that touches its memory in random order
     Reader,
+    /// Memory between CRIU's dump and CRIU's restore, served by its own daemon and by ours
+    Instances,
     /// One that writes 200 MB/s
     Writer,
     /// Single faults while next to nothing else travels
@@ -49,10 +52,11 @@ pub(super) enum Part {
 
 impl Part {
     /// All of them, in the order in which they are measured.
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Floors,
         Self::Idle,
         Self::Reader,
+        Self::Instances,
         Self::Writer,
         Self::Faults,
         Self::Scaling,
@@ -68,6 +72,7 @@ impl Part {
             Self::Floors => floors::measure(bench, results),
             Self::Idle => idle::measure(bench, results),
             Self::Reader => reader::measure(bench, results),
+            Self::Instances => instances::measure(bench, results),
             Self::Writer => writer::measure(bench, results),
             Self::Faults => faults::measure(bench, results),
             Self::Scaling => scaling::measure(bench, results),

@@ -48,6 +48,12 @@ impl Workload {
         self
     }
 
+    /// With an option that has no value.
+    pub(super) fn telling(mut self, option: &str) -> Self {
+        self.more.push(option.to_owned());
+        self
+    }
+
     /// What follows `target`.
     pub(super) fn arguments(&self) -> Vec<String> {
         let resident = self.resident_mib.to_string();
@@ -132,12 +138,8 @@ impl Running {
     /// The move has failed, or nothing comes.
     pub(super) fn event(&mut self, name: &str) -> anyhow::Result<(Instant, Value)> {
         loop {
-            if let Some(at) = self.events.iter().position(|(_, event)| event["event"] == name) {
+            if let Some(at) = position(self.events.iter().map(|(_, event)| event), name)? {
                 return Ok(self.events.remove(at));
-            }
-            let bad = |event: &Value| event["event"] == "failed" || event["event"] == "refused";
-            if let Some((_, failed)) = self.events.iter().find(|(_, event)| bad(event)) {
-                bail!("the move has failed: {}", failed["reason"]);
             }
             self.read_line(PATIENCE).with_context(|| format!("waiting for the event '{name}'"))?;
         }
@@ -192,6 +194,22 @@ impl Running {
             self.lines.extend(Line::read(&line, at));
         }
         Ok(())
+    }
+}
+
+/// Which of a receiver's events is the first of this name; `None` if it has not come.
+///
+/// # Errors
+/// The move has failed.
+pub(super) fn position<'a>(
+    mut events: impl Iterator<Item = &'a Value> + Clone,
+    name: &str,
+) -> anyhow::Result<Option<usize>> {
+    let is_bad = |event: &&Value| event["event"] == "failed" || event["event"] == "refused";
+    let found = events.clone().position(|event| event["event"] == name);
+    match events.find(is_bad).filter(|_| found.is_none()) {
+        Some(failed) => bail!("the move has failed: {}", failed["reason"]),
+        None => Ok(found),
     }
 }
 

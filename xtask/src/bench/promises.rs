@@ -20,6 +20,7 @@ pub(super) fn judge(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
     let mut promises = downtime(figures, sizes);
     promises.extend(arrival(figures, sizes));
     promises.extend(reader(figures, sizes));
+    promises.extend(instances(figures, sizes));
     promises.extend(single_faults(figures));
     promises.extend(ahead(figures, sizes));
     promises.extend(scaling(figures, sizes));
@@ -107,6 +108,29 @@ fn reader(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
         ),
     ];
     promises.map(|promise| promise.by(&[Part::Reader])).into()
+}
+
+fn instances(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
+    let mib = sizes.instances;
+    let gain = |program: &str| {
+        let [criu, ours] = ["criu", "ours"].map(|by| format!("instances/{program}/{by}/all_s"));
+        figures.ratio(&criu, &ours)
+    };
+    let p99 = |by: &str| figures.median(&format!("instances/reader/{by}/p99_us"));
+    // CRIU's dump and restore are most of what a smaller one takes.
+    let gains = |what: String, measured, times| match mib {
+        1024.. => Promise::at_least(what, measured, times, " times"),
+        _ => Promise::shown(what, measured, " times"),
+    };
+    let sooner =
+        format!("{mib} MiB between CRIU's dump and restore, sooner there by ours than by criu lazy-pages");
+    let promises = [
+        gains(format!("{sooner}, random reader"), gain("reader"), 15.0),
+        gains(format!("{sooner}, asleep"), gain("asleep"), 1.0),
+        Promise::shown("that reader's waits for memory, p99, by ours", p99("ours"), " µs"),
+        Promise::shown("the same by criu lazy-pages", p99("criu"), " µs"),
+    ];
+    promises.map(|promise| promise.by(&[Part::Instances])).into()
 }
 
 fn single_faults(figures: &Figures) -> Vec<Promise> {
@@ -303,6 +327,21 @@ mod tests {
         figures.add("throughput/preloaded_mb_s", 90.0);
         let promises = judge(&figures, &Sizes::new(true, 100_000));
         assert_eq!(verdict(&promises, "preloading"), "NOT KEPT");
+    }
+
+    #[test]
+    fn our_daemon_is_judged_where_what_it_serves_is_most_of_the_time() {
+        let mut figures = Figures::default();
+        for (name, seconds) in
+            [("reader/criu", 40.0), ("reader/ours", 4.0), ("asleep/criu", 2.0), ("asleep/ours", 2.0)]
+        {
+            figures.add(format!("instances/{name}/all_s"), seconds);
+        }
+        let judged = judge(&figures, &Sizes::new(false, 100_000));
+        assert_eq!(verdict(&judged, "lazy-pages, random reader"), "NOT KEPT");
+        assert_eq!(verdict(&judged, "lazy-pages, asleep"), "kept");
+        let judged = judge(&figures, &Sizes::new(true, 100_000));
+        assert_eq!(verdict(&judged, "lazy-pages, random reader"), "nothing promised");
     }
 
     #[test]

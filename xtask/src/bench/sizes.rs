@@ -11,6 +11,8 @@ pub(super) struct Sizes {
     pub(super) reader: Vec<u64>,
     /// Of the one that writes.
     pub(super) writer: Vec<u64>,
+    /// Of the programs whose memory is served between CRIU's dump and CRIU's restore.
+    pub(super) instances: u64,
     /// Of memory that passes through a floor, and of the moves that are compared with it.
     pub(super) floor: u64,
     /// Of the program of which single faults are measured.
@@ -37,6 +39,7 @@ impl Sizes {
             idle,
             reader: fit(if quick { &[1, 128] } else { &[1, 64, 1024, 4096] }),
             writer: fit(if quick { &[128] } else { &[64, 256, 1024] }),
+            instances: if quick { 128 } else { 1024 },
             floor: if quick { 128 } else { 1024 },
             faults: if quick { 16 } else { 64 },
             links: if quick { [128, 16] } else { [512, 512] },
@@ -55,6 +58,7 @@ impl Sizes {
                 Part::Floors => self.floor,
                 Part::Idle | Part::Footprint => largest(&self.idle),
                 Part::Reader => largest(&self.reader),
+                Part::Instances => self.instances,
                 Part::Writer => largest(&self.writer),
                 Part::Faults => self.faults,
                 Part::Scaling => self.most.unwrap_or(0),

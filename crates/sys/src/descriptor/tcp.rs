@@ -102,6 +102,14 @@ pub fn thaw(fd: u32, before: u32) {
     }
 }
 
+/// Ends the repair mode of a connection, whoever has left it in that.
+///
+/// # Errors
+/// Those of getsockopt(2) and setsockopt(2): it is no TCP socket, or `EPERM` without `CAP_NET_ADMIN`.
+pub fn end_repair(fd: u32) -> Result<(), Errno> {
+    if integer(fd, IPPROTO_TCP, TCP_REPAIR)? == 0 { Ok(()) } else { set(fd, IPPROTO_TCP, TCP_REPAIR, &0) }
+}
+
 /// What a frozen connection is, its bytes included.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Programs that do nothing but hold memory. One looks at the clock without pause: how long it is away. One sleeps, and
 //! leaves the processors to who moves it: when all of it is there.
 
-use super::super::criu::Method;
+use super::super::criu::{Daemon, Method};
 use super::super::moving::Plan;
 use super::super::programs::Workload;
 use super::super::table::Table;
@@ -27,7 +27,7 @@ pub(super) fn measure(bench: &Bench, results: &mut Results) -> anyhow::Result<()
 fn one_round(bench: &Bench, results: &mut Results, name: &str, workload: &Workload) -> anyhow::Result<()> {
     let moved = Plan::of(workload.clone()).carry_out(&bench.bin)?;
     note_move(results, &format!("{name}/postcopy"), &moved);
-    by_criu(bench, results, &format!("{name}/criu"), workload, Method::LazyPages)?;
+    by_criu(bench, results, &format!("{name}/criu"), workload, Method::LazyPages(Daemon::Criu))?;
     by_criu(bench, results, &format!("{name}/criu_whole"), workload, Method::Whole)
 }
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::criu::Method;
+use super::super::criu::{Daemon, Method};
 use super::super::moving::{Look, Moved, Plan};
 use super::super::plots::{Kind, Points};
 use super::super::programs::{Line, Workload};
 use super::super::table::Table;
-use super::super::{Bench, Results};
+use super::super::{Bench, PEER_ROUNDS, Results};
 use super::{by_criu, carry, note_move};
 
 /// The reader may stall longer at first.
@@ -19,7 +19,10 @@ pub(super) fn measure(bench: &Bench, results: &mut Results) -> anyhow::Result<()
     let promised = bench.sizes.promised_reader();
     let mut done = Ok(());
     for mib in &bench.sizes.reader {
-        done = bench.each_round(&format!("reader, {mib} MiB"), || one_round(bench, results, *mib, promised));
+        done = bench.each_numbered_round(&format!("reader, {mib} MiB"), |round| {
+            one_round(bench, results, *mib)?;
+            by_peer(bench, results, *mib, round)
+        });
         if done.is_err() {
             break;
         }
@@ -28,7 +31,7 @@ pub(super) fn measure(bench: &Bench, results: &mut Results) -> anyhow::Result<()
     done.and_then(|()| charts(bench, results, promised))
 }
 
-fn one_round(bench: &Bench, results: &mut Results, mib: u64, promised: u64) -> anyhow::Result<()> {
+fn one_round(bench: &Bench, results: &mut Results, mib: u64) -> anyhow::Result<()> {
     let workload = Workload::new("chase", mib);
     let moved = Plan::of(workload.clone()).carry_out(&bench.bin)?;
     let name = format!("reader/{mib}/postcopy");
@@ -43,7 +46,7 @@ fn one_round(bench: &Bench, results: &mut Results, mib: u64, promised: u64) -> a
         let value = moved.reported_number(path);
         value.into_iter().for_each(|us| results.figures.add(format!("{name}/{figure}"), us));
     }
-    if mib == promised {
+    if mib == bench.sizes.promised_reader() {
         let idle = Plan::of(Workload::asleep(mib)).carry_out(&bench.bin)?;
         note_move(results, &format!("reader/{mib}/idle"), &idle);
         let ahead = Plan::of(workload.clone()).mode("precopy").carry_out(&bench.bin)?;
@@ -51,10 +54,16 @@ fn one_round(bench: &Bench, results: &mut Results, mib: u64, promised: u64) -> a
         let faults = ahead.reported_number("/fault_latency/count").unwrap_or(f64::INFINITY);
         results.figures.add(format!("reader/{mib}/precopy/faults"), faults);
     }
-    if mib <= promised {
-        by_criu(bench, results, &format!("reader/{mib}/criu"), &workload, Method::LazyPages)?;
-    }
     Ok(())
+}
+
+fn by_peer(bench: &Bench, results: &mut Results, mib: u64, round: u32) -> anyhow::Result<()> {
+    let promised = bench.sizes.promised_reader();
+    if mib > promised || (mib == promised && round > PEER_ROUNDS) {
+        return Ok(());
+    }
+    let workload = Workload::new("chase", mib);
+    by_criu(bench, results, &format!("reader/{mib}/criu"), &workload, Method::LazyPages(Daemon::Criu))
 }
 
 /// Steps a second while pages are missing: between its first line at the destination, which began at the source, and the
@@ -119,7 +128,9 @@ fn charts(bench: &Bench, results: &mut Results, mib: u64) -> anyhow::Result<()> 
             results.chart(Kind::Reader).add("ours", throughput(&moved));
         }
     }
-    if let Some(carried) = carry(bench, &Workload::asleep(mib), Method::LazyPages, Look::Resident)? {
+    if let Some(carried) =
+        carry(bench, &Workload::asleep(mib), Method::LazyPages(Daemon::Criu), Look::Resident)?
+    {
         results.chart(Kind::Pages).add("CRIU lazy-pages, asleep", present(carried.resident.iter()));
     }
     Ok(())

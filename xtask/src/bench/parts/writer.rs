@@ -1,6 +1,6 @@
 //! A program that writes 200 MB/s while it moves: what pages ahead of the stop are worth.
 
-use super::super::criu::Method;
+use super::super::criu::{Daemon, Method};
 use super::super::moving::Plan;
 use super::super::programs::Workload;
 use super::super::table::Table;
@@ -21,7 +21,13 @@ pub(super) fn measure(bench: &Bench, results: &mut Results) -> anyhow::Result<()
             for mode in MODES {
                 one_move(bench, results, *mib, mode)?;
             }
-            by_criu(bench, results, &format!("writer/{mib}/criu"), &writer(*mib), Method::LazyPages)
+            by_criu(
+                bench,
+                results,
+                &format!("writer/{mib}/criu"),
+                &writer(*mib),
+                Method::LazyPages(Daemon::Criu),
+            )
         });
         if done.is_err() {
             break;
