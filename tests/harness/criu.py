@@ -10,14 +10,13 @@ from pathlib import Path
 from tests.harness import machine
 from tests.harness.waiting import Failure, expect, until
 
-_PREFIX = Path(os.environ.get("CRIU_PREFIX", "/usr/local/lib/posthaste"))
 BRIDGE = machine.BIN / "criu-bridge"
 _PIPE_LIMIT = Path("/proc/sys/fs/pipe-max-size")
 
 
 def need_criu(sockets: bool = False) -> str:
     """The path of a CRIU that works here, also with network sockets if that is asked for."""
-    criu = _PREFIX / "criu"
+    criu = machine.CRIU_PREFIX / "criu"
     if not criu.exists():
         raise machine.Missing("criu (make criu)")
     if subprocess.run([criu, "check"], capture_output=True).returncode != 0:

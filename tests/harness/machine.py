@@ -12,7 +12,10 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = ROOT / "bin"
 PROGRAMS = ROOT / "tests" / "programs"
 
+CRIU_PREFIX = Path(os.environ.get("CRIU_PREFIX", "/usr/local/lib/posthaste"))
+
 _USERFAULTFD = 323
+_TGKILL = 234
 _CLOSE_ON_EXEC = os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -41,6 +44,19 @@ def need_command(*names: str) -> None:
     for name in names:
         if shutil.which(name) is None:
             raise Missing(f"the command {name}")
+
+
+def newer_libc() -> list:
+    """What to put before a program that is to run with a newer glibc than this machine's: that which came with criu."""
+    for loader in sorted(CRIU_PREFIX.glob("root-*/usr/lib64/ld-linux-x86-64.so.2")):
+        return [str(loader), "--library-path", str(loader.parents[1] / "lib/x86_64-linux-gnu")]
+    raise Missing("a newer glibc than this machine's, which make criu leaves where criu needs one")
+
+
+def signal_thread(pid: int, thread: int, number: int) -> None:
+    """Sends a signal to one thread of a process."""
+    if ctypes.CDLL(None, use_errno=True).syscall(_TGKILL, pid, thread, number) != 0:
+        raise ProcessLookupError(ctypes.get_errno(), f"thread {thread}")
 
 
 def threads(pid: int) -> set:

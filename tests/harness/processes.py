@@ -46,7 +46,7 @@ class Process:
 
     def last_words(self) -> str:
         status = self.process.poll()
-        words = self.errors().strip().splitlines()[-3:]
+        words = self.text().strip().splitlines()[-1:] + self.errors().strip().splitlines()[-3:]
         return f"status {status}" + (", it said: " + " / ".join(words) if words else "")
 
     def wait(self, seconds: float = 30.0) -> int:
@@ -224,7 +224,7 @@ def move(program, receiver: Receiver, seconds: float = 30.0, port: int = 0, link
         if not event and len(said) > len(words):
             raise Failure(f"not moved: {said[-1]}")
         if not event and not isinstance(program, Moved) and program.ended():  # what has moved has been resumed before
-            event = until(lambda: receiver.find("resumed", before), f"{program.name}, which ended, to be resumed", 5)
+            event = until(lambda: receiver.find("resumed", before), f"{program.name}, which ended with {program.last_words()}, to be resumed", 5)
         return event
     event = until(outcome, f"{program.name} to be resumed", seconds, alive=[receiver])
     return Moved(program, receiver, event, printed, link)

@@ -80,6 +80,27 @@ def log_to_a_file(lab) -> None:
     expect("goes on here" in log.read_text() and not program.errors(), f"{log.read_text()!r} {program.errors()!r}")
 
 
+def any_thread(libc: str, lab) -> None:
+    """Whichever thread gets the signal, and in whichever call it waits: none returns EINTR. Then the program moves."""
+    before = machine.newer_libc() if libc == "newer glibc" else []
+    path = compile_c("sleeps", lab.directory, "musl-gcc" if libc == "musl" else "gcc")
+    receiver = lab.receiver()
+    program = lab.program("sleeper", [*before, path])
+    program.aim(1)  # nobody listens there
+    program.wait_lines(3)
+    for thread in sorted(map(int, machine.threads(program.pid))):
+        said = len(program.left())
+        machine.signal_thread(program.pid, thread, program.trigger_signal)
+        until(lambda said=said: len(program.left()) > said, "the line that says why it stays", alive=[program])
+    program.wait_lines(program.text().count("\n") + 4)
+    moved = lab.move(program, receiver)
+    moved.wait_complete()
+    until(lambda: moved.text().count("\n") > 4, "it to go on", alive=[receiver, moved])
+    moved.signal(signal.SIGTERM)
+    moved.wait_exited()
+    expect("FAIL" not in moved.text() and "sleeper: PASS\n" in moved.text(), moved.text())
+
+
 def _checks() -> list:
     checks = []
     for setting, number in (("SIGUSR1", signal.SIGUSR1), ("USR1", signal.SIGUSR1), ("10", 10), ("50", 50),
@@ -89,6 +110,8 @@ def _checks() -> list:
     for setting in ("SIGKILL", "0", "65", "nonsense"):
         checks.append(Check(f"POSTHASTE_SIGNAL={setting} is refused in one line",
                             partial(impossible_signal, setting)))
+    for libc in ("glibc", "newer glibc", "musl"):
+        checks.append(Check(f"no call of any thread sees the signal ({libc})", partial(any_thread, libc)))
     return checks + [
         Check("a handler of the program itself goes on working, before and after a move", own_handler_stays),
         Check("a program that takes SIGUSR2 for itself keeps it", taken_back_is_left_alone),

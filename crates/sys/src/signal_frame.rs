@@ -57,8 +57,12 @@ pub unsafe fn facts(context: *const u8) -> Facts {
 pub enum Register {
     /// `r8`: a system call's fifth argument.
     Fifth = 0,
+    /// `r9`: a system call's sixth argument.
+    Sixth = 1,
     /// `r10`: a system call's fourth argument.
     Fourth = 2,
+    /// `r12`
+    R12 = 4,
     /// `rdi`: the first argument.
     First = 8,
     /// `rsi`: the second argument.

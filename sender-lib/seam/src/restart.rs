@@ -5,18 +5,15 @@
 //! that began its time-out before is made again for what is left of it, by the resident half's continuation (`sender-lib/src/ffi/continuation.rs`).
 //!
 //! Which call a thread was in is looked up before it gets its signal (`sender-lib/body/src/quiesce/calls.rs`). Where nobody looked, the code
-//! says it: glibc has `mov eax, NUMBER` in front of `syscall` in every wrapper. Such a time-out begins anew.
+//! says it, in the forms of glibc and musl ([`number_before`]). Such a time-out begins anew.
 
 use sys::clock;
 use sys::descriptor::socket;
 use sys::own_memory::{can_be_written, read_own};
 
-/// Bytes of `mov eax, imm32` and `syscall`.
-pub const CODE_BYTES: usize = 7;
-
 /// Where a call has its time-out; the numbers are those that the continuation branches on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u64)]
+#[repr(u8)]
 pub enum Place {
     /// A pointer, the first argument.
     First = 0,
@@ -69,13 +66,13 @@ pub struct Call {
 }
 
 /// Calls that return `EINTR` although they could be made again, by number (`asm/unistd_64.h`).
-const CALLS: [(u32, Place); 25] = [
+const CALLS: [(u16, Place); 25] = [
     (0, Place::Receiving),            // read
     (1, Place::Sending),              // write
     (7, Place::ThirdMilliseconds),    // poll
     (23, Place::Nowhere),             // select
     (34, Place::Nowhere),             // pause
-    (NANOSLEEP, Place::First),        //
+    (35, Place::First),               // nanosleep
     (43, Place::Receiving),           // accept
     (44, Place::Sending),             // sendto
     (45, Place::Receiving),           // recvfrom
@@ -86,9 +83,9 @@ const CALLS: [(u32, Place); 25] = [
     (70, Place::Nowhere),             // msgrcv
     (128, Place::Third),              // rt_sigtimedwait
     (130, Place::Nowhere),            // rt_sigsuspend
-    (FUTEX, Place::Fourth),           //
+    (202, Place::Fourth),             // futex
     (220, Place::Fourth),             // semtimedop
-    (CLOCK_NANOSLEEP, Place::Third),  //
+    (230, Place::Third),              // clock_nanosleep
     (232, Place::FourthMilliseconds), // epoll_wait
     (270, Place::FifthCounted),       // pselect6
     (271, Place::ThirdCounted),       // ppoll
@@ -97,16 +94,67 @@ const CALLS: [(u32, Place); 25] = [
     (441, Place::Fourth),             // epoll_pwait2
 ];
 
-/// The number of the call that `code`, up to the interrupted instruction's end, made; `None` if it cannot be told.
-pub fn call_of(code: [u8; CODE_BYTES]) -> Option<u32> {
-    const MOV_EAX: u8 = 0xb8;
-    let [MOV_EAX, n0, n1, n2, n3, 0x0f, 0x05] = code else { return None };
-    Some(u32::from_le_bytes([n0, n1, n2, n3]))
+/// The number of the call that the `syscall` before `instruction` made, with this stack pointer and `r12`; `None` if the code
+/// is none of those that are known:
+///
+/// - `mov eax, NUMBER`, `xor eax, eax` or `mov rax, [rsp + N]`, then arguments that are fetched from the stack, `syscall`.
+/// - The function that can be cancelled, of musl and since 2.41 of glibc. Its second argument is the number, which its caller
+///   has got from the stack (glibc), or in `r12` (musl).
+/// - syscall(3) of glibc, whose caller has `mov edi, NUMBER`.
+#[must_use]
+pub fn number_before(instruction: u64, stack: u64, r12: u64) -> Option<u32> {
+    let code = code_before::<32>(instruction.wrapping_sub(2))?;
+    let mut code = code.as_slice();
+    let is_general = loop {
+        code = match code {
+            // Behind a prefix with bit 0 it is a higher register's number.
+            [.., prefix, 0xb8, low, high, 0, 0] if prefix & 0xf1 != 0x41 => {
+                return Some(u32::from(u16::from_le_bytes([*low, *high])));
+            }
+            [.., prefix, 0x31, 0xc0] if prefix & 0xf0 != 0x40 => return Some(0),
+            // Behind a prefix with bit 2 it is r8 that is fetched.
+            [.., prefix, 0x8b, 0x44, 0x24, at] if prefix & 0xf4 != 0x44 => {
+                return small(word(stack.wrapping_add(u64::from(*at)))?);
+            }
+            [rest @ .., 0x8b, register, 0x24, _] if register & 0xc7 == 0x44 => match rest {
+                [rest @ .., 0x40..=0x4f] => rest,
+                _ => rest,
+            },
+            [.., 0x4c, 0x8b, 0x4c, 0x24, 0x10, 0x4c, 0x89, 0x5c, 0x24, 0x08] => break false,
+            [.., 0x48, 0x89, 0xca, 0x4d, 0x89, 0xc2, 0x4d, 0x89, 0xc8] => break true,
+            _ => return None,
+        }
+    };
+    let caller = code_before::<32>(word(stack)?)?;
+    caller.windows(5).rev().find_map(|code| match code {
+        [0xbf, low, high, 0, 0] if is_general => Some(u32::from(u16::from_le_bytes([*low, *high]))),
+        [0x48, 0x8b, 0x74, 0x24, at] if !is_general => small(word(stack.wrapping_add(8 + u64::from(*at)))?),
+        [0x4c, 0x89, 0xe6, ..] if !is_general => small(r12),
+        _ => None,
+    })
+}
+
+#[inline(never)]
+fn code_before<const N: usize>(address: u64) -> Option<[u8; N]> {
+    let mut code = [0; N];
+    (read_own(address.wrapping_sub(N as u64), &mut code) == Ok(N)).then_some(code)
+}
+
+/// What the program's memory holds at `at`.
+#[must_use]
+#[inline(never)]
+pub fn word(at: u64) -> Option<u64> {
+    let mut bytes = [0; 8];
+    (read_own(at, &mut bytes) == Ok(bytes.len())).then_some(u64::from_le_bytes(bytes))
+}
+
+fn small(number: u64) -> Option<u32> {
+    u32::try_from(number).ok()
 }
 
 /// Where call `number` has its time-out; `None` if the call must not be made again.
 pub fn place(number: u32) -> Option<Place> {
-    CALLS.iter().find(|(known, _)| *known == number).map(|(_, place)| *place)
+    CALLS.iter().find(|(known, _)| u32::from(*known) == number).map(|(_, place)| *place)
 }
 
 /// When the time of a call is over, by `CLOCK_MONOTONIC`; `None` if it can be made again as it was made. `since` is
@@ -159,14 +207,6 @@ pub fn deadline(number: u32, place: Place, arguments: [u64; 5], since: u64) -> O
 
 /// The time in the program's `struct timespec` at `at`, in nanoseconds.
 fn timespec(at: u64) -> Option<u64> {
-    let mut bytes = [0; 16];
-    if at == 0 || read_own(at, &mut bytes) != Ok(bytes.len()) {
-        return None;
-    }
-    let [seconds, nanoseconds] = [0, 8].map(|from| bytes.iter().skip(from).take(8).rev().fold(0, fold));
+    let (seconds, nanoseconds) = (word(at)?, word(at.wrapping_add(8))?);
     Some(nanoseconds.saturating_add(u64::saturating_mul(seconds, 1_000_000_000)))
-}
-
-const fn fold(sum: u64, byte: &u8) -> u64 {
-    sum << 8 | *byte as u64
 }

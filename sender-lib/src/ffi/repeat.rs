@@ -1,7 +1,6 @@
 //! An interrupted system call is made again: the changes to the signal frame of its thread.
 
-use sender_seam::restart::{self, CODE_BYTES, Call, Interrupted};
-use sys::own_memory::read_own;
+use sender_seam::restart::{self, Call, Interrupted};
 use sys::signal_frame::{Register, get, set};
 
 use super::continuation;
@@ -9,11 +8,15 @@ use super::continuation;
 const EINTR: u64 = (-4_i64).cast_unsigned();
 
 /// Lets an interrupted system call be made again, if it is one of those that would return `EINTR`; then says how it is
-/// given up. `call` is what the thread was seen in.
+/// given up. `call` is what the thread was seen in, `signal` what the handler is for.
 ///
 /// # Safety
 /// `context` is the third argument of a handler with `SA_SIGINFO` that has not returned yet.
-pub(super) unsafe fn repeat_interrupted_call(context: *mut u8, call: Option<Call>) -> Option<Interrupted> {
+pub(super) unsafe fn repeat_interrupted_call(
+    context: *mut u8,
+    call: Option<Call>,
+    signal: u32,
+) -> Option<Interrupted> {
     // SAFETY: handed on to the caller.
     let read = |register| unsafe { get(context, register) };
     // SAFETY: handed on to the caller.
@@ -34,9 +37,20 @@ pub(super) unsafe fn repeat_interrupted_call(context: *mut u8, call: Option<Call
     }
     let (number, since) = match call {
         Some(call) => (call.number, call.since),
-        None => (by_code(instruction)?, 0),
+        None => (restart::number_before(instruction, stack, read(Register::R12))?, 0),
     };
     let place = restart::place(number)?;
+    let mask = match number {
+        130 => read(Register::First),                             // rt_sigsuspend
+        270 => restart::word(read(Register::Sixth)).unwrap_or(0), // pselect6
+        271 => read(Register::Fourth),                            // ppoll
+        281 | 441 => read(Register::Fifth),                       // epoll_pwait, epoll_pwait2
+        _ => 0,
+    };
+    if restart::word(mask).is_some_and(|blocked| blocked >> signal.wrapping_sub(1) & 1 == 1) {
+        // The call's own mask blocks this signal: another one has ended it, and this one came when it was over.
+        return None;
+    }
     let arguments =
         [Register::First, Register::Second, Register::Third, Register::Fourth, Register::Fifth].map(read);
     match restart::deadline(number, place, arguments, since) {
@@ -49,11 +63,4 @@ pub(super) unsafe fn repeat_interrupted_call(context: *mut u8, call: Option<Call
         }
     }
     Some(was)
-}
-
-/// The call that the code before `instruction` made.
-fn by_code(instruction: u64) -> Option<u32> {
-    let mut code = [0; CODE_BYTES];
-    let got = read_own(instruction.wrapping_sub(CODE_BYTES as u64), &mut code);
-    restart::call_of(code).filter(|_| got == Ok(CODE_BYTES))
 }

@@ -54,9 +54,9 @@ struct SignalInfo {
 
 type Handler = unsafe extern "C" fn(i32, *const SignalInfo, *mut u8);
 
-extern "C" fn on_trigger(_: i32, _: *const SignalInfo, context: *mut u8) {
+extern "C" fn on_trigger(signal: i32, _: *const SignalInfo, context: *mut u8) {
     // SAFETY: this is the third argument of a handler with SA_SIGINFO.
-    unsafe { repeat_interrupted_call(context, None) };
+    unsafe { repeat_interrupted_call(context, None, signal.cast_unsigned()) };
     trigger::start();
 }
 
@@ -71,7 +71,7 @@ extern "C" fn on_park(signal: i32, info: *const SignalInfo, context: *mut u8) {
             Some(rest) => unsafe { rest(facts.value, context) },
             None => {
                 // SAFETY: as above.
-                unsafe { repeat_interrupted_call(context, None) };
+                unsafe { repeat_interrupted_call(context, None, PARK_SIGNAL) };
             }
         }
         STATE.inside.fetch_sub(1, SeqCst);
@@ -95,7 +95,7 @@ fn rest(ticket: u64) -> Option<Rest> {
 /// As for [`repeat_interrupted_call`].
 pub(super) unsafe extern "C" fn repeat(context: *mut u8, call: Option<&Call>, was: &mut Interrupted) {
     // SAFETY: handed on to the caller.
-    *was = unsafe { repeat_interrupted_call(context, call.copied()) }.unwrap_or_default();
+    *was = unsafe { repeat_interrupted_call(context, call.copied(), PARK_SIGNAL) }.unwrap_or_default();
 }
 
 /// Does what the host would have done with a signal that is not the parasite's.
