@@ -78,6 +78,8 @@ pub(crate) struct Frozen {
     is_away: bool,
     /// What was CRIU's, when it has ended.
     hold: Option<Hold>,
+    /// CRIU has ended in the middle of its dump.
+    is_cut_short: bool,
 }
 
 impl Frozen {
@@ -95,6 +97,7 @@ impl Frozen {
             doubt: None,
             is_away: false,
             hold: None,
+            is_cut_short: false,
         }
     }
 
@@ -131,10 +134,9 @@ impl Frozen {
         let worker = self.worker.insert(worker);
         let until = Instant::now() + DUMP_DEADLINE;
         loop {
-            match worker
-                .hear(until.saturating_duration_since(Instant::now()))
-                .map_err(|error| local(&error))?
-            {
+            let heard = worker.hear(until.saturating_duration_since(Instant::now()));
+            self.is_cut_short = matches!(heard, Err(SwrkError::Ended));
+            match heard.map_err(|error| local(&error))? {
                 Some(Word::Waits(script)) if script == DUMPED => break,
                 Some(Word::Waits(_)) => {
                     // It waits once before it touches anything.
@@ -320,9 +322,13 @@ impl Origin for Frozen {
         let holder = self.holder.take();
         self.is_away = false;
         // CRIU does that itself, unless it was killed.
-        let was_killed =
-            self.worker.as_ref().is_some_and(|worker| worker.end().is_some() && !worker.is_alive());
+        let was_killed = self.is_cut_short
+            || self.worker.as_ref().is_some_and(|worker| worker.end().is_some() && !worker.is_alive());
         if was_killed && self.order.terms.consent.tcp_established {
+            if self.members.is_empty() {
+                let pids = members::of_tree(self.order.pid).unwrap_or_default();
+                self.members.extend(pids.values().map(|pid| Member::hold(*pid).ok()));
+            }
             unlock::unlock(self.members.iter().flatten(), self.order.pid);
         }
         if let Some(holder) = &holder {

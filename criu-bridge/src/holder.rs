@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Stdio;
 use std::{fs, io};
 
 use nix::poll::{PollTimeout, poll};
@@ -75,6 +76,12 @@ impl Holder {
         self.tell(DISMISSED);
     }
 
+    /// For another process: until that has ended too, it does nothing.
+    pub(crate) fn line(&self) -> Stdio {
+        let line = self.line.as_ref().and_then(|line| line.try_clone().ok());
+        line.map_or_else(Stdio::null, |line| OwnedFd::from(line).into())
+    }
+
     /// Has it do its duty; dropped, it is waited for.
     pub(crate) fn let_go(&mut self) {
         self.line = None;
@@ -113,7 +120,7 @@ fn live(line: &UnixStream, duty: Duty<'_>) -> ! {
     let last = last_word(line);
     match duty {
         Duty::Delete(directory) => delete(directory),
-        Duty::Rules(rules) => rules.iter().for_each(|rules| _ = rules.apply(&[])),
+        Duty::Rules(rules) => rules.iter().for_each(|rules| _ = rules.apply(&[], Stdio::null())),
         Duty::Signal { .. } if last == DISMISSED => {}
         Duty::Signal { members, here, gone } => {
             let signal = if last == GONE { gone } else { here };

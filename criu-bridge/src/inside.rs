@@ -83,6 +83,12 @@ fn wrapper(pid: u32) -> io::Result<Vec<String>> {
     Ok(vec!["/proc/self/exe".to_owned(), OPTION.to_owned(), pid.to_string(), others.join(",")])
 }
 
+/// The words that run a command in the network namespace of process `pid`.
+pub(crate) fn network_of(pid: u32) -> Vec<String> {
+    let [(network, _), ..] = KINDS;
+    ["/proc/self/exe", OPTION, &pid.to_string(), network].map(str::to_owned).to_vec()
+}
+
 /// Does what [`wrapper`] has asked for, and ends when the command ends.
 ///
 /// # Errors

@@ -56,21 +56,23 @@ impl Quiet {
         // It is there first: at no moment are there rules that nobody takes away.
         let holder = Holder::start(Duty::Rules(&lifted))?;
         for (program, ends) in wanted {
-            // Whatever it says: there is nobody who could do anything about it.
-            let _ = Rules { program, text: setting(&chain, ends) }.apply(&[]);
+            // Whatever it says: there is nobody who could do anything about it. It is on the holder's line too, so that if this
+            // process is killed the rules are set before they are taken away.
+            let _ = Rules { program, text: setting(&chain, ends) }.apply(&[], holder.line());
         }
         Ok(Some(Self { holder }))
     }
 }
 
 impl Rules {
-    /// Has all of them take effect, or none, behind the words of a command that runs another one; whether they have.
-    pub(crate) fn apply(&self, wrapper: &[String]) -> bool {
+    /// Has all of them take effect, or none, behind the words of a command that runs another one; whether they have. What
+    /// sets them has `output` open meanwhile, and says nothing there.
+    pub(crate) fn apply(&self, wrapper: &[String], output: Stdio) -> bool {
         let words: Vec<&str> = wrapper.iter().map(String::as_str).chain([self.program]).collect();
         let Some((program, rest)) = words.split_first() else { return false };
         let mut command = Command::new(program);
         command.args(rest).args(["--noflush", "--wait", &RULES_WAIT_S.to_string()]);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stdout(output).stderr(Stdio::null());
         let applied = command.spawn().and_then(|mut child| {
             let written = child.stdin.take().map(|mut stdin| stdin.write_all(self.text.as_bytes()));
             let status = child.wait()?;
@@ -85,21 +87,31 @@ impl Rules {
 pub(crate) fn unlock(ends: &[Connection], wrapper: &[String]) {
     let (four, six): (Vec<Connection>, Vec<Connection>) = ends.iter().copied().partition(is_four);
     for (program, ends) in [("iptables-restore", four), ("ip6tables-restore", six)] {
-        let rules: Vec<String> = ends.iter().map(unlocking).collect();
+        let rules: Vec<String> = ends.iter().flat_map(unlocking).collect();
         let all = |rules: &[String]| Rules { program, text: format!("*filter\n{}COMMIT\n", rules.concat()) };
-        if rules.is_empty() || all(&rules).apply(wrapper) {
+        if rules.is_empty() || all(&rules).apply(wrapper, Stdio::null()) {
             continue;
         }
-        // One of them was not there.
+        // One of them was not there: it may have been killed between the two of a connection.
         for rule in &rules {
-            all(std::slice::from_ref(rule)).apply(wrapper);
+            all(std::slice::from_ref(rule)).apply(wrapper, Stdio::null());
         }
     }
 }
 
+/// Takes away the rules by which a CRIU that was killed kept all packets from the network namespace that `wrapper` runs a
+/// command in, which it was dumping.
+pub(crate) fn unlock_namespace(wrapper: &[String]) {
+    let text = "*filter\n-D INPUT -j CRIU\n-D OUTPUT -j CRIU\n-F CRIU\n-X CRIU\nCOMMIT\n";
+    for program in ["iptables-restore", "ip6tables-restore"] {
+        // Without such rules it has no effect.
+        let _ = Rules { program, text: text.to_owned() }.apply(wrapper, Stdio::null());
+    }
+}
+
 /// CRIU's own two rules.
-fn unlocking(end: &Connection) -> String {
-    rule("-D OUTPUT", end) + &rule("-D INPUT", &end.reversed())
+fn unlocking(end: &Connection) -> [String; 2] {
+    [rule("-D OUTPUT", end), rule("-D INPUT", &end.reversed())]
 }
 
 /// What is IPv4 on the wire is for IPv4's rules, also in a socket of IPv6.
@@ -160,8 +172,7 @@ mod tests {
 
     #[test]
     fn what_criu_has_locked_is_unlocked_in_both_directions() {
-        let text = unlocking(&end("10.0.0.1:80", "10.0.0.2:4000"));
-        let [out, back] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        let [out, back] = unlocking(&end("10.0.0.1:80", "10.0.0.2:4000"));
         assert!(out.starts_with("-D OUTPUT -p tcp") && out.contains("-s 10.0.0.1 -d 10.0.0.2"), "{out}");
         assert!(back.starts_with("-D INPUT -p tcp") && back.contains("-s 10.0.0.2 -d 10.0.0.1"), "{back}");
     }

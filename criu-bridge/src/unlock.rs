@@ -23,6 +23,11 @@ pub(crate) fn unlock<'members>(members: impl Iterator<Item = &'members Member>, 
     // One that has ended needs none.
     let wrapper = inside::standpoint(root).map(|standpoint| standpoint.wrapper).unwrap_or_default();
     quiet::unlock(&ends, &wrapper);
+    // Where the tree's own network is dumped, all packets are kept from it instead.
+    let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    if network(&root.to_string()).is_some_and(|network_of_root| network("self") != Some(network_of_root)) {
+        quiet::unlock_namespace(&inside::network_of(root));
+    }
 }
 
 /// Duplicates of a process's TCP sockets, none of them in repair mode any more.

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from functools import partial
+from pathlib import Path
 
 from tests.harness import machine
 from tests.harness.compiling import compile_c
@@ -88,8 +89,10 @@ def lost_and_waiting(lab) -> None:
     raise Failure(f"it did not wait: {receiver.events()[-1]}")
 
 
-def _victims(whom: str, receiver) -> list:
+def _victims(whom: str, receiver, marker: str) -> list:
     """Whom to kill, in this order: copies first, so that nobody goes on in another's place."""
+    if whom == "whoever is called receiver":  # pkill -9 -f receiver
+        return sorted(pid for pid in machine.marked(marker) if b"bin/receiver" in _file(pid, "cmdline"))
     sessions = list(reversed(machine.children(receiver.pid)))
     guardians = [child for session in sessions for child in machine.children(session)]
     return {"daemon": [receiver.pid], "sessions": sessions, "daemon, sessions and guardian":
@@ -103,7 +106,7 @@ def receiver_killed(whom: str, workload: str, lab) -> None:
     until(lambda: len(moved.numbers(_NUMBER)) > 3, "it to go on", alive=[receiver])
     expect(not receiver.find("complete"), "everything has arrived already: the link is too fast for this test")
     first = moved.numbers(_NUMBER)[0]
-    for victim in _victims(whom, receiver):
+    for victim in _victims(whom, receiver, lab.marker):
         with contextlib.suppress(ProcessLookupError):  # it has died with one before it
             os.kill(victim, signal.SIGKILL)
     until(lambda: _is_gone(moved.pid), "the process to die with its receiver", 15)
@@ -112,6 +115,32 @@ def receiver_killed(whom: str, workload: str, lab) -> None:
     if not receiver.ended():
         program.process.kill()
         workloads.one_move("counter", (), lab)
+
+
+def _file(pid: int, name: str) -> bytes:
+    """What /proc tells of a process, nothing if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
+def keeper_killed(lab) -> None:
+    """Who keeps the missing pages missing dies, and there is another one: when all of the receiver is killed then, no zero
+    is read."""
+    receiver, _, program, moved = _half_moved(lab, "zero_reader")
+    until(lambda: len(moved.numbers(_NUMBER)) > 3, "it to go on", alive=[receiver])
+
+    def keeper() -> list:
+        return [pid for pid in machine.marked(lab.marker) if _file(pid, "comm") == b"keeper\n"]
+    [first] = keeper()
+    os.kill(first, signal.SIGKILL)
+    until(lambda: keeper() not in ([], [first]), "another one", alive=[receiver])
+    for victim in _victims("whoever is called receiver", receiver, lab.marker):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+    until(lambda: _is_gone(moved.pid), "the process to die with its receiver", 15)
+    _never_wrong(moved, "zero_reader")
 
 
 def _stands_still(program, first: int) -> None:
@@ -191,10 +220,11 @@ def _checks() -> list:
                                 partial(source_lost, how, workload)))
     checks.append(Check("source killed with --on-loss kill: hash_chain is killed", lost_and_killed))
     checks.append(Check("source killed with --on-loss wait: hash_chain waits", lost_and_waiting))
-    for whom in ("daemon", "sessions", "daemon, sessions and guardian"):
+    for whom in ("daemon", "sessions", "daemon, sessions and guardian", "whoever is called receiver"):
         for workload in ("counter", "zero_reader"):
             checks.append(Check(f"receiver's {whom} killed in post-copy: {workload} dies with it",
                                 partial(receiver_killed, whom, workload)))
+    checks.append(Check("who keeps missing pages missing is killed, then the receiver: zero_reader dies with it", keeper_killed))
     for workload in ("counter", "mappings", "forker", "hash_chain", "heap_churn"):
         checks.append(Check(f"{workload} runs on while its memory comes slowly", partial(slow_link, workload)))
     for mode in ("exec", "exit", "exit_group", "last_thread", "dofork", "keeponfork", "wipeonfork", "share"):

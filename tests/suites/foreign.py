@@ -88,7 +88,7 @@ PROGRAMS = [
     Foreign("xz with threads", ["xz", "-6", "-T2", "--block-size=1MiB", "-c", "{input}"],
             make_input=partial(_text, megabytes=4)),
     Foreign("gzip", ["gzip", "-9", "-n", "-c", "{input}"], make_input=partial(_text, megabytes=24)),
-    Foreign("sort", ["sort", "--parallel=2", "-S", "256M", "{input}"], make_input=partial(_text, megabytes=48),
+    Foreign("sort", ["sort", "--parallel=2", "-k7f", "-S", "512M", "{input}"], make_input=partial(_text, megabytes=128),
             settings={"LC_ALL": "C"}),
     Foreign("openssl dgst", ["openssl", "dgst", "-sha512"], stdin="{input}", make_input=partial(_sparse, megabytes=600)),
     Foreign("java 17", ["java", "-Xmx128m", "-cp", "{classes}", "Work"], settings={"POSTHASTE_SIGNAL": "50"},

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from tests.harness import link as frames
@@ -147,10 +148,16 @@ def postgres_moves(lab) -> None:
 
 
 # Sets rules, says so by a file and waits for another one; takes rules away at once.
+# Stands for a command that sets rules, and waits: iptables-restore before it sets those of a chain, iptables behind it.
 _SLOW_RULES = """#!/bin/sh
 rules=$(cat)
+case $rules in *"-I INPUT"*) touch {place}/begun; while [ ! -e {place}/go ]; do sleep 0.05; done;; esac
 echo "$rules" | {real} "$@" || exit
-case $rules in *"-I INPUT"*) touch {place}/set; while [ ! -e {place}/go ]; do sleep 0.05; done;; esac
+case $rules in *"-I INPUT"*) touch {place}/set;; esac
+"""
+_SLOW_RULE = """#!/bin/sh
+{real} "$@" || exit
+case "$0 $*" in *restore*|*DROP*) touch {place}/set; while [ ! -e {place}/go ]; do sleep 0.05; done;; esac
 """
 _TALKS_TO_ITSELF = """
 import itertools, socket, time
@@ -165,18 +172,23 @@ for number in itertools.count():
 """
 
 
+def _slowly(place: Path, command: str, script: str) -> list:
+    """What to put before a program for which `command` is this script, which notes in `place` how far it is."""
+    place.mkdir()
+    slow = place / command
+    slow.write_text(script.format(real=shutil.which(command), place=place))
+    slow.chmod(0o755)
+    return ["env", f"PATH={place}:{os.environ['PATH']}"]
+
+
 def leaves_no_rules(lab) -> None:
     """A session that is killed while it rebuilds connections: the rules that keep packets from them do not stay."""
     need_criu(sockets=True)
     machine.need_command("iptables-restore")
     network = Network(lab)
-    place = lab.directory / "rules"
-    place.mkdir()
-    slow = place / "iptables-restore"
-    slow.write_text(_SLOW_RULES.format(real=shutil.which("iptables-restore"), place=place))
-    slow.chmod(0o755)
     inside = network.inside("right")
-    taker = Taker(lab, wrapper=(*inside, "env", f"PATH={place}:{os.environ['PATH']}"))
+    place = lab.directory / "rules"
+    taker = Taker(lab, wrapper=(*inside, *_slowly(place, "iptables-restore", _SLOW_RULES)))
 
     def rules() -> list:
         done = subprocess.run([*inside, "iptables", "-S"], capture_output=True, text=True, check=True)
@@ -185,11 +197,11 @@ def leaves_no_rules(lab) -> None:
     tree.wait_number(5)
     link = lab.link(taker, listener=network.listener("left"), entered=lambda: network.entered("right"), comes_back=True)
     sending = begin_to_send(lab, tree.pid, link.port, "--tcp-established", wrapper=network.inside("left"))
-    until((place / "set").exists, "the rules to be set", 60, alive=[taker])
-    expect(len(rules()) == 2 + 2 * 20, f"the rules are {rules()}")
+    until((place / "begun").exists, "the rules to be set", 60, alive=[taker])
     [session] = machine.children(taker.process.pid)
     os.kill(session, signal.SIGKILL)
     (place / "go").touch()
+    until((place / "set").exists, "the rules to be set after all", alive=[taker])
     until(lambda: not rules(), "the rules to be gone")
     _, said = sending.communicate(timeout=60)
     expect("the tree goes on here" in said, said)
@@ -229,11 +241,57 @@ def unlocks(lab) -> None:
     end(tree)
 
 
+def _own_world(lab) -> tuple:
+    """A tree that is the first of a network of its own, from where it is sent, and what tells of its rules."""
+    shell = 'ip link set lo up && exec "$@"'
+    # Its parent is not in that network.
+    own = ["unshare", "--pid", "--ipc", "--uts", "--fork", "setsid", "unshare", "--net", "sh", "-c", shell, "sh"]
+    tree = Tree(lab, "talker", [*own, sys.executable, "-c", _TALKS_TO_ITSELF])
+    tree.wait_number(5)
+    [tree.pid] = machine.children(tree.pid)
+    return tree, (), ["nsenter", "--target", str(tree.pid), "--net", "iptables", "-S"]
+
+
+def _shared_world(lab) -> tuple:
+    inside = Network(lab).inside("left")
+    tree = Tree(lab, "talker", [*inside, sys.executable, "-c", _TALKS_TO_ITSELF])
+    tree.wait_number(5)
+    return tree, inside, [*inside, "iptables", "-S"]
+
+
+def unlocks_in_mid_dump(world, command: str, lab) -> None:
+    """criu is killed as it cuts off the tree's connections, before it has dumped anything: they go on."""
+    need_criu(sockets=True)
+    machine.need_command(command)
+    tree, inside, rules = world(lab)
+    taker = Taker(lab, wrapper=inside)
+    place = lab.directory / "rules"
+    slowly = _slowly(place, command, _SLOW_RULE)
+    sending = begin_to_send(lab, tree.pid, taker.port, "--tcp-established", wrapper=(*inside, *slowly))
+    until((place / "set").exists, "the first rule", 60, alive=[taker])
+    [worker] = [pid for pid in machine.children(sending.pid) if b"swrk" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(worker, signal.SIGKILL)
+    (place / "go").touch()
+    _, said = sending.communicate(timeout=60)
+    expect(sending.returncode == 1 and "the tree goes on here" in said, said)
+    left = [line for line in subprocess.run(rules, capture_output=True, text=True, check=True).stdout.splitlines()
+            if "0xc114" in line or "CRIU" in line]
+    expect(not left, f"rules are left: {left}")
+    tree.wait_number(len(tree.numbers()) + 5)
+    expect("lost" not in tree.text(), tree.text()[-100:])
+    end(tree)
+    taker.end()
+
+
 def _checks() -> list:
     return [
         Check("PostgreSQL moves under pgbench, and no transaction fails", postgres_moves),
         Check("a server under load moves with its address and its connections", connections_move),
         Check("a session killed while it rebuilds a tree's own connections leaves no rules for packets", leaves_no_rules),
+        Check("criu killed as it cuts off a tree's connections: they are not left cut off",
+              partial(unlocks_in_mid_dump, _shared_world, "iptables")),
+        Check("criu killed as it cuts off a tree's network: it is not left cut off",
+              partial(unlocks_in_mid_dump, _own_world, "iptables-restore")),
         Check("criu killed behind the word to run, and the user's word: the tree's connections are not left cut off", unlocks),
         Check("redis moves under the eyes of a client that stays connected", redis_moves),
     ]

@@ -85,7 +85,7 @@ impl Promote {
             let _ = sys::pidfd::open(pid).and_then(|root| sys::pidfd::kill(root.as_fd()));
             return Err(error).with_context(|| format!("noting that it runs; it was ended: {}", at()));
         }
-        taker.holder.take().into_iter().for_each(Holder::dismiss);
+        taker.is_needed = true;
         let age = epoch.age().map_or_else(String::new, |age| format!(", {} ms old", age.as_millis()));
         crate::tell(format_args!("epoch {} of shadow {name}{age}, runs as process {pid}", epoch.number));
         if self.restore_detached {
@@ -128,8 +128,10 @@ impl Promote {
     fn begin(&self, criu: &Criu, shadow: &Shadow, epoch: &Stored) -> anyhow::Result<(Taker, u32)> {
         let mut pages = Pages::open(shadow, epoch).with_context(|| format!("epoch {}", epoch.number))?;
         let directory = self.images_dir.clone().unwrap_or_else(std::env::temp_dir);
-        let mut taker = Taker::start(criu, &directory)?;
+        let (mut taker, holder) = Taker::start(criu, &directory)?;
         let port = taker.port()?;
+        let taken = promotion(epoch.number, taker.child.id(), started(taker.child.id())?)?;
+        pages = pages.claimed(shadow.clone(), taken, holder);
         let instance = pages.stop().map_err(|failure| anyhow!("{failure}"))?;
         let root = instance.tasks.first().map(|task| Task { pid: task.pid, lazy: Vec::new() });
         let tasks = root.into_iter().collect();
@@ -142,9 +144,9 @@ impl Promote {
             silence_deadline: RESTORE_DEADLINE,
             ..Config::default()
         };
-        let started = engine::Instant(sys::clock::monotonic_ns());
+        let began = engine::Instant(sys::clock::monotonic_ns());
         let mut tree = Tree::new(pages);
-        match serve(&mut tree, Serving { channels, running, config, started }) {
+        match serve(&mut tree, Serving { channels, running, config, started: began }) {
             Outcome::Moved { pid_there } => Ok((taker, u32::try_from(pid_there)?)),
             Outcome::Released(failure) | Outcome::Lost(failure) => bail!("{failure}"),
         }
@@ -163,12 +165,13 @@ struct Taker {
     events: File,
     unread: Vec<u8>,
     directory: Directory,
-    /// Ends it if this process dies, until a tree runs under it.
-    holder: Option<Holder>,
+    /// A tree runs under it.
+    is_needed: bool,
 }
 
 impl Taker {
-    fn start(criu: &Criu, parent: &std::path::Path) -> anyhow::Result<Self> {
+    /// Starts it, and who ends it if this process dies.
+    fn start(criu: &Criu, parent: &std::path::Path) -> anyhow::Result<(Self, Holder)> {
         let directory = Directory::private(parent)
             .with_context(|| format!("making a directory in '{}'", parent.display()))?;
         let path = directory.path().join("events");
@@ -187,11 +190,11 @@ impl Taker {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         // The terminal's Ctrl-C is not for it.
         let child = command.process_group(0).spawn().context("starting who takes it in")?;
-        let mut taker = Self { child, events, unread: Vec::new(), directory, holder: None };
+        let taker = Self { child, events, unread: Vec::new(), directory, is_needed: false };
         let process = sys::pidfd::open(taker.child.id()).map_err(std::io::Error::from)?;
         let duty = Duty::Signal { members: &[process.as_fd()], here: Signal::SIGTERM, gone: Signal::SIGTERM };
-        taker.holder = Some(Holder::start(duty).context("starting who ends it")?);
-        Ok(taker)
+        let holder = Holder::start(duty).context("starting who ends it")?;
+        Ok((taker, holder))
     }
 
     /// The next event; `None` when it has ended, or did not tell one in time.
@@ -234,7 +237,7 @@ impl Taker {
 
 impl Drop for Taker {
     fn drop(&mut self) {
-        if self.holder.is_some() {
+        if !self.is_needed {
             // What it has begun to build ends with it.
             let _ = self.child.kill();
             let _ = self.child.wait();

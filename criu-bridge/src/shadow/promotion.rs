@@ -7,9 +7,9 @@ use super::{boot_id, started};
 /// What runs of a shadow.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Promotion {
-    /// Which epoch; [`NONE_YET`] until the tree runs.
+    /// Which epoch; [`NONE_YET`] until the tree may run.
     pub(crate) epoch: u64,
-    /// The process: `promote` itself until the tree runs, then the tree's root.
+    /// The process: `promote` itself, then who takes the tree in, which ends with the tree, then the tree's root.
     pub(crate) pid: u32,
     /// When that was started, in clock ticks since the boot.
     pub(crate) started: u64,

@@ -10,9 +10,11 @@ use memory::{PAGE_SIZE, PageRange};
 use page_server::Channels;
 
 use super::index::Index;
+use super::promotion::Promotion;
 use super::sizes;
 use super::store::{Shadow, Stored};
 use crate::config::MOST_FILES_BYTES;
+use crate::holder::Holder;
 use crate::instance::{Instance, Passage, Sequence};
 use crate::source::{Origin, front};
 
@@ -28,6 +30,8 @@ pub(crate) struct Pages {
     pages: File,
     /// Images that are not what was stored, by their place among them.
     changed: BTreeMap<usize, Vec<u8>>,
+    /// What is to be noted before the tree may run, and who ends the receiver if this process ends before that.
+    claim: Option<(Shadow, Promotion, Holder)>,
 }
 
 impl Pages {
@@ -43,9 +47,14 @@ impl Pages {
             return Err(malformed());
         }
         let pages = shadow.pages()?;
-        let mut opened = Self { instance, sequence, index, pages, changed: BTreeMap::new() };
+        let mut opened = Self { instance, sequence, index, pages, changed: BTreeMap::new(), claim: None };
         opened.forget_sizes()?;
         Ok(opened)
+    }
+
+    /// Has `promotion` noted before the tree may run under its process; `holder` ends that, unless it may.
+    pub(crate) fn claimed(self, shadow: Shadow, promotion: Promotion, holder: Holder) -> Self {
+        Self { claim: Some((shadow, promotion, holder)), ..self }
     }
 
     /// Files that the tree writes have gone on since: they are not what they were, and need not be.
@@ -91,7 +100,17 @@ impl Origin for Pages {
         Ok(self.instance.clone())
     }
 
-    fn commit(&mut self) {}
+    fn obstacle(&mut self) -> Option<Failure> {
+        let (shadow, promotion, _) = self.claim.as_ref()?;
+        let error = shadow.promote(Some(promotion)).err()?;
+        Some(Failure::Local(format!("noting that it is about to run: {error}")))
+    }
+
+    fn commit(&mut self) {
+        if let Some((.., holder)) = self.claim.take() {
+            holder.dismiss();
+        }
+    }
 
     fn read_memory<'a>(&'a mut self, index: usize, at: PageRange, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
         let key = |passage: &Passage| (passage.index, passage.start);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use memory::Addr;
 use nix::errno::Errno;
@@ -175,6 +175,7 @@ fn make_keeper() -> Option<Child> {
         match birth::birth(Kind::Keeper(id)) {
             Ok(Birth::Child) => {
                 let _ = birth::block_all_signals();
+                let _ = be_called(b"keeper");
                 wait_for_the_end();
             }
             Ok(Birth::Parent(keeper)) => return Some(keeper),
@@ -183,6 +184,20 @@ fn make_keeper() -> Option<Child> {
         }
     }
     None
+}
+
+/// Gives this process a command line of its own, and a name: `pkill -f receiver` is to find who can be spared.
+fn be_called(name: &[u8]) -> std::io::Result<()> {
+    sys::thread::set_name(c"keeper");
+    /// `arg_start` and `arg_end` of proc_pid_stat(5), counted from the state.
+    const ARGUMENTS: [usize; 2] = [45, 46];
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
+    let [Some(start), Some(end)] = ARGUMENTS.map(number) else { return Err(Errno::EINVAL.into()) };
+    let mut words = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or(0)];
+    words.iter_mut().zip(name).for_each(|(byte, letter)| *byte = *letter);
+    fs::File::options().write(true).open("/proc/self/mem")?.write_all_at(&words, start)
 }
 
 /// Tells of children that have ended.
@@ -366,13 +381,21 @@ fn watch(socket: &OwnedFd, deaths: &SignalFd, child: i32) {
         if !state.listening {
             interests.truncate(1);
         }
+        interests
+            .extend(state.keeper.as_ref().map(|keeper| PollFd::new(keeper.pidfd.as_fd(), PollFlags::POLLIN)));
         if poll(&mut interests, PollTimeout::NONE).is_err() {
             continue;
         }
-        let ordered = interests.get(1).is_some_and(|socket| socket.any().unwrap_or(true));
+        let has_event = |interest: &PollFd<'_>| interest.any().unwrap_or(true);
+        let ordered = state.listening && interests.get(1).is_some_and(has_event);
+        let is_keeper_gone = state.keeper.is_some() && interests.last().is_some_and(has_event);
         while let Ok(Some(_)) = deaths.read_signal() {}
         if ordered {
             state.obey(socket);
+        }
+        if is_keeper_gone && let Some(gone) = state.keeper.take() {
+            let _ = birth::end(&gone);
+            state.keeper = make_keeper();
         }
     }
     say(socket, Word::Empty, &[]);
