@@ -130,25 +130,30 @@ impl Frozen {
     }
 
     fn dump(&mut self, directory: &Directory) -> Result<Instance, Failure> {
-        let worker = self.ask(directory).map_err(|error| local(&error))?;
+        let frozen = self.freeze(directory);
+        // One that refuses puts everything right itself.
+        self.is_cut_short = frozen.as_ref().is_err_and(|error| !matches!(error, SwrkError::Refused { .. }));
+        frozen.map_err(|error| local(&error))?;
+        self.collect(directory).map_err(|error| Failure::Local(format!("{error:#}")))
+    }
+
+    /// Has CRIU dump until it waits with the tree.
+    fn freeze(&mut self, directory: &Directory) -> Result<(), SwrkError> {
+        let worker = self.ask(directory)?;
         let worker = self.worker.insert(worker);
         let until = Instant::now() + DUMP_DEADLINE;
         loop {
-            let heard = worker.hear(until.saturating_duration_since(Instant::now()));
-            self.is_cut_short = matches!(heard, Err(SwrkError::Ended));
-            match heard.map_err(|error| local(&error))? {
-                Some(Word::Waits(script)) if script == DUMPED => break,
+            match worker.hear(until.saturating_duration_since(Instant::now()))? {
+                Some(Word::Waits(script)) if script == DUMPED => return Ok(worker.identify()?),
                 Some(Word::Waits(_)) => {
                     // It waits once before it touches anything.
                     self.stopping.get_or_insert_with(Instant::now);
-                    worker.go_on(true).map_err(|error| local(&error))?;
+                    worker.go_on(true)?;
                 }
-                Some(Word::Done(_)) => return Err(Failure::Local("criu did not wait with the tree".into())),
-                None => return Err(local(&SwrkError::Deadline(DUMP_DEADLINE))),
+                Some(Word::Done(_)) => return Err(SwrkError::Ended),
+                None => return Err(SwrkError::Deadline(DUMP_DEADLINE)),
             }
         }
-        worker.identify().map_err(|error| Failure::Local(format!("looking for criu: {error}")))?;
-        self.collect(directory).map_err(|error| Failure::Local(format!("{error:#}")))
     }
 
     fn ask(&self, directory: &Directory) -> Result<Swrk, SwrkError> {
@@ -212,6 +217,20 @@ impl Frozen {
     /// Readable when CRIU has ended, as long as it is CRIU that holds the tree.
     fn held(&self) -> Option<BorrowedFd<'_>> {
         self.worker.as_ref().filter(|_| self.is_away && self.hold.is_none())?.end()
+    }
+
+    /// Ends CRIU, if it has not ended, and undoes in its place what it has cut off of the tree's connections.
+    fn unlock(&mut self) {
+        if let Some(mut worker) = self.worker.take() {
+            worker.kill();
+        }
+        if self.order.terms.consent.tcp_established {
+            if self.members.is_empty() {
+                let pids = members::there_now(self.order.pid);
+                self.members.extend(pids.values().map(|pid| Member::hold(*pid).ok()));
+            }
+            unlock::unlock(self.members.iter().flatten(), self.order.pid);
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -321,15 +340,10 @@ impl Origin for Frozen {
     fn release(&mut self) {
         let holder = self.holder.take();
         self.is_away = false;
-        // CRIU does that itself, unless it was killed.
-        let was_killed = self.is_cut_short
-            || self.worker.as_ref().is_some_and(|worker| worker.end().is_some() && !worker.is_alive());
-        if was_killed && self.order.terms.consent.tcp_established {
-            if self.members.is_empty() {
-                let pids = members::of_tree(self.order.pid).unwrap_or_default();
-                self.members.extend(pids.values().map(|pid| Member::hold(*pid).ok()));
-            }
-            unlock::unlock(self.members.iter().flatten(), self.order.pid);
+        let has_ended =
+            self.worker.as_ref().is_some_and(|worker| worker.end().is_some() && !worker.is_alive());
+        if self.is_cut_short || has_ended {
+            self.unlock();
         }
         if let Some(holder) = &holder {
             holder.here();
@@ -340,9 +354,13 @@ impl Origin for Frozen {
         }
         // It refuses in the end, as it was told to; only then the tree runs.
         if let Some(worker) = self.worker.take()
-            && worker.go_on(false).is_ok()
+            && !matches!(
+                worker.go_on(false).and_then(|()| worker.finish(RELEASE_DEADLINE)),
+                Err(SwrkError::Refused { .. })
+            )
         {
-            let _ = worker.finish(RELEASE_DEADLINE);
+            self.worker = Some(worker);
+            self.unlock();
         }
         if let Some(holder) = holder {
             holder.dismiss();

@@ -46,11 +46,12 @@ def need_command(*names: str) -> None:
             raise Missing(f"the command {name}")
 
 
-def newer_libc() -> list:
-    """What to put before a program that is to run with a newer glibc than this machine's: that which came with criu."""
-    for loader in sorted(CRIU_PREFIX.glob("root-*/usr/lib64/ld-linux-x86-64.so.2")):
-        return [str(loader), "--library-path", str(loader.parents[1] / "lib/x86_64-linux-gnu")]
-    raise Missing("a newer glibc than this machine's, which make criu leaves where criu needs one")
+def newer_libc(release: str) -> list:
+    """What to put before a program that is to run with the glibc of another Debian, which came with criu."""
+    root = CRIU_PREFIX / f"root-{release}/usr"
+    if not (root / "lib64/ld-linux-x86-64.so.2").exists():
+        raise Missing(f"the glibc of {release}, which make criu brings where criu needs it")
+    return [str(root / "lib64/ld-linux-x86-64.so.2"), "--library-path", str(root / "lib/x86_64-linux-gnu")]
 
 
 def signal_thread(pid: int, thread: int, number: int) -> None:

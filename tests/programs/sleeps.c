@@ -5,8 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef __GLIBC__
-/* By the code of musl's syscall(3) nobody can tell which call it makes. */
+/* By the code of syscall(3) nobody can tell which call it makes. */
 #define syscall(number, word, operation, value, time, ...) wait_on(word, operation, value, time)
 static long wait_on(uint32_t *word, long operation, long value, const struct timespec *time)
 {
@@ -17,7 +16,6 @@ static long wait_on(uint32_t *word, long operation, long value, const struct tim
     errno = (int)-result;
     return -1;
 }
-#endif
 
 #include "../../target/c/progress.c"
 #include "../../target/c/sleeper.c"

@@ -188,7 +188,6 @@ fn make_keeper() -> Option<Child> {
 
 /// Gives this process a command line of its own, and a name: `pkill -f receiver` is to find who can be spared.
 fn be_called(name: &[u8]) -> std::io::Result<()> {
-    sys::thread::set_name(c"keeper");
     /// `arg_start` and `arg_end` of proc_pid_stat(5), counted from the state.
     const ARGUMENTS: [usize; 2] = [45, 46];
     let stat = fs::read_to_string("/proc/self/stat")?;
@@ -197,7 +196,9 @@ fn be_called(name: &[u8]) -> std::io::Result<()> {
     let [Some(start), Some(end)] = ARGUMENTS.map(number) else { return Err(Errno::EINVAL.into()) };
     let mut words = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or(0)];
     words.iter_mut().zip(name).for_each(|(byte, letter)| *byte = *letter);
-    fs::File::options().write(true).open("/proc/self/mem")?.write_all_at(&words, start)
+    fs::File::options().write(true).open("/proc/self/mem")?.write_all_at(&words, start)?;
+    sys::thread::set_name(c"keeper");
+    Ok(())
 }
 
 /// Tells of children that have ended.

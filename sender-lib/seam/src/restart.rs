@@ -94,50 +94,56 @@ const CALLS: [(u16, Place); 25] = [
     (441, Place::Fourth),             // epoll_pwait2
 ];
 
-/// The number of the call that the `syscall` before `instruction` made, with this stack pointer and `r12`; `None` if the code
-/// is none of those that are known:
+/// The number of the call that the `syscall` before `instruction` made, with this stack pointer and `r12`; `None` if there is no
+/// `syscall`, or the code before it is none of those that are known. What is told wrong would be another call, so what could be
+/// something else is not told:
 ///
 /// - `mov eax, NUMBER`, `xor eax, eax` or `mov rax, [rsp + N]`, then arguments that are fetched from the stack, `syscall`.
 /// - The function that can be cancelled, of musl and since 2.41 of glibc. Its second argument is the number, which its caller
-///   has got from the stack (glibc), or in `r12` (musl).
-/// - syscall(3) of glibc, whose caller has `mov edi, NUMBER`.
+///   has got from the stack (glibc, behind its last `push`), or in `r12` (musl).
+///
+/// Not that of syscall(3): by then the number is nowhere.
 #[must_use]
 pub fn number_before(instruction: u64, stack: u64, r12: u64) -> Option<u32> {
-    let code = code_before::<32>(instruction.wrapping_sub(2))?;
-    let mut code = code.as_slice();
-    let is_general = loop {
+    let code = code_before(instruction)?;
+    let [code @ .., 0x0f, 0x05] = code.as_slice() else { return None };
+    let mut code: &[u8] = code;
+    let on_stack = |at: u8| small(word(stack.wrapping_add(u64::from(at)))?);
+    loop {
         code = match code {
-            // Behind a prefix with bit 0 it is a higher register's number.
-            [.., prefix, 0xb8, low, high, 0, 0] if prefix & 0xf1 != 0x41 => {
+            // Behind a prefix with bit 0 it is a higher register's number, behind 8b and 8d no number at all.
+            [.., before, 0xb8, low, high, 0, 0] if before & 0xf1 != 0x41 && before & 0xf9 != 0x89 => {
                 return Some(u32::from(u16::from_le_bytes([*low, *high])));
             }
-            [.., prefix, 0x31, 0xc0] if prefix & 0xf0 != 0x40 => return Some(0),
-            // Behind a prefix with bit 2 it is r8 that is fetched.
-            [.., prefix, 0x8b, 0x44, 0x24, at] if prefix & 0xf4 != 0x44 => {
-                return small(word(stack.wrapping_add(u64::from(*at)))?);
+            [.., before, 0x31, 0xc0] if before & 0xf0 != 0x40 => return Some(0),
+            // Behind a prefix with bit 2 it is r8 that is fetched; from 0x80 on it is from below the stack pointer.
+            [.., before, 0x8b, 0x44, 0x24, at] if before & 0xf4 != 0x44 && *at < 0x80 => {
+                return on_stack(*at);
             }
             [rest @ .., 0x8b, register, 0x24, _] if register & 0xc7 == 0x44 => match rest {
                 [rest @ .., 0x40..=0x4f] => rest,
                 _ => rest,
             },
-            [.., 0x4c, 0x8b, 0x4c, 0x24, 0x10, 0x4c, 0x89, 0x5c, 0x24, 0x08] => break false,
-            [.., 0x48, 0x89, 0xca, 0x4d, 0x89, 0xc2, 0x4d, 0x89, 0xc8] => break true,
+            [.., 0x4c, 0x8b, 0x4c, 0x24, 0x10, 0x4c, 0x89, 0x5c, 0x24, 0x08] => break,
             _ => return None,
         }
+    }
+    let caller = code_before(word(stack)?)?;
+    let is_known = |code: &&[u8]| {
+        matches!(code, [0x4c, 0x89, 0xe6, 0x41, 0x51, ..] | [0x41, 0x50, 0x48, 0x8b, 0x74, 0x24, 0..0x78])
     };
-    let caller = code_before::<32>(word(stack)?)?;
-    caller.windows(5).rev().find_map(|code| match code {
-        [0xbf, low, high, 0, 0] if is_general => Some(u32::from(u16::from_le_bytes([*low, *high]))),
-        [0x48, 0x8b, 0x74, 0x24, at] if !is_general => small(word(stack.wrapping_add(8 + u64::from(*at)))?),
-        [0x4c, 0x89, 0xe6, ..] if !is_general => small(r12),
-        _ => None,
-    })
+    match caller.windows(7).rev().find(is_known)? {
+        [0x4c, ..] => small(r12),
+        [.., at] => on_stack(at.wrapping_add(8)),
+        [] => None,
+    }
 }
 
+/// The code that ends before `address`.
 #[inline(never)]
-fn code_before<const N: usize>(address: u64) -> Option<[u8; N]> {
-    let mut code = [0; N];
-    (read_own(address.wrapping_sub(N as u64), &mut code) == Ok(N)).then_some(code)
+fn code_before(address: u64) -> Option<[u8; 34]> {
+    let mut code = [0; 34];
+    (read_own(address.wrapping_sub(34), &mut code) == Ok(code.len())).then_some(code)
 }
 
 /// What the program's memory holds at `at`.
