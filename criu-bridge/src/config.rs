@@ -56,8 +56,11 @@ pub(crate) const DELETE_PAUSE_MS: u16 = 100;
 
 /// How long `dump` or `restore` may take: the images of a large tree are written to a slow disk.
 pub(crate) const OFFLINE_DEADLINE: Duration = Duration::from_secs(3600);
-/// An id is free only a while after its process has gone: how often `restore` is tried, some 50 ms each.
-pub(crate) const RESTORE_ATTEMPTS: u32 = 40;
+/// An id is free only when somebody has heard of the end of its process, which some machines' first process does every few
+/// seconds: for how long `restore` is tried.
+pub(crate) const RESTORE_PATIENCE: Duration = Duration::from_secs(10);
+/// From one attempt to the next, in milliseconds.
+pub(crate) const RESTORE_PAUSE_MS: u8 = 50;
 
 /// Directories of images, each the parent of the one before it, that are followed.
 pub(crate) const MOST_PARENTS: usize = 1024;

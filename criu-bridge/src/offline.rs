@@ -1,13 +1,15 @@
 //! `dump` and `restore`: a tree into CRIU's images and out of them, by CRIU itself.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use nix::poll::{PollTimeout, poll};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::config::{OFFLINE_DEADLINE, RESTORE_ATTEMPTS};
+use crate::config::{OFFLINE_DEADLINE, RESTORE_PATIENCE, RESTORE_PAUSE_MS};
 use crate::consent::Consent;
 use crate::criu::Criu;
 use crate::directory::Directory;
@@ -74,11 +76,12 @@ impl Restore {
     /// Why not, in one line; nothing of the tree is left then.
     pub(crate) fn run(&self, criu: &Criu) -> anyhow::Result<u8> {
         let directory = Directory::open(&self.images_dir).with_context(|| name(&self.images_dir))?;
-        let mut attempt = 0;
+        let until = Instant::now() + RESTORE_PATIENCE;
         let answer = loop {
-            attempt += 1;
             match self.attempt(criu, &directory) {
-                Err(error) if attempt < RESTORE_ATTEMPTS && error.to_string().contains("File exists") => {}
+                Err(error) if Instant::now() < until && error.to_string().contains("File exists") => {
+                    let _ = poll(&mut [], PollTimeout::from(RESTORE_PAUSE_MS));
+                }
                 other => break other?,
             }
         };
