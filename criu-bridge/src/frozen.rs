@@ -78,8 +78,6 @@ pub(crate) struct Frozen {
     is_away: bool,
     /// What was CRIU's, when it has ended.
     hold: Option<Hold>,
-    /// CRIU has ended in the middle of its dump.
-    is_cut_short: bool,
 }
 
 impl Frozen {
@@ -97,7 +95,6 @@ impl Frozen {
             doubt: None,
             is_away: false,
             hold: None,
-            is_cut_short: false,
         }
     }
 
@@ -130,10 +127,14 @@ impl Frozen {
     }
 
     fn dump(&mut self, directory: &Directory) -> Result<Instance, Failure> {
-        let frozen = self.freeze(directory);
-        // One that refuses puts everything right itself.
-        self.is_cut_short = frozen.as_ref().is_err_and(|error| !matches!(error, SwrkError::Refused { .. }));
-        frozen.map_err(|error| local(&error))?;
+        if let Err(error) = self.freeze(directory) {
+            match error {
+                // One that refuses puts everything right itself.
+                SwrkError::Refused { .. } => self.worker = None,
+                _ => self.unlock(),
+            }
+            return Err(local(&error));
+        }
         self.collect(directory).map_err(|error| Failure::Local(format!("{error:#}")))
     }
 
@@ -340,9 +341,7 @@ impl Origin for Frozen {
     fn release(&mut self) {
         let holder = self.holder.take();
         self.is_away = false;
-        let has_ended =
-            self.worker.as_ref().is_some_and(|worker| worker.end().is_some() && !worker.is_alive());
-        if self.is_cut_short || has_ended {
+        if self.worker.as_ref().is_some_and(|worker| !worker.is_alive()) {
             self.unlock();
         }
         if let Some(holder) = &holder {

@@ -16,6 +16,9 @@ use crate::images::Connection;
 /// What CRIU itself sends has this mark (`SOCCR_MARK`).
 const OWN_MARK: &str = "0xC114";
 
+/// Who sets rules for IPv4, and for IPv6.
+const PROGRAMS: [&str; 2] = ["iptables-restore", "ip6tables-restore"];
+
 /// Words for `iptables-restore`, of one of its protocols.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Rules {
@@ -41,16 +44,13 @@ impl Quiet {
     /// # Errors
     /// Nobody can be had who takes them away.
     pub(crate) fn between(connections: &[Connection]) -> io::Result<Option<Self>> {
-        let both = connections.iter().filter(|end| connections.contains(&end.reversed()));
-        let (four, six): (Vec<_>, Vec<_>) = both.copied().partition(is_four);
-        if four.is_empty() && six.is_empty() {
+        let wanted = by_program(connections.iter().filter(|end| connections.contains(&end.reversed())));
+        if wanted.is_empty() {
             return Ok(None);
         }
         let random: String =
             sys::random::sixteen_bytes()?.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         let chain = format!("POSTHASTE-{random}");
-        let ends = [("iptables-restore", &four), ("ip6tables-restore", &six)];
-        let wanted: Vec<_> = ends.into_iter().filter(|(_, ends)| !ends.is_empty()).collect();
         let lifted: Vec<Rules> =
             wanted.iter().map(|(program, _)| Rules { program, text: lifting(&chain) }).collect();
         // It is there first: at no moment are there rules that nobody takes away.
@@ -58,7 +58,7 @@ impl Quiet {
         for (program, ends) in wanted {
             // Whatever it says: there is nobody who could do anything about it. It is on the holder's line too, so that if this
             // process is killed the rules are set before they are taken away.
-            let _ = Rules { program, text: setting(&chain, ends) }.apply(&[], holder.line());
+            let _ = Rules { program, text: setting(&chain, &ends) }.apply(&[], holder.line());
         }
         Ok(Some(Self { holder }))
     }
@@ -85,11 +85,10 @@ impl Rules {
 /// Takes away the rules by which a CRIU that was killed kept packets from these connections; `wrapper` runs a command where
 /// that CRIU was.
 pub(crate) fn unlock(ends: &[Connection], wrapper: &[String]) {
-    let (four, six): (Vec<Connection>, Vec<Connection>) = ends.iter().copied().partition(is_four);
-    for (program, ends) in [("iptables-restore", four), ("ip6tables-restore", six)] {
+    for (program, ends) in by_program(ends.iter()) {
         let rules: Vec<String> = ends.iter().flat_map(unlocking).collect();
-        let all = |rules: &[String]| Rules { program, text: format!("*filter\n{}COMMIT\n", rules.concat()) };
-        if rules.is_empty() || all(&rules).apply(wrapper, Stdio::null()) {
+        let all = |rules: &[String]| Rules { program, text: filter(&rules.concat()) };
+        if all(&rules).apply(wrapper, Stdio::null()) {
             continue;
         }
         // One of them was not there: it may have been killed between the two of a connection.
@@ -102,16 +101,22 @@ pub(crate) fn unlock(ends: &[Connection], wrapper: &[String]) {
 /// Takes away the rules by which a CRIU that was killed kept all packets from the network namespace that `wrapper` runs a
 /// command in, which it was dumping.
 pub(crate) fn unlock_namespace(wrapper: &[String]) {
-    let text = "*filter\n-D INPUT -j CRIU\n-D OUTPUT -j CRIU\n-F CRIU\n-X CRIU\nCOMMIT\n";
-    for program in ["iptables-restore", "ip6tables-restore"] {
+    for program in PROGRAMS {
         // Without such rules it has no effect.
-        let _ = Rules { program, text: text.to_owned() }.apply(wrapper, Stdio::null());
+        let text = filter("-D INPUT -j CRIU\n-D OUTPUT -j CRIU\n-F CRIU\n-X CRIU\n");
+        let _ = Rules { program, text }.apply(wrapper, Stdio::null());
     }
 }
 
 /// CRIU's own two rules.
 fn unlocking(end: &Connection) -> [String; 2] {
     [rule("-D OUTPUT", end), rule("-D INPUT", &end.reversed())]
+}
+
+/// These ends by the program that sets rules for them.
+fn by_program<'ends>(ends: impl Iterator<Item = &'ends Connection>) -> Vec<(&'static str, Vec<Connection>)> {
+    let (four, six): (Vec<_>, Vec<_>) = ends.copied().partition(is_four);
+    PROGRAMS.into_iter().zip([four, six]).filter(|(_, ends)| !ends.is_empty()).collect()
 }
 
 /// What is IPv4 on the wire is for IPv4's rules, also in a socket of IPv6.
@@ -121,11 +126,16 @@ fn is_four(end: &Connection) -> bool {
 
 fn setting(chain: &str, ends: &[Connection]) -> String {
     let rules: String = ends.iter().map(|end| rule(&format!("-A {chain}"), end)).collect();
-    format!("*filter\n:{chain} - [0:0]\n{rules}-I INPUT -j {chain}\nCOMMIT\n")
+    filter(&format!(":{chain} - [0:0]\n{rules}-I INPUT -j {chain}\n"))
 }
 
 fn lifting(chain: &str) -> String {
-    format!("*filter\n-D INPUT -j {chain}\n-F {chain}\n-X {chain}\nCOMMIT\n")
+    filter(&format!("-D INPUT -j {chain}\n-F {chain}\n-X {chain}\n"))
+}
+
+/// All of these lines at once.
+fn filter(lines: &str) -> String {
+    format!("*filter\n{lines}COMMIT\n")
 }
 
 /// Drops what `end` sends, as CRIU has it; the other end has a rule of its own.

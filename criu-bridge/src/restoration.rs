@@ -11,7 +11,6 @@
 mod rebuilding;
 mod stage;
 
-use self::stage::{Pulse, Stage};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,10 +21,11 @@ use fault_handler::Notification;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use receiver::guardian::{ExitStatus, Guardian, GuardianEvent};
-use receiver::handover::{self};
+use receiver::handover;
 use receiver::session::account::Account;
 use receiver::session::teller::Teller;
 
+use self::stage::{Pulse, Stage};
 use crate::criu::Criu;
 use crate::directory::Directory;
 use crate::images;

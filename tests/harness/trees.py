@@ -1,5 +1,6 @@
 """Trees of processes that criu-bridge moves: who receives them, and who sends."""
 
+import contextlib
 import json
 import os
 import signal
@@ -41,14 +42,21 @@ class Taker(Daemon):
             self.process.wait(20)
 
 
+def processes(tree: Tree) -> set:
+    """The processes of a tree, wherever they are."""
+    found = set()
+    for pid in machine.marked(f"POSTHASTE_LAB={tree.directory.parent}"):
+        with contextlib.suppress(OSError):  # it has ended
+            if os.readlink(f"/proc/{pid}/cwd") == str(tree.directory):
+                found.add(pid)
+    return found
+
+
 def end(tree: Tree) -> None:
     """Ends a tree wherever it is, and nothing else."""
-    for pid in machine.marked(f"POSTHASTE_LAB={tree.directory.parent}"):
-        try:
-            if os.readlink(f"/proc/{pid}/cwd") == str(tree.directory):
-                os.kill(pid, signal.SIGKILL)
-        except OSError:
-            continue
+    for pid in processes(tree):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def send(lab, pid: int, port: int, *arguments, wrapper=(), seconds: float = 120, fails: str = "",

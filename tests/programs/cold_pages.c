@@ -56,7 +56,7 @@ static void note_all(void)
             continue;
         for (; from < to && count < MOST; from += 4096)
             if (from + 8192 < thread || from > thread + 8192)
-            pages[count++] = (struct page){(unsigned char *)from, hash_of((unsigned char *)from), line};
+                pages[count++] = (struct page){(unsigned char *)from, hash_of((unsigned char *)from), line};
     }
 }
 

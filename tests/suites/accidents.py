@@ -99,6 +99,12 @@ def _victims(whom: str, receiver, marker: str) -> list:
             [receiver.pid, *sessions, *guardians]}[whom]
 
 
+def _kill(victims: list) -> None:
+    for victim in victims:
+        with contextlib.suppress(ProcessLookupError):  # it has died with one before it
+            os.kill(victim, signal.SIGKILL)
+
+
 def receiver_killed(whom: str, workload: str, lab) -> None:
     """Who serves the missing pages dies: the process dies with it, before it can read a zero."""
     receiver, _, program, moved = _half_moved(lab, workload)
@@ -106,9 +112,7 @@ def receiver_killed(whom: str, workload: str, lab) -> None:
     until(lambda: len(moved.numbers(_NUMBER)) > 3, "it to go on", alive=[receiver])
     expect(not receiver.find("complete"), "everything has arrived already: the link is too fast for this test")
     first = moved.numbers(_NUMBER)[0]
-    for victim in _victims(whom, receiver, lab.marker):
-        with contextlib.suppress(ProcessLookupError):  # it has died with one before it
-            os.kill(victim, signal.SIGKILL)
+    _kill(_victims(whom, receiver, lab.marker))
     until(lambda: _is_gone(moved.pid), "the process to die with its receiver", 15)
     _never_wrong(moved, workload)
     _stands_still(program, first)
@@ -136,9 +140,7 @@ def keeper_killed(lab) -> None:
     [first] = keeper()
     os.kill(first, signal.SIGKILL)
     until(lambda: keeper() not in ([], [first]), "another one", alive=[receiver])
-    for victim in _victims("whoever is called receiver", receiver, lab.marker):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(victim, signal.SIGKILL)
+    _kill(_victims("whoever is called receiver", receiver, lab.marker))
     until(lambda: _is_gone(moved.pid), "the process to die with its receiver", 15)
     _never_wrong(moved, "zero_reader")
 

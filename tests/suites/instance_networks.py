@@ -147,7 +147,6 @@ def postgres_moves(lab) -> None:
     machines.taker.end()
 
 
-# Sets rules, says so by a file and waits for another one; takes rules away at once.
 # Stands for a command that sets rules, and waits: iptables-restore before it sets those of a chain, iptables behind it.
 _SLOW_RULES = """#!/bin/sh
 rules=$(cat)
@@ -213,6 +212,12 @@ def leaves_no_rules(lab) -> None:
     taker.end()
 
 
+def _kill_criu(sending) -> None:
+    """Kills the criu that a `send` has started."""
+    [worker] = [pid for pid in machine.children(sending.pid) if b"swrk" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(worker, signal.SIGKILL)
+
+
 def unlocks(lab) -> None:
     """criu is killed behind the word to run, which nobody hears: what it has cut off of the tree's connections is put right."""
     need_criu(sockets=True)
@@ -227,8 +232,7 @@ def unlocks(lab) -> None:
     with open(said, "w") as err:
         sending = begin_to_send(lab, tree.pid, link.port, "--tcp-established", wrapper=inside, stderr=err)
     until(lambda: "kill -USR1" in said.read_text() or sending.poll() is not None, "the user to be asked", 60)
-    [worker] = [pid for pid in machine.children(sending.pid) if b"swrk" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(worker, signal.SIGKILL)
+    _kill_criu(sending)
 
     def rules() -> list:
         lines = network.run("left", "iptables", "-S").splitlines()
@@ -269,8 +273,7 @@ def unlocks_in_mid_dump(world, command: str, lab) -> None:
     slowly = _slowly(place, command, _SLOW_RULE)
     sending = begin_to_send(lab, tree.pid, taker.port, "--tcp-established", wrapper=(*inside, *slowly))
     until((place / "set").exists, "the first rule", 60, alive=[taker])
-    [worker] = [pid for pid in machine.children(sending.pid) if b"swrk" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(worker, signal.SIGKILL)
+    _kill_criu(sending)
     (place / "go").touch()
     _, said = sending.communicate(timeout=60)
     expect(sending.returncode == 1 and "the tree goes on here" in said, said)

@@ -20,7 +20,7 @@ from tests.harness.link import Link
 from tests.harness.network import OTHER_ADDRESS, Network
 from tests.harness.results import Check
 from tests.harness.scale import times
-from tests.harness.trees import Taker, end
+from tests.harness.trees import Taker, end, processes
 from tests.harness.waiting import Failure, expect, until
 
 _EVERY = 1.0  # seconds
@@ -368,20 +368,11 @@ def fails_to_start(lab) -> None:
 
 def _is_one(lab, tree: Tree) -> None:
     """A tree that runs is not promoted once more; one that lacked memory may be ended meanwhile, and then is."""
-    def processes() -> set:
-        return {pid for pid in machine.marked(lab.marker) if _is_of(pid, tree)}
-    there = processes()
+    there = processes(tree)
     try:
         _promote(lab, fails="it runs here already")
     except Failure:
-        until(lambda: not there & processes(), "the first of two copies to be gone", 1)
-
-
-def _is_of(pid: int, tree: Tree) -> bool:
-    try:
-        return os.readlink(f"/proc/{pid}/cwd") == str(tree.directory)
-    except OSError:
-        return False
+        until(lambda: not there & processes(tree), "the first of two copies to be gone", 1)
 
 
 def killed_promotions(lab) -> None:

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use memory::{Addr, Backing, PAGE_SIZE, PageRange, RangeSet, Sharing, Vma};
 use protocol::{FileVerdict, Manifest, MmFields, ThreadRecord};
-use sys::own_memory;
+use sys::own_memory::own_words;
 use sys::pagemap::{Pagemap, Wanted};
 
 use crate::refusal::{Doing, Refusal};
@@ -184,7 +184,7 @@ fn of_thread(thread: &ThreadRecord, wanted: &mut RangeSet) {
     }
     let (head, _) = thread.robust_list;
     want(head, HEAD_BYTES as u64);
-    let Some([first, futex_offset, pending]) = words(head) else { return };
+    let Some([first, futex_offset, pending]) = own_words(head.0) else { return };
     let mut entry = first;
     for _ in 0..ROBUST_LIST_LIMIT {
         // The lowest bit marks priority inheritance.
@@ -194,24 +194,11 @@ fn of_thread(thread: &ThreadRecord, wanted: &mut RangeSet) {
         }
         want(at, 8);
         want(Addr(at.0.wrapping_add(futex_offset)), 4);
-        let Some([next]) = words(at) else { break };
+        let Some([next]) = own_words(at.0) else { break };
         entry = next;
     }
     want(Addr(pending & !1), 8);
     if pending & !1 != 0 {
         want(Addr((pending & !1).wrapping_add(futex_offset)), 4);
     }
-}
-
-/// Words of the program's memory; `None` where they cannot be read.
-fn words<const N: usize>(addr: Addr) -> Option<[u64; N]> {
-    let mut words = [0; N];
-    for (at, word) in (addr.0..).step_by(8).zip(&mut words) {
-        let mut bytes = [0; 8];
-        if addr.0 == 0 || own_memory::read_own(at, &mut bytes) != Ok(bytes.len()) {
-            return None;
-        }
-        *word = u64::from_ne_bytes(bytes);
-    }
-    Some(words)
 }

@@ -200,6 +200,20 @@ pub fn read_own(at: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
     unsafe { syscall(nr::PROCESS_VM_READV, [pid, vectors.0, 1, vectors.1, 1, 0]) }
 }
 
+/// Words of the calling process's memory at `at`; `None` where they cannot be read, and for a null pointer.
+#[must_use]
+pub fn own_words<const N: usize>(at: u64) -> Option<[u64; N]> {
+    let mut words = [0; N];
+    for (at, word) in (at..).step_by(8).zip(&mut words) {
+        let mut bytes = [0; 8];
+        if at == 0 || read_own(at, &mut bytes) != Ok(bytes.len()) {
+            return None;
+        }
+        *word = u64::from_ne_bytes(bytes);
+    }
+    Some(words)
+}
+
 /// The bytes of `len` bytes of memory at `at` where they are, once the kernel has brought all of them in
 /// (`MADV_POPULATE_READ`, Linux 5.14): `None` where some cannot be read, or are not there, and reading would be a fault.
 ///

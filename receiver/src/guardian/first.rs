@@ -188,15 +188,10 @@ fn make_keeper() -> Option<Child> {
 
 /// Gives this process a command line of its own, and a name: `pkill -f receiver` is to find who can be spared.
 fn be_called(name: &[u8]) -> std::io::Result<()> {
-    /// `arg_start` and `arg_end` of proc_pid_stat(5), counted from the state.
-    const ARGUMENTS: [usize; 2] = [45, 46];
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-    let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
-    let [Some(start), Some(end)] = ARGUMENTS.map(number) else { return Err(Errno::EINVAL.into()) };
-    let mut words = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or(0)];
+    let fields = sys::proc::stat::own().map_err(|_| Errno::EINVAL)?;
+    let mut words = vec![0; usize::try_from(fields.arg_end.saturating_sub(fields.arg_start)).unwrap_or(0)];
     words.iter_mut().zip(name).for_each(|(byte, letter)| *byte = *letter);
-    fs::File::options().write(true).open("/proc/self/mem")?.write_all_at(&words, start)?;
+    fs::File::options().write(true).open("/proc/self/mem")?.write_all_at(&words, fields.arg_start)?;
     sys::thread::set_name(c"keeper");
     Ok(())
 }

@@ -9,7 +9,7 @@
 
 use sys::clock;
 use sys::descriptor::socket;
-use sys::own_memory::{can_be_written, read_own};
+use sys::own_memory::{can_be_written, own_words, read_own};
 
 /// Where a call has its time-out; the numbers are those that the continuation branches on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -146,12 +146,8 @@ fn code_before(address: u64) -> Option<[u8; 34]> {
     (read_own(address.wrapping_sub(34), &mut code) == Ok(code.len())).then_some(code)
 }
 
-/// What the program's memory holds at `at`.
-#[must_use]
-#[inline(never)]
-pub fn word(at: u64) -> Option<u64> {
-    let mut bytes = [0; 8];
-    (read_own(at, &mut bytes) == Ok(bytes.len())).then_some(u64::from_le_bytes(bytes))
+fn word(at: u64) -> Option<u64> {
+    own_words(at).map(|[word]| word)
 }
 
 fn small(number: u64) -> Option<u32> {
@@ -213,6 +209,6 @@ pub fn deadline(number: u32, place: Place, arguments: [u64; 5], since: u64) -> O
 
 /// The time in the program's `struct timespec` at `at`, in nanoseconds.
 fn timespec(at: u64) -> Option<u64> {
-    let (seconds, nanoseconds) = (word(at)?, word(at.wrapping_add(8))?);
+    let [seconds, nanoseconds] = own_words(at)?;
     Some(nanoseconds.saturating_add(u64::saturating_mul(seconds, 1_000_000_000)))
 }

@@ -1,6 +1,7 @@
 //! An interrupted system call is made again: the changes to the signal frame of its thread.
 
 use sender_seam::restart::{self, Call, Interrupted};
+use sys::own_memory::own_words;
 use sys::signal_frame::{Register, get, set};
 
 use super::continuation;
@@ -41,13 +42,13 @@ pub(super) unsafe fn repeat_interrupted_call(
     };
     let place = restart::place(number)?;
     let mask = match number {
-        130 => read(Register::First),                             // rt_sigsuspend
-        270 => restart::word(read(Register::Sixth)).unwrap_or(0), // pselect6
-        271 => read(Register::Fourth),                            // ppoll
-        281 | 441 => read(Register::Fifth),                       // epoll_pwait, epoll_pwait2
+        130 => read(Register::First),                                 // rt_sigsuspend
+        270 => own_words(read(Register::Sixth)).map_or(0, |[at]| at), // pselect6
+        271 => read(Register::Fourth),                                // ppoll
+        281 | 441 => read(Register::Fifth),                           // epoll_pwait, epoll_pwait2
         _ => 0,
     };
-    if restart::word(mask).is_some_and(|blocked| blocked >> signal.wrapping_sub(1) & 1 == 1) {
+    if own_words(mask).is_some_and(|[blocked]| blocked >> signal.wrapping_sub(1) & 1 == 1) {
         // The call's own mask blocks this signal: another one has ended it, and this one came when it was over.
         return None;
     }
