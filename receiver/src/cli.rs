@@ -75,8 +75,8 @@ fn parse_on_loss(word: &str) -> Result<OnLoss, String> {
     }
 }
 
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 4)");
-const _: () = assert!(protocol::PROTOCOL_VERSION == 4, "VERSION names the protocol's version");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 5)");
+const _: () = assert!(protocol::PROTOCOL_VERSION == 5, "VERSION names the protocol's version");
 
 /// Exit status for a command line that makes no sense, and for a port or file that cannot be had.
 const USAGE: u8 = 2;

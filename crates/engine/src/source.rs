@@ -323,18 +323,14 @@ impl Source {
             serving.head_start.prolong(now, &config);
         }
         let fits = pages.pages() <= MAX_PAGES_PER_FRAME;
-        let answer = self.serving().filter(|_| fits).and_then(|serving| serving.queue.answer(pages));
-        let Some(answer) = answer else {
+        // Out of the way for as long as the queue is borrowed.
+        let mut urgent = core::mem::take(&mut self.urgent);
+        let serving = self.serving().filter(|_| fits);
+        if !serving.is_some_and(|serving| serving.queue.answer(pages, &mut urgent)) {
             self.fail(Failure::Protocol("a request for pages that are not served"));
             return;
-        };
-        let channel = Channel::Fault;
-        for pages in answer.zero {
-            self.urgent.push_back(SourceAction::SendZero { channel, pages });
         }
-        for pages in answer.read {
-            self.urgent.push_back(SourceAction::SendPages { channel, pages });
-        }
+        self.urgent = urgent;
         self.go_on();
     }
 
@@ -394,6 +390,8 @@ impl Source {
         let all_pushed = serving.page_map_done && serving.queue.is_empty() && serving.unsent == 0;
         if all_pushed && !serving.push_done {
             serving.push_done = true;
+            // Whatever is asked for from here on did not arrive, or not in time.
+            serving.queue.forget_pushed();
             self.actions.push_back(SourceAction::SendPushDone);
         }
     }
@@ -424,6 +422,9 @@ impl Source {
             && let Some(pages) = serving.queue.next(most)
         {
             serving.unsent += 1;
+            if is_paced {
+                serving.queue.pushed(pages);
+            }
             self.pace.count(now, pages, bandwidth);
             self.actions.push_back(SourceAction::SendPages { channel: Channel::Push, pages });
         }

@@ -125,8 +125,9 @@ proptest! {
                     prop_assert!(pages.pages() <= scene.push_pages.min(MAX_PAGES_PER_FRAME));
                     prop_assert_eq!(pushed.insert(*pages), pages.pages());
                 }
+                SourceAction::SendPushed(pages) => prop_assert_eq!(pushed.runs_in(*pages).next(), Some(*pages)),
                 SourceAction::SendPages { pages, .. } => _ = answered.insert(*pages),
-                SourceAction::SendZero { pages, .. } => {
+                SourceAction::SendZero(pages) => {
                     prop_assert!(numbers(*pages).all(|page| !scene.data.contains(&page)));
                 }
                 _ => {}

@@ -15,6 +15,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         let Some(header) = line.connection.frame().map(|frame| frame.header) else { return };
         let input = match header.kind {
             Kind::Pages | Kind::PackedPages | Kind::ZeroPages | Kind::LostPages => pages(line, header),
+            Kind::Pushed => pushed(line, header),
             _ => self.control(header),
         };
         match input {
@@ -81,6 +82,10 @@ pub fn unpack(header: Header, body: &[u8], unpacked: &mut Vec<u8>) -> Result<Pag
     let malformed = FrameError::NotThosePages { count: header.count, len: header.body_len };
     unpacked.resize(usize::try_from(pages.len()).map_err(|_| malformed)?, 0);
     if lz4::unpack(body, unpacked) { Ok(pages) } else { Err(malformed) }
+}
+
+fn pushed(line: &Line, header: Header) -> Result<Option<DestinationInput>, ConnectionError> {
+    Ok(Some(DestinationInput::Pushed(header.counted_pages(line.body())?)))
 }
 
 fn pages(line: &mut Line, header: Header) -> Result<Option<DestinationInput>, ConnectionError> {

@@ -95,7 +95,9 @@ fn each_frame(connection: &mut Connection<Wire<'_>>) -> Result<(), ConnectionErr
         match header.kind {
             Kind::Pages | Kind::PageRequest => drop(header.pages()?),
             Kind::PackedPages => drop(fault_handler::unpack(header, body, &mut Vec::new())?),
-            Kind::ZeroPages | Kind::LostPages | Kind::Unscanned => drop(header.counted_pages(body)?),
+            Kind::ZeroPages | Kind::LostPages | Kind::Pushed | Kind::Unscanned => {
+                header.counted_pages(body)?;
+            }
             Kind::PageBits => drop(header.listed_pages(body)?),
             Kind::Reserve | Kind::Switchover => drop(connection.message::<Manifest>()?),
             Kind::Reserved => drop(connection.message::<Reserved>()?),

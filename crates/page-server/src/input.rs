@@ -70,7 +70,8 @@ fn understand(header: Header, connection: &Connection<Socket>) -> Result<Heard, 
         | Kind::Pages
         | Kind::PackedPages
         | Kind::ZeroPages
-        | Kind::LostPages => return Err(ConnectionError::Unexpected(header.kind)),
+        | Kind::LostPages
+        | Kind::Pushed => return Err(ConnectionError::Unexpected(header.kind)),
     };
     Ok(Heard::Input(input))
 }

@@ -1,6 +1,7 @@
 //! From the process's memory to the socket: pages, runs of zeros, and what nobody can read.
 
 use memory::{PAGE_SIZE, PageRange};
+use protocol::Kind;
 use relay::Socket;
 use transport::{Connection, ConnectionError};
 
@@ -31,7 +32,7 @@ pub(crate) fn send_pages(
         let (run, _) = part.split_at_pages(pages.max(1));
         match content {
             Some(content) => send_content(connection, packer, run, content)?,
-            None => connection.enqueue_lost_pages(run)?,
+            None => connection.enqueue_counted(Kind::LostPages, run)?,
         }
         (_, rest) = rest.split_at_pages(run.pages());
         most = packer.packing.frame_pages();
@@ -54,7 +55,7 @@ fn send_content(
         let (run, behind) = rest.split_at_pages(u64::from(alike));
         let (bytes, bytes_behind) = content.split_at_checked(byte_len(run)).unwrap_or_default();
         if zero {
-            connection.enqueue_zero_pages(run)?;
+            connection.enqueue_counted(Kind::ZeroPages, run)?;
         } else {
             packer.send_pages(connection, run, bytes)?;
         }

@@ -32,7 +32,8 @@ impl<P: SourceProcess> Server<'_, P> {
             SourceAction::SendSwitchover => self.send_manifest(Kind::Switchover),
             SourceAction::SendPages { channel: Channel::Push, pages } => self.pushes.push_back(pages),
             SourceAction::SendPages { channel, pages } => self.send_pages(channel, pages),
-            SourceAction::SendZero { channel, pages } => self.send_zero(channel, pages),
+            SourceAction::SendZero(pages) => self.answer(Kind::ZeroPages, pages),
+            SourceAction::SendPushed(pages) => self.answer(Kind::Pushed, pages),
             SourceAction::SendRun { epoch } => self.send_run(epoch),
             SourceAction::Scan(range) => self.scan = Some(range),
             SourceAction::SendPageMap { scanned, data } => {
@@ -61,10 +62,12 @@ impl<P: SourceProcess> Server<'_, P> {
         }
     }
 
-    fn send_zero(&mut self, channel: Channel, pages: PageRange) {
-        self.send(channel, |connection| {
-            connection.enqueue_zero_pages(pages)?;
-            connection.flush().map(|_| ())
+    /// What is said of pages without sending them.
+    #[inline(never)]
+    fn answer(&mut self, kind: Kind, pages: PageRange) {
+        self.send(Channel::Fault, |fault| {
+            fault.enqueue_counted(kind, pages)?;
+            fault.flush().map(|_| ())
         });
     }
 

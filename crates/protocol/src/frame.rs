@@ -129,6 +129,8 @@ kinds! {
     RoundTaken = 40, limit 0;
     /// Page contents in fewer bytes: one LZ4 block.
     PackedPages = 41, limit PAGES;
+    /// Pages that were asked for and had been pushed before: they come over the other connection.
+    Pushed = 42, limit 8;
     /// Bytes of a relayed connection; none of them: that direction has ended.
     Relayed = 48, limit RELAYED;
     /// So many bytes more of a relayed connection have room.
@@ -248,7 +250,8 @@ impl Header {
             .ok_or_else(|| self.inconsistent())
     }
 
-    /// The pages that a [`Kind::ZeroPages`], [`Kind::LostPages`] or [`Kind::Unscanned`] frame with this body names.
+    /// The pages that a [`Kind::ZeroPages`], [`Kind::LostPages`], [`Kind::Pushed`] or [`Kind::Unscanned`] frame with this body
+    /// names.
     ///
     /// # Errors
     /// [`FrameError::Inconsistent`] unless they are at least one page of user space.

@@ -44,6 +44,7 @@
 //!   34  ZeroPages      f, push  →    0          source address  u64 count of pages
 //!   35  LostPages      f, push  →    0          source address  u64 count of pages (unreadable: answered by poison)
 //!   41  PackedPages    f, push  →    pages      source address  one LZ4 block: pages × 4096 bytes, in fewer
+//!   42  Pushed         fault    →    0          source address  u64 count of pages (asked for, and on their way on push)
 //! ```
 //!
 //! What this crate does not do: read or write sockets (`transport`), decide anything (`engine`).

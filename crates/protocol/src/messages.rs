@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Channel, GhostRecord};
 
 /// The version that this code speaks; a `Hello` offers a range of them.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 5;
 /// Pages in one `Pages` or `PageRequest` frame: 256 KiB, from where larger blocks gain nothing.
 pub const MAX_PAGES_PER_FRAME: u64 = 64;
 /// Pages from the first to the last of one `PageBits` frame: a gibibyte in 32 KiB of bits.

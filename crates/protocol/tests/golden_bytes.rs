@@ -100,7 +100,7 @@ fn frame_headers_keep_their_bytes() {
     let page = 0x7f12_3456_7000;
     let pages = |kind, count: u16, body_len| Header { kind, body_len, count, argument: page };
     let memory = ContentKind::Memory.number();
-    let expected: [(Header, [u8; FRAME_HEADER_LEN]); 12] = [
+    let expected: [(Header, [u8; FRAME_HEADER_LEN]); 13] = [
         (Header::plain(Kind::Hello, 41), [41, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
         (Header::plain(Kind::Reserve, 0x0002_0304), [4, 3, 2, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
         (Header::plain(Kind::Ready, 0), [0, 0, 0, 0, 19, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
@@ -128,6 +128,7 @@ fn frame_headers_keep_their_bytes() {
         ),
         (pages(Kind::ZeroPages, 0, 8), [8, 0, 0, 0, 34, 0, 0, 0, 0, 0x70, 0x56, 0x34, 0x12, 0x7f, 0, 0]),
         (pages(Kind::LostPages, 0, 8), [8, 0, 0, 0, 35, 0, 0, 0, 0, 0x70, 0x56, 0x34, 0x12, 0x7f, 0, 0]),
+        (pages(Kind::Pushed, 0, 8), [8, 0, 0, 0, 42, 0, 0, 0, 0, 0x70, 0x56, 0x34, 0x12, 0x7f, 0, 0]),
     ];
     for (header, bytes) in expected {
         assert_eq!(header.to_bytes(), bytes, "{header:?}");
@@ -146,7 +147,7 @@ fn page_frames_name_the_pages_of_their_count_and_address() {
 #[test]
 fn every_kind_keeps_its_number() {
     let numbers: Vec<_> = Kind::ALL.iter().map(|kind| kind.number()).collect();
-    let expected = [1, 2, 3, 4].into_iter().chain(16..=41).chain(48..=50);
+    let expected = [1, 2, 3, 4].into_iter().chain(16..=42).chain(48..=50);
     assert_eq!(numbers, expected.collect::<Vec<u16>>());
     assert!((0..=u16::MAX).all(|number| {
         Kind::from_number(number).map(Kind::number) == numbers.contains(&number).then_some(number)

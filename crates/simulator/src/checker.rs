@@ -97,7 +97,7 @@ impl Checker {
         self.bounded("pages in flight", self.in_flight.len(), usize::try_from(most).unwrap_or(usize::MAX));
     }
 
-    /// A page that was asked for has come.
+    /// A page that was asked for has come, or comes by the push.
     pub(crate) fn answered(&mut self, page: Page) {
         self.in_flight.remove(&page);
     }

@@ -113,7 +113,9 @@ impl World {
             self.destination.generation = self.generation;
             self.checker.link_lost();
         }
-        if let DestinationInput::PagesArrived { channel: Channel::Fault, pages, .. } = input {
+        if let DestinationInput::PagesArrived { channel: Channel::Fault, pages, .. }
+        | DestinationInput::Pushed(pages) = input
+        {
             numbers(pages).for_each(|page| self.checker.answered(page));
         }
         self.hand_in(input);
@@ -233,6 +235,7 @@ impl World {
             }
             Some(ToDestination::ZeroPages(pages)) => arrived(pages, Content::Zero),
             Some(ToDestination::LostPages(pages)) => arrived(pages, Content::Lost),
+            Some(ToDestination::Pushed(pages)) => DestinationInput::Pushed(pages),
             Some(ToDestination::Run { epoch }) => DestinationInput::Run { epoch },
             Some(ToDestination::PageMap { scanned, data }) => DestinationInput::PageMap { scanned, data },
             Some(ToDestination::PageMapDone) => DestinationInput::PageMapDone,

@@ -22,6 +22,7 @@ pub(crate) enum ToDestination {
     },
     ZeroPages(PageRange),
     LostPages(PageRange),
+    Pushed(PageRange),
     Run {
         epoch: u64,
     },

@@ -125,8 +125,11 @@ impl World {
             SourceAction::Capture { sent } => self.capture(&sent),
             SourceAction::SendSwitchover => self.tell_destination(control, ToDestination::Switchover),
             SourceAction::SendPages { channel, pages } => self.send_pages(channel, pages),
-            SourceAction::SendZero { channel, pages } => {
-                self.tell_destination(channel, ToDestination::ZeroPages(pages));
+            SourceAction::SendZero(pages) => {
+                self.tell_destination(Channel::Fault, ToDestination::ZeroPages(pages));
+            }
+            SourceAction::SendPushed(pages) => {
+                self.tell_destination(Channel::Fault, ToDestination::Pushed(pages));
             }
             SourceAction::SendRun { epoch } => {
                 self.checker.run_sent();

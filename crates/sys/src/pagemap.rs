@@ -40,8 +40,9 @@ pub enum Wanted {
     /// Private pages in [watched](crate::tracking) mappings that were written since they were last reported; they are
     /// taken for unchanged from here on.
     WrittenSince,
-    /// Private pages in watched mappings that were reported as written and have not been written or dropped since.
-    Unchanged,
+    /// Whatever has not been reported as written, or has been written or dropped since, or is not watched: the other pages
+    /// of private memory hold what they held when they were reported.
+    Changed,
     /// Whatever lies in a watched mapping.
     Watched,
 }
@@ -167,10 +168,14 @@ impl Pagemap {
     ) -> Result<u64, Errno> {
         let held = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
         let not_private = PAGE_IS_FILE | PAGE_IS_PFNZERO | self.guard;
+        // To ask for those of a file has the kernel look at each page, not only at its entry: ten times the time.
         let (not, all_of, one_of) = match wanted {
-            Wanted::Private => (not_private, 0, held),
-            Wanted::WrittenSince => (not_private, PAGE_IS_WPALLOWED | PAGE_IS_WRITTEN, held),
-            Wanted::Unchanged => (not_private | PAGE_IS_WRITTEN, PAGE_IS_WPALLOWED | PAGE_IS_PRESENT, 0),
+            Wanted::Private => (not_private, not_private, held),
+            Wanted::WrittenSince => (not_private, not_private | PAGE_IS_WPALLOWED | PAGE_IS_WRITTEN, held),
+            Wanted::Changed => {
+                let unchanged = PAGE_IS_WPALLOWED | PAGE_IS_PRESENT;
+                (unchanged, 0, unchanged | PAGE_IS_WRITTEN)
+            }
             Wanted::Watched => (0, PAGE_IS_WPALLOWED, 0),
             Wanted::Known => (0, 0, held),
             Wanted::Guards => (0, self.guard, 0),
@@ -183,7 +188,7 @@ impl Pagemap {
             vec: self.regions.as_mut_ptr().expose_provenance() as u64,
             vec_len: self.regions.len() as u64,
             category_inverted: not,
-            category_mask: not | all_of,
+            category_mask: all_of,
             category_anyof_mask: one_of,
             return_mask: PAGE_IS_PRESENT,
             ..ScanArgument::default()

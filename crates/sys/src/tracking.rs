@@ -79,9 +79,10 @@ mod tests {
     use crate::own_memory::map_anonymous;
     use crate::pagemap::{Pagemap, Wanted};
     use alloc::vec::Vec;
-    use memory::{Addr, PAGE_SIZE};
+    use memory::{Addr, PAGE_SIZE, RangeSet};
 
-    const PAGES: u64 = 64;
+    /// More than one page table has entries for.
+    const PAGES: u64 = 1024;
 
     struct Watched {
         at: u64,
@@ -96,7 +97,7 @@ mod tests {
                 std::println!("skipped: this kernel has no WP_ASYNC, or does not permit it");
                 return None;
             };
-            let at = map_anonymous(64 * 4096).expect("a mapping");
+            let at = map_anonymous(1024 * 4096).expect("a mapping");
             let mut watched = Self { at, tracking, pagemap: Pagemap::open().expect("readable") };
             (0..PAGES).for_each(|page| watched.write(page));
             watched.tracking.watch(watched.pages(0, PAGES)).expect("private anonymous memory");
@@ -123,10 +124,11 @@ mod tests {
             unsafe { self.pointer(page).read_volatile() }
         }
 
-        fn drop_content(&self, page: u64) {
+        fn drop_content(&self, page: u64, count: usize) {
             const MADV_DONTNEED: usize = 4;
             // SAFETY: as above.
-            unsafe { syscall3(nr::MADVISE, self.pointer(page).addr(), 4096, MADV_DONTNEED) }.expect("mapped");
+            unsafe { syscall3(nr::MADVISE, self.pointer(page).addr(), 4096 * count, MADV_DONTNEED) }
+                .expect("mapped");
         }
 
         fn written(&mut self) -> Vec<PageRange> {
@@ -134,7 +136,11 @@ mod tests {
         }
 
         fn unchanged(&mut self) -> Vec<PageRange> {
-            self.pagemap.scan(self.pages(0, PAGES), Wanted::Unchanged).expect("mapped")
+            let mut unchanged: RangeSet = [self.pages(0, PAGES)].into_iter().collect();
+            for changed in self.pagemap.scan(self.pages(0, PAGES), Wanted::Changed).expect("mapped") {
+                unchanged.remove(changed);
+            }
+            unchanged.runs().collect()
         }
     }
 
@@ -153,7 +159,7 @@ mod tests {
     fn a_dropped_page_is_never_unchanged_whatever_becomes_of_it() {
         let Some(mut watched) = Watched::new() else { return };
         for page in [1, 3, 5] {
-            watched.drop_content(page);
+            watched.drop_content(page, 1);
         }
         assert_eq!(watched.read(3), 0);
         watched.write(5);
@@ -164,6 +170,13 @@ mod tests {
         }
         assert_eq!(watched.written(), [watched.pages(5, 1)]);
         assert_eq!(watched.unchanged().iter().map(|run| run.pages()).sum::<u64>(), PAGES - 2);
+    }
+
+    #[test]
+    fn where_all_was_dropped_nothing_is_unchanged() {
+        let Some(mut watched) = Watched::new() else { return };
+        watched.drop_content(0, 1024);
+        assert_eq!(watched.unchanged(), []);
     }
 
     #[test]

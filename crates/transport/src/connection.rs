@@ -185,20 +185,13 @@ impl<S: Stream> Connection<S> {
         self.send(pages_header(Kind::PackedPages, pages)?, block)
     }
 
-    /// Enqueues (see [`Self::enqueue`]) `ZeroPages` for any number of pages.
+    /// Enqueues (see [`Self::enqueue`]) `ZeroPages`, `LostPages` or `Pushed` for any number of pages.
     ///
     /// # Errors
     /// As for [`Self::enqueue`].
-    pub fn enqueue_zero_pages(&mut self, pages: PageRange) -> Result<(), ConnectionError> {
-        self.enqueue_counted(Kind::ZeroPages, pages)
-    }
-
-    /// Enqueues (see [`Self::enqueue`]) `LostPages` for any number of pages.
-    ///
-    /// # Errors
-    /// As for [`Self::enqueue`].
-    pub fn enqueue_lost_pages(&mut self, pages: PageRange) -> Result<(), ConnectionError> {
-        self.enqueue_counted(Kind::LostPages, pages)
+    pub fn enqueue_counted(&mut self, kind: Kind, pages: PageRange) -> Result<(), ConnectionError> {
+        let header = Header { argument: pages.start().0, ..Header::plain(kind, 0) };
+        self.enqueue(header, &pages.pages().to_le_bytes())
     }
 
     /// Bytes received so far, with everything that is around them.
@@ -225,11 +218,6 @@ impl<S: Stream> Connection<S> {
     pub fn send_unscanned(&mut self, pages: PageRange) -> Result<(), ConnectionError> {
         let header = Header { argument: pages.start().0, ..Header::plain(Kind::Unscanned, 0) };
         self.send(header, &pages.pages().to_le_bytes())
-    }
-
-    fn enqueue_counted(&mut self, kind: Kind, pages: PageRange) -> Result<(), ConnectionError> {
-        let header = Header { argument: pages.start().0, ..Header::plain(kind, 0) };
-        self.enqueue(header, &pages.pages().to_le_bytes())
     }
 }
 

@@ -54,6 +54,7 @@ impl Expected {
             Kind::Failed => self == control_from_source || self == control_from_destination,
             Kind::Relayed | Kind::RelayCredit | Kind::RelayReset => self == Self::Relayed,
             Kind::PageRequest => self == Self::FromDestination(Channel::Fault),
+            Kind::Pushed => self == Self::FromSource(Channel::Fault),
             Kind::RoundEnd => self == Self::FromSource(Channel::Push),
             Kind::Pages | Kind::PackedPages | Kind::ZeroPages | Kind::LostPages => {
                 matches!(self, Self::FromSource(Channel::Fault | Channel::Push))

@@ -99,7 +99,7 @@ proptest! {
     ) {
         let mut sender = Connection::new(Script::default(), Expected::Answer);
         for (index, pages) in (1_u64..).zip(&sizes) {
-            sender.enqueue_zero_pages(range(index * 100, *pages)).expect("room");
+            sender.enqueue_counted(Kind::ZeroPages, range(index * 100, *pages)).expect("room");
             sender.send_pages(range(index * 100, *pages), &page_content(*pages)).expect("room");
         }
         let mut receiver = Connection::new(Script::with_input(&sender.stream().output), BULK);
@@ -124,7 +124,7 @@ proptest! {
         cut.stream_mut().cuts = cuts.iter().copied().collect();
         for (pages, index) in sizes.iter().zip(1_u64..) {
             for connection in [&mut whole, &mut cut] {
-                connection.enqueue_lost_pages(range(index, 1)).expect("room");
+                connection.enqueue_counted(Kind::LostPages, range(index, 1)).expect("room");
                 connection.send_pages(range(index * 100, *pages), &page_content(*pages)).expect("room");
             }
         }

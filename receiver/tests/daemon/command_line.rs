@@ -28,7 +28,7 @@ fn help_and_version_go_to_standard_output() {
     }
     assert!(!text.contains("--session"), "an option for the receiver's own use");
     let version = run(&["--version"]);
-    assert_eq!(String::from_utf8(version.stdout).expect("text"), "receiver 0.1.0 (protocol 4)\n");
+    assert_eq!(String::from_utf8(version.stdout).expect("text"), "receiver 0.1.0 (protocol 5)\n");
 }
 
 #[test]

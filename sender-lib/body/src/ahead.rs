@@ -15,7 +15,7 @@ use sys::pagemap::{Pagemap, Wanted};
 use sys::proc::maps;
 use sys::tracking::Tracking;
 
-use crate::config::{LOWEST_DESCRIPTOR, MAX_KEPT};
+use crate::config::LOWEST_DESCRIPTOR;
 
 const O_DIRECT: u32 = 0o40000;
 
@@ -90,8 +90,8 @@ impl Ahead {
 
     /// Of the pages that were sent those that the program, which stands still, has not written, dropped, moved or mapped
     /// anew since. Where it has another sort of mapping by now, the destination cannot keep any.
-    pub(crate) fn kept(&self, pagemap: &mut Pagemap, stopped: &Manifest) -> Vec<PageRange> {
-        let mut kept = Vec::new();
+    pub(crate) fn kept(&self, pagemap: &mut Pagemap, stopped: &Manifest) -> RangeSet {
+        let mut kept = RangeSet::new();
         if writes_directly(stopped) || self.sent.is_empty() {
             return kept;
         }
@@ -102,15 +102,14 @@ impl Ahead {
                 else {
                     break;
                 };
-                if old.flags != vma.flags {
-                    continue;
-                }
-                for unchanged in pagemap.scan(common, Wanted::Unchanged).unwrap_or_default() {
-                    kept.extend(self.sent.runs_in(unchanged));
+                if let Ok(changed) = pagemap.scan(common, Wanted::Changed)
+                    && old.flags == vma.flags
+                {
+                    self.sent.runs_in(common).for_each(|run| kept.insert(run));
+                    changed.into_iter().for_each(|run| _ = kept.remove(run));
                 }
             }
         }
-        kept.truncate(MAX_KEPT);
         kept
     }
 }

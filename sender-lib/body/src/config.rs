@@ -22,6 +22,8 @@ pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) const LOWEST_DESCRIPTOR: u32 = 900;
 /// Runs of pages that were sent ahead and still hold: 18 bytes each at most in the manifest.
 pub(crate) const MAX_KEPT: usize = 100_000;
+/// Such a run is passed over where the others are looked through for data: a call costs as much as so many pages.
+pub(crate) const LONG_KEPT: u64 = 64;
 /// Bytes of `receiver_info.txt` that are looked at.
 pub(crate) const RECEIVER_INFO_BYTES: usize = 256;
 /// All mappings of the library lie within so many bytes of its state page, a multiple of the page size.

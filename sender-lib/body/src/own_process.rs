@@ -19,6 +19,7 @@ use sys::descriptor::{self, tcp};
 use sys::poll::Interest;
 
 use crate::ahead::Ahead;
+use crate::config::{LONG_KEPT, MAX_KEPT};
 use crate::connect::Route;
 use crate::ffi::resident;
 use crate::log::log;
@@ -134,11 +135,12 @@ impl OwnProcess {
     /// Adds what is in place already.
     fn add_kept(&mut self, manifest: &mut Manifest) {
         let Some(ahead) = &self.ahead else { return };
-        let mut kept: RangeSet = ahead.kept(self.memory.pagemap(), manifest).into_iter().collect();
+        let mut kept = ahead.kept(self.memory.pagemap(), manifest);
         for eager in &manifest.eager {
             kept.remove(*eager);
         }
         manifest.kept = kept.runs().collect();
+        manifest.kept.truncate(MAX_KEPT);
     }
 
     /// Adds what has to be in place before the process runs: of every page, if nothing may come later; else the pages
@@ -146,7 +148,13 @@ impl OwnProcess {
     /// kernel reports `MADV_DONTNEED`, which leaves the object alone, and `MADV_REMOVE`, which does not, as the same
     /// event: so a page of an object must be in it before either happens.
     fn add_eager(&mut self, manifest: &mut Manifest) {
-        let lazy: RangeSet = manifest.lazy.iter().copied().collect();
+        let mut lazy: RangeSet = manifest.lazy.iter().copied().collect();
+        for kept in &manifest.kept {
+            // To look at what is in place already costs time for every page.
+            if kept.pages() >= LONG_KEPT {
+                lazy.remove(*kept);
+            }
+        }
         let mut eager: RangeSet = manifest.eager.iter().copied().collect();
         for vma in &manifest.vmas {
             let is_object = vma.sharing == Sharing::Shared && matches!(vma.backing, Backing::Object { .. });

@@ -13,7 +13,7 @@ use crate::{Config, Instant};
 #[derive(Clone, Debug, Default)]
 pub(super) struct FaultTable {
     in_flight: PageSet,
-    /// Pages in flight, or about to be, for which a thread waits.
+    /// Pages on their way, or about to be, for which a thread waits.
     faulted: PageSet,
     /// To be asked for as soon as there is room.
     deferred: RangeSet,
@@ -119,9 +119,9 @@ impl FaultTable {
 
     /// The link is lost: what was asked for does not come. Pages for which threads wait are asked for again.
     pub(super) fn pause(&mut self) {
-        let in_flight = core::mem::take(&mut self.in_flight);
+        self.in_flight = PageSet::new();
         for page in self.faulted.runs() {
-            in_flight.runs_in(page).for_each(|run| self.deferred.insert(run));
+            self.deferred.insert(page);
         }
         self.sent.clear();
         self.guessed = RangeSet::new();

@@ -109,6 +109,8 @@ pub enum DestinationInput {
         /// What they hold.
         content: Content,
     },
+    /// `Pushed` received: these pages have been asked for, and come all the same, by the push; source addresses.
+    Pushed(PageRange),
     /// What became of an `Install`, in whole or in part; source addresses.
     Installed {
         /// Where.
@@ -207,6 +209,7 @@ impl DestinationInput {
             | Self::RoundEnded { .. }
             | Self::SwitchoverRequested { .. }
             | Self::PagesArrived { .. }
+            | Self::Pushed(_)
             | Self::Run { .. }
             | Self::PageMap { .. }
             | Self::PageMapDone

@@ -166,6 +166,17 @@ impl PageMap {
         self.ask_deferred(desk);
     }
 
+    /// These pages have been asked for, and come by the push, or have come already.
+    pub(super) fn pushed(&mut self, desk: &mut Desk<'_>, pages: PageRange) {
+        self.faults.answered(pages);
+        for space in self.spaces.values() {
+            for again in space.had_no_place(pages) {
+                self.faults.defer(again);
+            }
+        }
+        self.ask_deferred(desk);
+    }
+
     /// These pages are zero. Nothing is installed: whoever waits gets a zero page, and so does the next touch.
     pub(super) fn arrived_zero(&mut self, desk: &mut Desk<'_>, channel: Channel, pages: PageRange) {
         let wanted: RangeSet = self.spaces.values().flat_map(|space| space.wanted_in(pages)).collect();

@@ -32,6 +32,7 @@ impl Destination {
             DestinationInput::PagesArrived { channel, pages, content } => {
                 self.pages_arrived(channel, pages, content);
             }
+            DestinationInput::Pushed(pages) => self.pushed(pages),
             DestinationInput::Run { .. } => self.run(),
             DestinationInput::Resumed => self.resumed(),
             DestinationInput::PageMap { scanned, data } => self.page_map(scanned, &data),
@@ -79,6 +80,7 @@ impl Destination {
             | DestinationInput::Assembled
             | DestinationInput::PrepareFailed(_)
             | DestinationInput::PagesArrived { .. }
+            | DestinationInput::Pushed(_)
             | DestinationInput::Run { .. }
             | DestinationInput::Resumed
             | DestinationInput::PageMap { .. }
@@ -203,6 +205,21 @@ impl Destination {
         }
     }
 
+    fn pushed(&mut self, pages: PageRange) {
+        // It comes behind `Run`, which is on another connection.
+        let is_early = !self.may_have_run() && !matches!(self.phase, Phase::Ready(_));
+        let served = self.with_pages(|page_map, desk| {
+            let served = page_map.serves(pages);
+            if served {
+                page_map.pushed(desk, pages);
+            }
+            served
+        });
+        if is_early || served != Some(true) {
+            self.broke_protocol("word of a push that cannot have been");
+        }
+    }
+
     fn run(&mut self) {
         let Phase::Ready(pages) = &mut self.phase else {
             return self.broke_protocol("a run before readiness");
@@ -311,6 +328,7 @@ impl Destination {
             | DestinationInput::Assembled
             | DestinationInput::PrepareFailed(_)
             | DestinationInput::PagesArrived { .. }
+            | DestinationInput::Pushed(_)
             | DestinationInput::Run { .. }
             | DestinationInput::Resumed
             | DestinationInput::PageMap { .. }

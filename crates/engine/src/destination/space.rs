@@ -222,6 +222,11 @@ impl Space {
         again
     }
 
+    /// Wanted pages for which there was no place once.
+    pub(super) fn had_no_place(&self, pages: PageRange) -> impl Iterator<Item = PageRange> + '_ {
+        self.doubtful.runs_in(pages).flat_map(|run| self.wanted_in(run))
+    }
+
     /// A thread waits at a current page.
     pub(super) fn wait_at(&mut self, current: PageRange, now: Instant) {
         self.waiting.entry(current.start()).or_insert(now);

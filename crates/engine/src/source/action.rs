@@ -34,13 +34,10 @@ pub enum SourceAction {
         /// At most `MAX_PAGES_PER_FRAME` pages.
         pages: PageRange,
     },
-    /// Send `ZeroPages`: these pages hold nothing.
-    SendZero {
-        /// On which channel.
-        channel: Channel,
-        /// Which pages.
-        pages: PageRange,
-    },
+    /// Send `ZeroPages` on the fault channel: these pages, which were asked for, hold nothing.
+    SendZero(PageRange),
+    /// Send `Pushed` on the fault channel: these pages, which were asked for, have been pushed already.
+    SendPushed(PageRange),
     /// Send `Run` with this epoch: the point of no return.
     SendRun {
         /// Counts the moves of this migration id; 1 for the first.

@@ -1,8 +1,11 @@
 //! Which pages are sent next, and which need not be sent at all.
 
-use alloc::vec::Vec;
+use alloc::collections::VecDeque;
 
 use memory::{Addr, PageRange, PageSet, RangeSet};
+use protocol::Channel;
+
+use super::SourceAction;
 
 /// What the source knows of its pages after the stop. Before `Run` it holds the eager pages only.
 #[derive(Clone, Debug, Default)]
@@ -19,17 +22,10 @@ pub(super) struct SendQueue {
     to_push: PageSet,
     /// Pages that went out before the scan came by; the scan does not put them into the queue again.
     sent_unscanned: PageSet,
+    /// Pages that were pushed while the process runs at the destination: they arrive there as long as the link holds.
+    pushed: PageSet,
     /// Where the push goes on: behind the last page that somebody waited for.
     cursor: Addr,
-}
-
-/// What a page request gets.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Answer {
-    /// Known to hold nothing.
-    pub(super) zero: Vec<PageRange>,
-    /// To be read and sent.
-    pub(super) read: Vec<PageRange>,
 }
 
 impl SendQueue {
@@ -42,6 +38,7 @@ impl SendQueue {
             data: PageSet::new(),
             to_push: PageSet::new(),
             sent_unscanned: PageSet::new(),
+            pushed: PageSet::new(),
             cursor: Addr(0),
         };
         for range in kept {
@@ -68,25 +65,43 @@ impl SendQueue {
         Some(run)
     }
 
-    /// How a request for `pages` is answered; `None` if it names pages that are not served.
-    pub(super) fn answer(&mut self, pages: PageRange) -> Option<Answer> {
+    /// This run is pushed while the process runs at the destination.
+    pub(super) fn pushed(&mut self, run: PageRange) {
+        self.pushed.insert(run);
+    }
+
+    /// Nothing that was pushed counts as being on its way any more.
+    pub(super) fn forget_pushed(&mut self) {
+        self.pushed = PageSet::new();
+    }
+
+    /// Adds to `answers` how a request for `pages` is answered; false if it names pages that are not served.
+    ///
+    /// Somebody waits for the first one, which may overtake what has been pushed. What has been pushed of the others is not
+    /// sent twice: over a slow link, whoever walks on just ahead of the push would have everything sent twice.
+    pub(super) fn answer(&mut self, pages: PageRange, answers: &mut VecDeque<SourceAction>) -> bool {
         if pages.is_empty() || !self.served.covers(pages) {
-            return None;
+            return false;
+        }
+        let mut zero: RangeSet = self.scanned.runs_in(pages).collect();
+        for run in self.data.runs_in(pages) {
+            zero.remove(run);
         }
         let mut read: RangeSet = [pages].into_iter().collect();
-        for known in self.scanned.runs_in(pages) {
-            read.remove(known);
+        for run in self.pushed.runs_in(pages.split_at_pages(1).1) {
+            read.remove(run);
+            answers.push_back(SourceAction::SendPushed(run));
         }
-        for run in self.data.runs_in(pages) {
-            read.insert(run);
+        for pages in zero.runs() {
+            read.remove(pages);
+            answers.push_back(SourceAction::SendZero(pages));
         }
-        let mut zero: RangeSet = [pages].into_iter().collect();
-        for run in read.runs() {
-            zero.remove(run);
-            self.mark_sent(run);
+        for pages in read.runs() {
+            self.mark_sent(pages);
+            answers.push_back(SourceAction::SendPages { channel: Channel::Fault, pages });
         }
         self.cursor = pages.end();
-        Some(Answer { zero: zero.runs().collect(), read: read.runs().collect() })
+        true
     }
 
     /// Nobody knows what of all that was sent has arrived; the destination will tell.
@@ -94,6 +109,7 @@ impl SendQueue {
         self.to_push = PageSet::new();
         self.rescan = RangeSet::new();
         self.sent_unscanned = PageSet::new();
+        self.forget_pushed();
     }
 
     /// The destination has not been told what these pages hold: they are to be looked at again. False if they are
@@ -147,10 +163,26 @@ impl SendQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
     use memory::PAGE_SIZE;
 
     fn range(start: u64, pages: u64) -> PageRange {
         PageRange::from_pages(Addr(start * PAGE_SIZE), pages).expect("a small range")
+    }
+
+    /// What a request for these pages gets.
+    fn answers(queue: &mut SendQueue, start: u64, pages: u64) -> Vec<SourceAction> {
+        let mut answers = VecDeque::new();
+        assert_eq!(queue.answer(range(start, pages), &mut answers), !answers.is_empty());
+        answers.into()
+    }
+
+    fn read(start: u64, pages: u64) -> SourceAction {
+        SourceAction::SendPages { channel: Channel::Fault, pages: range(start, pages) }
+    }
+
+    fn zero(start: u64, pages: u64) -> SourceAction {
+        SourceAction::SendZero(range(start, pages))
     }
 
     fn queue() -> SendQueue {
@@ -162,7 +194,7 @@ mod tests {
         let mut queue = queue();
         queue.scanned(range(0, 1000), &[range(10, 100), range(500, 100)]);
         assert_eq!(queue.next(8), Some(range(10, 8)));
-        queue.answer(range(520, 2)).expect("served");
+        answers(&mut queue, 520, 2);
         assert_eq!(queue.next(8), Some(range(522, 8)));
         assert_eq!(queue.next(200), Some(range(530, 70)));
         assert_eq!(queue.next(200), Some(range(18, 92)));
@@ -173,7 +205,7 @@ mod tests {
     #[test]
     fn a_page_sent_before_the_scan_is_not_pushed_by_it() {
         let mut queue = queue();
-        assert_eq!(queue.answer(range(10, 2)).map(|answer| answer.read), Some(alloc::vec![range(10, 2)]));
+        assert_eq!(answers(&mut queue, 10, 2), [read(10, 2)]);
         queue.scanned(range(0, 1000), &[range(9, 4)]);
         assert_eq!(queue.next(8), Some(range(12, 1)));
         assert_eq!(queue.next(8), Some(range(9, 1)));
@@ -181,12 +213,23 @@ mod tests {
     }
 
     #[test]
+    fn of_what_is_on_its_way_only_the_awaited_page_goes_once_more() {
+        let mut queue = queue();
+        queue.scanned(range(0, 1000), &[range(10, 100)]);
+        let run = queue.next(20).expect("data");
+        queue.pushed(run);
+        let pushed = SourceAction::SendPushed(range(21, 9));
+        assert_eq!(answers(&mut queue, 20, 30), [pushed, read(20, 1), read(30, 20)]);
+        queue.forget_pushed();
+        assert_eq!(answers(&mut queue, 20, 30), [read(20, 30)]);
+    }
+
+    #[test]
     fn scanned_holes_are_answered_as_zero_and_all_else_is_read() {
         let mut queue = queue();
         queue.scanned(range(0, 20), &[range(10, 2)]);
-        let answer = queue.answer(range(8, 16)).expect("served");
-        assert_eq!(answer.zero, [range(8, 2), range(12, 8)]);
-        assert_eq!(answer.read, [range(10, 2), range(20, 4)]);
-        assert_eq!(queue.answer(range(998, 3)), None);
+        let answer = [zero(8, 2), zero(12, 8), read(10, 2), read(20, 4)];
+        assert_eq!(answers(&mut queue, 8, 16), answer);
+        assert_eq!(answers(&mut queue, 998, 3), []);
     }
 }

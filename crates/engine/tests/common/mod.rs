@@ -200,9 +200,11 @@ impl Pair {
                 self.deliver_pages(DestinationInput::PagesArrived { channel, pages, content });
                 return Some(SourceInput::Sent(channel));
             }
-            SourceAction::SendZero { channel, pages } => {
+            SourceAction::SendZero(pages) => {
+                let channel = Channel::Fault;
                 DestinationInput::PagesArrived { channel, pages, content: Content::Zero }
             }
+            SourceAction::SendPushed(pages) => DestinationInput::Pushed(pages),
             SourceAction::SendRun { epoch } => DestinationInput::Run { epoch },
             SourceAction::Scan(scanned) => {
                 let data = self.image.data.iter().filter_map(|run| run.intersection(scanned)).collect();

@@ -73,7 +73,7 @@ proptest! {
         let before = (source.bytes_sent(), there.bytes_received());
         source.stream_mut().cuts = writes.iter().copied().collect();
         for (index, pages) in (1_u64..).zip(&sizes) {
-            source.enqueue_zero_pages(range(index * 100, *pages)).expect("room");
+            source.enqueue_counted(Kind::ZeroPages, range(index * 100, *pages)).expect("room");
             source.send_pages(range(index * 100, *pages), &page_content(*pages)).expect("room");
         }
         for _ in 0..=writes.len() {
@@ -106,9 +106,9 @@ fn a_page_is_not_to_be_seen_on_the_link() {
 fn relayed(relay: &mut dyn FnMut(&mut Vec<u8>)) -> Result<Vec<(Header, Vec<u8>)>, ConnectionError> {
     let key = Key::new(&[1; 32]);
     let (mut source, mut there) = opened((&key, &key), 5, relay)?;
-    source.enqueue_lost_pages(range(3, 1)).expect("room");
+    source.enqueue_counted(Kind::LostPages, range(3, 1)).expect("room");
     source.flush().expect("an open stream");
-    source.enqueue_zero_pages(range(4, 2)).expect("room");
+    source.enqueue_counted(Kind::ZeroPages, range(4, 2)).expect("room");
     source.flush().expect("an open stream");
     carry(&mut source, &mut there, relay);
     received(&mut there, 1)
@@ -155,7 +155,7 @@ fn records_that_are_exchanged_repeated_or_left_out_end_the_connection() {
     for (at, change) in changes.into_iter().enumerate() {
         let (mut source, mut there) = pair();
         for page in [3, 4] {
-            source.enqueue_lost_pages(range(page, 1)).expect("room");
+            source.enqueue_counted(Kind::LostPages, range(page, 1)).expect("room");
             source.flush().expect("an open stream");
         }
         carry(&mut source, &mut there, &mut |bytes| {
@@ -169,12 +169,12 @@ fn records_that_are_exchanged_repeated_or_left_out_end_the_connection() {
 #[test]
 fn a_truncated_record_hands_out_nothing_of_it() {
     let (mut source, _) = pair();
-    source.enqueue_lost_pages(range(3, 1)).expect("room");
+    source.enqueue_counted(Kind::LostPages, range(3, 1)).expect("room");
     source.flush().expect("an open stream");
     let len = source.stream().output.len();
     for kept in 0..len {
         let (mut source, mut there) = pair();
-        source.enqueue_lost_pages(range(3, 1)).expect("room");
+        source.enqueue_counted(Kind::LostPages, range(3, 1)).expect("room");
         source.flush().expect("an open stream");
         carry(&mut source, &mut there, &mut |bytes| bytes.truncate(kept));
         there.stream_mut().closed = true;
