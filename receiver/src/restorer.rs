@@ -15,6 +15,7 @@ mod clocks;
 mod contents;
 mod credentials;
 mod descriptors;
+mod early;
 mod error;
 mod files;
 mod ghosts;

@@ -15,6 +15,8 @@ pub(crate) const EVENTS_PER_TURN: usize = 4096;
 /// Address spaces at a time: the process and the children that it forked before all pages were there. One
 /// more ends the migration, because a child without a server would read zeros.
 pub(crate) const MAX_SPACES: usize = 4096;
+/// Frames of pages that come ahead of the process, between two looks at everything else.
+pub(crate) const FRAMES_AHEAD: usize = 16;
 /// How long a refused request waits for the event that stands behind the refusal, in milliseconds.
 pub(crate) const CHANGE_WAIT_MS: u32 = 1;
 /// How long a page for which there is no memory waits before it is tried again, in milliseconds.

@@ -14,7 +14,7 @@ use transport::ConnectionError;
 
 use crate::channels::{Channels, token};
 use crate::config::{
-    CHANGE_WAIT_MS, FAREWELL, LISTEN_INTERVAL, PROGRESS_INTERVAL, READY_PER_WAIT, SILENCE_MS,
+    CHANGE_WAIT_MS, FAREWELL, FRAMES_AHEAD, LISTEN_INTERVAL, PROGRESS_INTERVAL, READY_PER_WAIT, SILENCE_MS,
 };
 use crate::spaces::{News, Spaces};
 use crate::{DestinationProcess, HandlerError, Measurement, Notification};
@@ -157,10 +157,9 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             self.take_events()?;
             self.take_notifications()?;
             self.take_time();
-            if self.inputs.is_empty() {
-                self.take_frame();
-            }
+            self.take_frame();
             self.settle()?;
+            self.take_more()?;
             self.keep_log_short()?;
             self.tell_pauses();
             self.tell_progress();
@@ -318,9 +317,27 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
         }
     }
 
+    /// As long as no process here waits for pages, those that come ahead need not wait for a look at everything else each.
+    fn take_more(&mut self) -> Result<(), HandlerError> {
+        for _ in 1..FRAMES_AHEAD {
+            if !self.spaces.is_empty() || self.outcome.is_some() || !self.engine.takes_pages() {
+                break;
+            }
+            self.take_frame();
+            if self.inputs.is_empty() {
+                break;
+            }
+            self.settle()?;
+        }
+        Ok(())
+    }
+
     /// Takes at most one frame: an answer to a fault first, bulk last. The end of a connection counts only when
     /// the others have nothing more to say: they race each other.
     fn take_frame(&mut self) {
+        if !self.inputs.is_empty() {
+            return;
+        }
         let order: Vec<Channel> = self.frame_order().collect();
         if order.into_iter().any(|channel| self.take_frame_of(channel)) {
             return;

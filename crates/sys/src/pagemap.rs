@@ -37,7 +37,7 @@ pub enum Wanted {
     /// Pages that the page tables know of, whatever they are: for shared memory, whose pages all count as
     /// those of a file.
     Known,
-    /// Private pages in [watched](crate::tracking) mappings that were written since they were last reported; they are
+    /// Pages in [watched](crate::tracking) mappings of private memory that were written since they were last reported; they are
     /// taken for unchanged from here on.
     WrittenSince,
     /// Whatever has not been reported as written, or has been written or dropped since, or is not watched: the other pages
@@ -171,7 +171,10 @@ impl Pagemap {
         // To ask for those of a file has the kernel look at each page, not only at its entry: ten times the time.
         let (not, all_of, one_of) = match wanted {
             Wanted::Private => (not_private, not_private, held),
-            Wanted::WrittenSince => (not_private, not_private | PAGE_IS_WPALLOWED | PAGE_IS_WRITTEN, held),
+            Wanted::WrittenSince => {
+                let nothing = PAGE_IS_PFNZERO | self.guard;
+                (nothing, nothing | PAGE_IS_WPALLOWED | PAGE_IS_WRITTEN, held)
+            }
             Wanted::Changed => {
                 let unchanged = PAGE_IS_WPALLOWED | PAGE_IS_PRESENT;
                 (unchanged, 0, unchanged | PAGE_IS_WRITTEN)

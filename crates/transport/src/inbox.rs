@@ -4,7 +4,9 @@ use alloc::vec::Vec;
 
 use protocol::{FRAME_HEADER_LEN, Frame, FrameError, Header};
 
-use crate::config::{FIRST_BUFFER_BYTES, KEPT_BUFFER_BYTES, READ_AHEAD_BYTES};
+use crate::config::{
+    FIRST_BUFFER_BYTES, KEPT_BUFFER_BYTES, READ_AHEAD_BYTES, READ_AHEAD_SHORT_BYTES, SHORT_FRAME_BYTES,
+};
 use crate::{ConnectionError, Expected, IoOutcome, Stream};
 
 /// Bytes `start..end` of `buffer` have been received and not yet been dropped; the frame in hand is first.
@@ -24,7 +26,6 @@ impl Inbox {
         expected: Expected,
     ) -> Result<bool, ConnectionError> {
         self.drop_frame();
-        let read_ahead = if expected.is_handshake() { 0 } else { READ_AHEAD_BYTES };
         loop {
             let needed = match self.next_header()? {
                 None => FRAME_HEADER_LEN,
@@ -36,6 +37,11 @@ impl Inbox {
                     return Ok(true);
                 }
                 Some(header) => frame_len(header),
+            };
+            let read_ahead = match needed {
+                _ if expected.is_handshake() => 0,
+                ..=SHORT_FRAME_BYTES => READ_AHEAD_SHORT_BYTES,
+                _ => READ_AHEAD_BYTES,
             };
             match stream.read(self.room(needed, read_ahead)) {
                 IoOutcome::Done(count) => {

@@ -11,7 +11,7 @@ use protocol::{FileRecord, FileVerdict, Manifest};
 
 use super::segments::{self, Attachment, Segment, Wanted};
 use super::{BlankChild, Program, RestoreError, Step, files, huge};
-pub(super) use ahead::{change_around, forget, is_private_memory, prove_missing};
+pub(super) use ahead::{change_around, forget, is_private_memory, largest, prove_missing};
 
 /// Mappings that one program makes at most, so that it fits.
 const MAPPINGS_PER_PROGRAM: usize = 256;

@@ -14,6 +14,7 @@ use super::batch::Batch;
 use super::clocks::Offsets;
 use super::contents::{self, Contents};
 use super::descriptors::{self, Finish};
+use super::early::Early;
 use super::ghosts::Ghosts;
 use super::mappings::{self, Mappings};
 use super::requirements::{self, Here};
@@ -51,6 +52,7 @@ pub struct Reserved {
     uffd: Uffd,
     verdicts: Vec<(protocol::FileRecord, FileVerdict)>,
     memory: File,
+    early: Early,
     /// Bytes were written ahead that do not hold.
     stale: Vec<PageRange>,
     connections: Connections,
@@ -151,6 +153,7 @@ impl Restorer<Reserved> {
         vdso.map(&child, &memory, hole.range().end())?;
         let uffd = create_uffd(&child, &permission)?;
         mappings::change(&child, &Mappings::new(), &wanted, &[])?;
+        let early = if policy.travel().ahead { Early::begin(&uffd, &wanted) } else { Early::default() };
         let all_pages_first = matches!(permission, Permission::WithoutForks(_));
         let connections = policy.connections();
         let same_kernel = here.is_home_of(manifest);
@@ -165,6 +168,7 @@ impl Restorer<Reserved> {
             uffd,
             verdicts,
             memory,
+            early,
             stale,
             connections,
             contents,
@@ -179,12 +183,12 @@ impl Restorer<Reserved> {
     ///
     /// # Errors
     /// [`RestoreError::Write`]; [`RestoreError::NoPlaceAhead`] for anything but private memory of the program.
-    pub fn write_ahead(&self, at: PageRange, bytes: &[u8]) -> Result<(), RestoreError> {
-        if !mappings::is_private_memory(&self.stage.mappings, at) {
+    pub fn write_ahead(&mut self, at: PageRange, bytes: &[u8]) -> Result<(), RestoreError> {
+        let Reserved { mappings, uffd, memory, early, .. } = &mut self.stage;
+        if !mappings::is_private_memory(mappings, at) {
             return Err(RestoreError::NoPlaceAhead(at));
         }
-        let written = self.stage.memory.write_all_at(bytes, at.start().0);
-        written.map_err(|source| RestoreError::Write { range: at, source })
+        early.store(uffd, memory, at, bytes)
     }
 
     /// What was written to these pages does not hold: it is dropped before anything is registered.
@@ -223,6 +227,7 @@ impl Restorer<Reserved> {
     pub fn map(mut self, manifest: &Manifest) -> Result<Restorer<Mapped>, RestoreError> {
         self.check_final(manifest)?;
         self.stage.contents.check(manifest)?;
+        self.stage.early.end(&self.stage.uffd)?;
         let wanted = mappings::last(manifest)?;
         let guardian = self.child.guardian();
         let ghosts = Ghosts::make(manifest, &mut |made| {

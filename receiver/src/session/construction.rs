@@ -75,7 +75,7 @@ impl Construction {
         }
     }
 
-    pub(super) fn write(&self, at: PageRange, bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) fn write(&mut self, at: PageRange, bytes: &[u8]) -> Result<(), Failure> {
         let written = match self {
             Self::Reserved(restorer) => restorer.write_ahead(at, bytes),
             Self::Registered(restorer) => restorer.write(at, bytes),

@@ -57,7 +57,7 @@ fn a_source_of_another_version_is_told_which_versions_there_are() {
     let (kind, body) = answer(&mut stream);
     assert_eq!(kind, Kind::Refused);
     let reason: Reason = protocol::decode(&body).expect("a reason");
-    assert!(reason.text.contains("version 4") && reason.text.contains("7 to 9"), "{}", reason.text);
+    assert!(reason.text.contains("version 5") && reason.text.contains("7 to 9"), "{}", reason.text);
     assert!(daemon.event("refused")["reason"].as_str().expect("text").contains("7 to 9"));
 }
 

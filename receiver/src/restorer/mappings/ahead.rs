@@ -1,5 +1,6 @@
 //! Changing mappings around pages that are in place already.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use memory::{Addr, PageRange, RangeSet, Sharing};
@@ -30,6 +31,14 @@ pub(in crate::restorer) fn is_private_memory(mappings: &Mappings, at: PageRange)
         }
     }
     rest.is_empty()
+}
+
+/// Private memory, the largest mapping first.
+pub(in crate::restorer) fn largest(mappings: &Mappings) -> Vec<PageRange> {
+    let private = mappings.values().filter(|mapping| mapping.is_private_memory());
+    let mut ranges: Vec<PageRange> = private.map(|mapping| mapping.range).collect();
+    ranges.sort_by_key(|range| Reverse(range.pages()));
+    ranges
 }
 
 /// As [`change`], but leaves the pages of `kept` where they are if their mapping has only grown, shrunk, been cut or got
@@ -130,6 +139,9 @@ pub(in crate::restorer) fn prove_missing(
     let kept: RangeSet = kept.iter().copied().collect();
     for range in lazy {
         for found in pages.scan(*range, Wanted::Known).map_err(unread)? {
+            if kept.covers(found) {
+                continue;
+            }
             let mut surplus: RangeSet = [found].into_iter().collect();
             for run in kept.runs_in(found) {
                 surplus.remove(run);
