@@ -43,6 +43,8 @@ impl Consent {
         Options {
             images_dir_fd: -1,
             tcp_established: yes(self.tcp_established),
+            // Whatever its own default is: these are the rules that `quiet` can take back.
+            network_lock: Some(IPTABLES),
             shell_job: yes(self.shell_job),
             ext_unix_sk: yes(self.ext_unix_sk),
             file_locks: yes(self.file_locks),
@@ -59,3 +61,6 @@ impl Consent {
 
 /// CRIU's `-v4`: what it takes to find out afterwards.
 const LOG_LEVEL: i32 = 4;
+
+/// `IPTABLES` of `criu_network_lock_method`.
+const IPTABLES: i32 = 1;

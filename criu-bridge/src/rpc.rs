@@ -75,6 +75,9 @@ pub struct Options {
     pub config_file: Option<String>,
     #[prost(bool, optional, tag = "52")]
     pub tcp_close: Option<bool>,
+    /// `criu_network_lock_method`
+    #[prost(int32, optional, tag = "64")]
+    pub network_lock: Option<i32>,
     #[prost(string, optional, tag = "68")]
     pub images_dir: Option<String>,
 }
