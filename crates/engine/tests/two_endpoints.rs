@@ -276,6 +276,37 @@ fn in_the_middle_of_what_was_pushed_there_is_room_for_an_answer() {
 }
 
 #[test]
+fn what_comes_by_the_push_is_asked_for_again_if_somebody_waits_or_it_had_no_place() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    let (now, destination) = (pair.now, &mut pair.destination);
+    let mut requests = |input| {
+        destination.handle(now, input);
+        let mut asked = Vec::new();
+        while let Some(action) = destination.poll_action() {
+            match action {
+                DestinationAction::RequestPages(pages) => asked.push(pages),
+                DestinationAction::Install { space, pages, .. } => {
+                    let outcome = InstallOutcome::RangeGone;
+                    destination.handle(now, DestinationInput::Installed { space, pages, outcome });
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        asked
+    };
+    let fault = |page, thread| DestinationInput::Fault { space: MAIN, addr: range(page, 1).start(), thread };
+    assert_eq!(requests(fault(650, 1)), [range(650, 16)]);
+    assert_eq!(requests(fault(655, 2)), []);
+    let (channel, content) = (Channel::Push, Content::Data);
+    assert_eq!(requests(DestinationInput::PagesArrived { channel, pages: range(660, 1), content }), []);
+    let again = requests(DestinationInput::Pushed(range(651, 15)));
+    assert_eq!(again, [range(655, 1), range(660, 1)]);
+    assert_eq!(requests(DestinationInput::Pushed(range(651, 1))), []);
+    assert_eq!(requests(fault(653, 3)), [range(653, 2)]);
+}
+
+#[test]
 fn a_page_without_a_place_is_asked_for_once_more_and_then_given_up() {
     let mut pair = Pair::new(Image {
         data: vec![range(500, 1)],

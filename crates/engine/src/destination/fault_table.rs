@@ -1,6 +1,7 @@
 //! Page requests: which pages have been asked for, why, and which must wait until there is room.
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 use memory::{Addr, PAGE_SIZE, PageRange, PageSet, RangeSet};
 use protocol::MAX_PAGES_PER_FRAME;
@@ -105,6 +106,14 @@ impl FaultTable {
         {
             self.sent.pop_front();
         }
+    }
+
+    /// These pages come by the push. Those that somebody waits for are asked for by themselves: what overtakes the push is the
+    /// first page of a request.
+    pub(super) fn pushed(&mut self, pages: PageRange) {
+        self.answered(pages);
+        let awaited: Vec<PageRange> = self.faulted.runs_in(pages).collect();
+        awaited.into_iter().for_each(|run| self.deferred.insert(run));
     }
 
     /// How many of these pages somebody waited for; they are forgotten.

@@ -168,7 +168,7 @@ impl PageMap {
 
     /// These pages have been asked for, and come by the push, or have come already.
     pub(super) fn pushed(&mut self, desk: &mut Desk<'_>, pages: PageRange) {
-        self.faults.answered(pages);
+        self.faults.pushed(pages);
         for space in self.spaces.values() {
             for again in space.had_no_place(pages) {
                 self.faults.defer(again);
