@@ -298,12 +298,13 @@ fn what_comes_by_the_push_is_asked_for_again_if_somebody_waits_or_it_had_no_plac
     let fault = |page, thread| DestinationInput::Fault { space: MAIN, addr: range(page, 1).start(), thread };
     assert_eq!(requests(fault(650, 1)), [range(650, 16)]);
     assert_eq!(requests(fault(655, 2)), []);
+    assert_eq!(requests(fault(656, 3)), []);
     let (channel, content) = (Channel::Push, Content::Data);
     assert_eq!(requests(DestinationInput::PagesArrived { channel, pages: range(660, 1), content }), []);
     let again = requests(DestinationInput::Pushed(range(651, 15)));
-    assert_eq!(again, [range(655, 1), range(660, 1)]);
+    assert_eq!(again, [range(655, 1), range(656, 1), range(660, 1)]);
     assert_eq!(requests(DestinationInput::Pushed(range(651, 1))), []);
-    assert_eq!(requests(fault(653, 3)), [range(653, 2)]);
+    assert_eq!(requests(fault(653, 4)), [range(653, 2)]);
 }
 
 #[test]

@@ -320,11 +320,8 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     /// As long as no process here waits for pages, those that come ahead need not wait for a look at everything else each.
     fn take_more(&mut self) -> Result<(), HandlerError> {
         for _ in 1..FRAMES_AHEAD {
-            if !self.spaces.is_empty() || self.outcome.is_some() || !self.engine.takes_pages() {
-                break;
-            }
-            self.take_frame();
-            if self.inputs.is_empty() {
+            let is_ahead = self.spaces.is_empty() && self.outcome.is_none() && self.engine.takes_pages();
+            if !is_ahead || !self.inputs.is_empty() || !self.take_any_frame() {
                 break;
             }
             self.settle()?;
@@ -338,13 +335,17 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
         if !self.inputs.is_empty() {
             return;
         }
-        let order: Vec<Channel> = self.frame_order().collect();
-        if order.into_iter().any(|channel| self.take_frame_of(channel)) {
-            return;
-        }
-        if let Some(channel) = self.lost.take() {
+        if !self.take_any_frame()
+            && let Some(channel) = self.lost.take()
+        {
             self.inputs.push_back(DestinationInput::Broken(Failure::LinkLost(channel)));
         }
+    }
+
+    /// Whether there was one.
+    fn take_any_frame(&mut self) -> bool {
+        let order: Vec<Channel> = self.frame_order().collect();
+        order.into_iter().any(|channel| self.take_frame_of(channel))
     }
 
     /// Whether there was one.

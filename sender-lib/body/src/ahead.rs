@@ -66,8 +66,11 @@ impl Ahead {
             }
         }
         for vma in &self.candidates {
-            // Pages of which the kernel tells nothing stay as they are: written.
-            sweep.written.append(&mut pagemap.scan(vma.range, Wanted::WrittenSince).unwrap_or_default());
+            match pagemap.scan(vma.range, Wanted::WrittenSince) {
+                Ok(mut written) => sweep.written.append(&mut written),
+                // Some of what was written may not be told of any more.
+                Err(_) => sweep.lost.push(vma.range),
+            }
         }
         if may_write_directly() {
             // A device that began to write before this sweep ends behind it, and nobody is told.

@@ -1,7 +1,6 @@
 //! Page requests: which pages have been asked for, why, and which must wait until there is room.
 
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 
 use memory::{Addr, PAGE_SIZE, PageRange, PageSet, RangeSet};
 use protocol::MAX_PAGES_PER_FRAME;
@@ -18,6 +17,8 @@ pub(super) struct FaultTable {
     faulted: PageSet,
     /// To be asked for as soon as there is room.
     deferred: RangeSet,
+    /// Pages that come by the push, and for which threads wait: each is asked for by itself.
+    overtaking: RangeSet,
     /// Nobody waits for these, but somebody may soon.
     guessed: RangeSet,
     /// When each request was sent; those answered are dropped from the front.
@@ -80,8 +81,12 @@ impl FaultTable {
         is_wanted: impl Fn(Addr) -> bool,
     ) -> Option<PageRange> {
         while self.open && self.in_flight.len() < config.pages_in_flight {
-            let waiting = if self.deferred.is_empty() { &mut self.guessed } else { &mut self.deferred };
-            let run = waiting.runs().next()?.split_at_pages(MAX_PAGES_PER_FRAME).0;
+            let (waiting, most) = match (self.overtaking.is_empty(), self.deferred.is_empty()) {
+                (false, _) => (&mut self.overtaking, 1),
+                (true, false) => (&mut self.deferred, MAX_PAGES_PER_FRAME),
+                (true, true) => (&mut self.guessed, MAX_PAGES_PER_FRAME),
+            };
+            let run = waiting.runs().next()?.split_at_pages(most).0;
             let asked = |at: Addr| is_wanted(at) && !self.in_flight.contains(at);
             let mut end = run.start();
             while end < run.end() && asked(end) {
@@ -108,12 +113,12 @@ impl FaultTable {
         }
     }
 
-    /// These pages come by the push. Those that somebody waits for are asked for by themselves: what overtakes the push is the
-    /// first page of a request.
+    /// These pages come by the push, which the first page of a request overtakes, and no other.
     pub(super) fn pushed(&mut self, pages: PageRange) {
         self.answered(pages);
-        let awaited: Vec<PageRange> = self.faulted.runs_in(pages).collect();
-        awaited.into_iter().for_each(|run| self.deferred.insert(run));
+        for awaited in self.faulted.runs_in(pages) {
+            self.overtaking.insert(awaited);
+        }
     }
 
     /// How many of these pages somebody waited for; they are forgotten.
@@ -133,6 +138,7 @@ impl FaultTable {
             self.deferred.insert(page);
         }
         self.sent.clear();
+        self.overtaking = RangeSet::new();
         self.guessed = RangeSet::new();
         self.open = false;
     }
@@ -150,6 +156,7 @@ impl FaultTable {
     fn ask(&mut self, now: Instant, request: PageRange) {
         self.in_flight.insert(request);
         self.deferred.remove(request);
+        self.overtaking.remove(request);
         self.guessed.remove(request);
         self.sent.push_back((now, request));
     }

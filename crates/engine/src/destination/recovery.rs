@@ -47,7 +47,8 @@ impl Destination {
             | Phase::Ready(_) => {
                 self.abort(Failure::Peer("the source has lost the connection before it said to run".into()));
             }
-            Phase::Resuming { lost, push_done, reconnected, .. } => {
+            Phase::Resuming { pages, lost, push_done, reconnected } => {
+                pages.pause();
                 if matches!(lost, Some(Failure::LinkLost(_) | Failure::Deadline(_))) {
                     *lost = None;
                 }

@@ -33,9 +33,10 @@ pub(in crate::restorer) fn is_private_memory(mappings: &Mappings, at: PageRange)
     rest.is_empty()
 }
 
-/// Private memory, the largest mapping first.
+/// Private memory that may be used, the largest mapping first.
 pub(in crate::restorer) fn largest(mappings: &Mappings) -> Vec<PageRange> {
-    let private = mappings.values().filter(|mapping| mapping.is_private_memory());
+    let is_usable = |mapping: &&Mapping| mapping.is_private_memory() && mapping.protection.bits() != 0;
+    let private = mappings.values().filter(is_usable);
     let mut ranges: Vec<PageRange> = private.map(|mapping| mapping.range).collect();
     ranges.sort_by_key(|range| Reverse(range.pages()));
     ranges
