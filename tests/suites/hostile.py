@@ -17,7 +17,7 @@ from tests.suites import workloads
 _MEMORY_BOUND = 64 << 20  # bytes more than before
 _MOST_VISITORS = 400  # unfinished connections, and what the receiver has open besides
 _GREETING_DEADLINE = 10.0  # seconds
-_PROTOCOL = 4
+_PROTOCOL = 5
 _HELLO, _RESERVE, _RUN, _PAGES = 1, 16, 20, 33
 
 
