@@ -6,7 +6,7 @@ use sys::uffd::{CopyOutcome, Uffd, UffdError};
 
 /// What to put into missing pages.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Filling<'bytes> {
+pub enum Filling<'bytes> {
     /// These bytes, as many as the range has.
     Bytes(&'bytes [u8]),
     /// Zeros.
@@ -17,7 +17,10 @@ pub(crate) enum Filling<'bytes> {
 
 /// Fills the missing pages `at` and tells of every piece how it ended; neighbours that ended alike come as
 /// one. `Retry` and `SpaceGone` end the work and stand for all the rest.
-pub(crate) fn fill(
+///
+/// # Errors
+/// [`UffdError::Request`] for what [`InstallOutcome`] does not name, such as lack of memory.
+pub fn fill(
     uffd: &Uffd,
     at: PageRange,
     filling: Filling<'_>,
@@ -73,7 +76,8 @@ fn attempt(
 }
 
 /// The bytes of `run` among those of `whole`; empty unless `run` lies within it.
-pub(crate) fn part(bytes: &[u8], whole: PageRange, run: PageRange) -> &[u8] {
+#[must_use]
+pub fn part(bytes: &[u8], whole: PageRange, run: PageRange) -> &[u8] {
     let offset = |end: u64| usize::try_from(end.saturating_sub(whole.start().0)).unwrap_or(usize::MAX);
     bytes.get(offset(run.start().0)..offset(run.end().0)).unwrap_or_default()
 }

@@ -157,7 +157,9 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             self.take_events()?;
             self.take_notifications()?;
             self.take_time();
-            self.take_frame();
+            if self.inputs.is_empty() {
+                self.take_frame();
+            }
             self.settle()?;
             self.take_more()?;
             self.keep_log_short()?;
@@ -321,7 +323,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     fn take_more(&mut self) -> Result<(), HandlerError> {
         for _ in 1..FRAMES_AHEAD {
             let is_ahead = self.spaces.is_empty() && self.outcome.is_none() && self.engine.takes_pages();
-            if !is_ahead || !self.inputs.is_empty() || !self.take_any_frame() {
+            if !is_ahead || !self.take_any_frame() {
                 break;
             }
             self.settle()?;
@@ -332,9 +334,6 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     /// Takes at most one frame: an answer to a fault first, bulk last. The end of a connection counts only when
     /// the others have nothing more to say: they race each other.
     fn take_frame(&mut self) {
-        if !self.inputs.is_empty() {
-            return;
-        }
         if !self.take_any_frame()
             && let Some(channel) = self.lost.take()
         {

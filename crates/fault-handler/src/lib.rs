@@ -29,6 +29,7 @@ mod succession;
 
 pub use channels::Channels;
 pub use error::HandlerError;
+pub use fill::{Filling, fill, part};
 pub use handler::{Ended, FaultHandler, Outcome, Traffic};
 pub use process::{Assembly, DestinationProcess, Mapped, Measurement, Notification, Resumption, Role};
 pub use receive::unpack;

@@ -63,7 +63,6 @@ impl<P: SourceProcess> Server<'_, P> {
     }
 
     /// What is said of pages without sending them.
-    #[inline(never)]
     fn answer(&mut self, kind: Kind, pages: PageRange) {
         self.send(Channel::Fault, |fault| {
             fault.enqueue_counted(kind, pages)?;

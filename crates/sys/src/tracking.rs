@@ -124,11 +124,11 @@ mod tests {
             unsafe { self.pointer(page).read_volatile() }
         }
 
-        fn drop_content(&self, page: u64, count: usize) {
+        fn drop_content(&self, page: u64, count: u64) {
             const MADV_DONTNEED: usize = 4;
+            let len = usize::try_from(count * PAGE_SIZE).expect("64 bit");
             // SAFETY: as above.
-            unsafe { syscall3(nr::MADVISE, self.pointer(page).addr(), 4096 * count, MADV_DONTNEED) }
-                .expect("mapped");
+            unsafe { syscall3(nr::MADVISE, self.pointer(page).addr(), len, MADV_DONTNEED) }.expect("mapped");
         }
 
         fn written(&mut self) -> Vec<PageRange> {
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn where_all_was_dropped_nothing_is_unchanged() {
         let Some(mut watched) = Watched::new() else { return };
-        watched.drop_content(0, 1024);
+        watched.drop_content(0, PAGES);
         assert_eq!(watched.unchanged(), []);
     }
 

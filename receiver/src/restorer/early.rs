@@ -7,8 +7,10 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use engine::InstallOutcome;
+use fault_handler::{Filling, fill, part};
 use memory::{PageRange, PageSet, RangeSet};
-use sys::uffd::{CopyOutcome, Uffd};
+use sys::uffd::Uffd;
 
 use super::RestoreError;
 use super::mappings::{self, Mappings};
@@ -21,8 +23,8 @@ const MOST_MAPPINGS: usize = 64;
 /// What is in place ahead.
 #[derive(Debug, Default)]
 pub(super) struct Early {
-    /// Mappings that are registered for as long as pages come ahead: no call fills pages of two.
-    registered: Vec<PageRange>,
+    /// Registered for as long as pages come ahead.
+    registered: RangeSet,
     /// Pages of these that are there.
     there: PageSet,
 }
@@ -35,7 +37,7 @@ impl Early {
         let large = mappings::largest(mappings).into_iter().filter(|range| range.pages() >= LEAST_PAGES);
         for range in large.take(MOST_MAPPINGS) {
             if uffd.register(range).is_ok() {
-                early.registered.push(range);
+                early.registered.insert(range);
             }
         }
         early
@@ -52,20 +54,28 @@ impl Early {
         at: PageRange,
         bytes: &[u8],
     ) -> Result<(), RestoreError> {
+        let mut fresh: RangeSet = self.registered.runs_in(at).collect();
+        for there in self.there.runs_in(at) {
+            fresh.remove(there);
+        }
         let mut others: RangeSet = [at].into_iter().collect();
-        for mapping in self.registered.iter().filter_map(|range| range.intersection(at)) {
-            let mut fresh: RangeSet = [mapping].into_iter().collect();
-            for there in self.there.runs_in(mapping) {
-                fresh.remove(there);
-            }
-            for run in fresh.runs() {
-                others.remove(run);
-                fill(uffd, run, part(at, run, bytes))?;
-                self.there.insert(run);
+        for run in fresh.runs() {
+            others.remove(run);
+            for (piece, outcome) in fill(uffd, run, Filling::Bytes(part(bytes, at, run)))? {
+                match outcome {
+                    InstallOutcome::Installed => _ = self.there.insert(piece),
+                    InstallOutcome::AlreadyPresent | InstallOutcome::Retry | InstallOutcome::RangeGone => {
+                        return Err(RestoreError::NoPlaceAhead(piece));
+                    }
+                    InstallOutcome::SpaceGone => {
+                        let source = nix::errno::Errno::ESRCH.into();
+                        return Err(RestoreError::Write { range: piece, source });
+                    }
+                }
             }
         }
         for run in others.runs() {
-            let written = memory.write_all_at(part(at, run, bytes), run.start().0);
+            let written = memory.write_all_at(part(bytes, at, run), run.start().0);
             written.map_err(|source| RestoreError::Write { range: run, source })?;
         }
         Ok(())
@@ -76,34 +86,9 @@ impl Early {
     /// # Errors
     /// What the userfaultfd says.
     pub(super) fn end(&self, uffd: &Uffd) -> Result<(), RestoreError> {
-        for range in &self.registered {
-            uffd.unregister(*range)?;
+        for range in self.registered.runs() {
+            uffd.unregister(range)?;
         }
         Ok(())
     }
-}
-
-/// Fills pages that are missing.
-fn fill(uffd: &Uffd, at: PageRange, bytes: &[u8]) -> Result<(), RestoreError> {
-    let mut rest = at;
-    while !rest.is_empty() {
-        match uffd.copy(rest, part(at, rest, bytes))? {
-            CopyOutcome::Copied(pages) => (_, rest) = rest.split_at_pages(pages),
-            CopyOutcome::AlreadyPresent | CopyOutcome::Retry | CopyOutcome::RangeGone => {
-                return Err(RestoreError::NoPlaceAhead(rest));
-            }
-            CopyOutcome::ProcessGone => {
-                let source = std::io::Error::from(nix::errno::Errno::ESRCH);
-                return Err(RestoreError::Write { range: rest, source });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The bytes of `run`, if those of `whole` are `bytes`.
-fn part(whole: PageRange, run: PageRange, bytes: &[u8]) -> &[u8] {
-    let from = usize::try_from(run.start().0 - whole.start().0).unwrap_or(usize::MAX);
-    let len = usize::try_from(run.len()).unwrap_or(usize::MAX);
-    bytes.get(from..).and_then(|bytes| bytes.get(..len)).unwrap_or_default()
 }

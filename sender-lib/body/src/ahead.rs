@@ -105,8 +105,8 @@ impl Ahead {
                 else {
                     break;
                 };
-                if let Ok(changed) = pagemap.scan(common, Wanted::Changed)
-                    && old.flags == vma.flags
+                if old.flags == vma.flags
+                    && let Ok(changed) = pagemap.scan(common, Wanted::Changed)
                 {
                     self.sent.runs_in(common).for_each(|run| kept.insert(run));
                     changed.into_iter().for_each(|run| _ = kept.remove(run));
