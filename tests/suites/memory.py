@@ -21,12 +21,24 @@ _SLOW = 20 << 20  # bytes a second
 
 def at_random(seed: int, slow: bool, lab) -> None:
     """A program that changes its mappings all the time moves several times and finds no wrong byte."""
+    _again_and_again(["mapped", str(seed)], _SLOW if slow else 0, lab)
+
+
+def inherited(lab) -> None:
+    """What a program keeps from its children, and what it lets them have again, is the same after a move that comes
+    in between."""
+    _again_and_again(["withheld"], 0, lab)
+
+
+def _again_and_again(command: list, bytes_per_second: int, lab) -> None:
+    """The program moves several times, watches itself, and ends with 5."""
+    name, *arguments = command
     receivers = [lab.receiver() for _ in range(2)]
-    process = lab.program("mapped", [compile_c("mapped", lab.directory), str(seed)])
+    process = lab.program(name, [compile_c(name, lab.directory), *arguments])
     process.wait_lines(1)
     for step in range(_MOVES):
         receiver = receivers[step % 2]
-        link = lab.link(receiver, bytes_per_second=_SLOW) if slow else None
+        link = lab.link(receiver, bytes_per_second=bytes_per_second) if bytes_per_second else None
         process = _move_when_it_can(process, receiver, link, lab)
         until(lambda process=process: process.text().count("\n") > 3, "it to go on", alive=[receiver, process])
     process.signal(signal.SIGTERM)
@@ -178,6 +190,7 @@ def _checks() -> list:
         checks.append(Check(f"mappings that change while pages come slowly hold their bytes (seed {seed})",
                             partial(at_random, seed, True)))
     return checks + [
+        Check("what is kept from children is what the program last said", inherited),
         Check("System V shared memory that nobody else has moves with its ids, again and again",
               partial(segments, "postcopy")),
         Check("System V semaphores and messages that nobody else uses move with their ids, again and again",
