@@ -72,7 +72,7 @@ def words_of(static: Path, name: str, what: str) -> list:
 
 def is_gone(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] in "ZX"
+        return machine.state(pid) in "ZX"
     except OSError:
         return True
 

@@ -33,6 +33,14 @@ pub(crate) const RULES_WAIT_S: u8 = 5;
 pub(crate) const LET_GO_ATTEMPTS: u32 = 100;
 /// How long it waits in between, in milliseconds.
 pub(crate) const LET_GO_PAUSE_MS: u16 = 10;
+/// How often it is looked whether a process that makes a call for this one has come to its next stop.
+pub(crate) const TRACEE_ATTEMPTS: u32 = 5000;
+/// How long it waits in between, in milliseconds.
+pub(crate) const TRACEE_PAUSE_MS: u8 = 1;
+/// How long the original of a tree may take to end, and with it to let go of its locks on files.
+pub(crate) const LOCKS_DEADLINE: Duration = Duration::from_secs(10);
+/// How often one of them is tried, in milliseconds.
+pub(crate) const LOCKS_PAUSE_MS: u8 = 5;
 /// How long a process that was killed may take to end, in milliseconds.
 pub(crate) const END_MS: u16 = 10_000;
 /// Processes that one tree may have.

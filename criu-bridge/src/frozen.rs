@@ -194,6 +194,9 @@ impl Frozen {
             }
         }
         instance.terms = self.order.terms.clone();
+        if !self.order.leave_running {
+            instance.ends_on = sys::identity::boot_id()?;
+        }
         Ok(instance)
     }
 

@@ -15,6 +15,14 @@ use prost::Message;
 const COMMON_MAGIC: u32 = 0x5456_4319;
 const PSTREE_MAGIC: u32 = 0x5027_3030;
 const FILES_MAGIC: u32 = 0x5630_3138;
+const CORE_MAGIC: u32 = 0x5505_3847;
+const FILE_LOCKS_MAGIC: u32 = 0x5432_3616;
+/// The locks of all processes.
+const FILE_LOCKS: &str = "filelocks.img";
+/// `FL_LEASE`
+const LEASE: u32 = 8;
+/// `COMPEL_TASK_STOPPED`
+const TASK_STOPPED: u32 = 3;
 /// `AF_INET`, `AF_INET6`, `IPPROTO_TCP`.
 const INET: u32 = 2;
 const INET6: u32 = 10;
@@ -37,6 +45,14 @@ pub enum ImageError {
     /// A file cannot be read.
     #[error("image '{}': {source}", path.display())]
     Unreadable {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("writing image '{}': {source}", path.display())]
+    Unwritable {
         /// Which one.
         path: PathBuf,
         /// Why.
@@ -93,6 +109,43 @@ impl Connection {
     pub const fn reversed(&self) -> Self {
         Self { from: self.to, to: self.from }
     }
+}
+
+/// `file_lock_entry`
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct FileLock {
+    /// By which call it was taken: 1 fcntl(2), 2 flock(2), 4 fcntl(2) for the open file description.
+    #[prost(uint32, required, tag = "1")]
+    pub how: u32,
+    /// `F_RDLCK` 0, `F_WRLCK` 1.
+    #[prost(uint32, required, tag = "2")]
+    pub access: u32,
+    /// The process that has it, or has the descriptor: its id in the images.
+    #[prost(int32, required, tag = "3")]
+    pub pid: i32,
+    /// The descriptor there.
+    #[prost(int32, required, tag = "4")]
+    pub fd: i32,
+    /// Its first byte.
+    #[prost(int64, required, tag = "5")]
+    pub start: i64,
+    /// Bytes; 0 to the end of the file, however long it grows.
+    #[prost(int64, required, tag = "6")]
+    pub len: i64,
+}
+
+/// `core_entry`
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct Core {
+    #[prost(message, optional, tag = "3")]
+    task: Option<TaskCore>,
+}
+
+/// `task_core_entry`
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct TaskCore {
+    #[prost(uint32, required, tag = "1")]
+    state: u32,
 }
 
 /// `pagemap_head`
@@ -156,12 +209,7 @@ pub fn processes(directory: &Path) -> Result<Vec<u32>, ImageError> {
 /// The image cannot be read, or is malformed.
 pub fn connections(directory: &Path) -> Result<Vec<Connection>, ImageError> {
     let path = directory.join("files.img");
-    let files = match messages(&path, FILES_MAGIC) {
-        Err(ImageError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Ok(Vec::new());
-        }
-        files => files?,
-    };
+    let files = messages_if_any(&path, FILES_MAGIC)?.unwrap_or_default();
     let files = files.iter().map(|bytes| FileEntry::decode(bytes.as_slice()));
     let files: Vec<FileEntry> = files.collect::<Result<_, _>>().map_err(|_| ImageError::Malformed(path))?;
     Ok(files.into_iter().filter_map(|file| connection(&file.socket?)).collect())
@@ -186,6 +234,41 @@ fn connection(socket: &InternetSocket) -> Option<Connection> {
     Some(Connection { from, to: end(&socket.to, socket.to_port)? })
 }
 
+/// Takes the locks on files out of the images, but for leases (fcntl(2), `F_SETLEASE`), and returns them.
+///
+/// # Errors
+/// The image cannot be read or written, or is malformed.
+pub fn take_locks(directory: &Path) -> Result<Vec<FileLock>, ImageError> {
+    let path = directory.join(FILE_LOCKS);
+    let entries = messages_if_any(&path, FILE_LOCKS_MAGIC)?.unwrap_or_default();
+    let (mut taken, mut left) = (Vec::new(), Vec::new());
+    for entry in &entries {
+        let lock = FileLock::decode(entry.as_slice()).map_err(|_| ImageError::Malformed(path.clone()))?;
+        if lock.how & LEASE == 0 { taken.push(lock) } else { left.push(lock) }
+    }
+    if !taken.is_empty() {
+        let write = || {
+            let mut file = begin(&path, FILE_LOCKS_MAGIC)?;
+            left.iter().try_for_each(|lock| put(&mut file, lock))?;
+            file.flush()
+        };
+        write().map_err(|source| ImageError::Unwritable { path: path.clone(), source })?;
+    }
+    Ok(taken)
+}
+
+/// Whether process `pid` was stopped by a signal when it was dumped.
+///
+/// # Errors
+/// The image cannot be read, or is malformed.
+pub fn is_stopped(directory: &Path, pid: u32) -> Result<bool, ImageError> {
+    let path = directory.join(format!("core-{pid}.img"));
+    let messages = messages(&path, CORE_MAGIC)?;
+    let core = messages.first().and_then(|bytes| Core::decode(bytes.as_slice()).ok());
+    let task = core.ok_or(ImageError::Malformed(path))?.task;
+    Ok(task.is_some_and(|task| task.state == TASK_STOPPED))
+}
+
 /// The page map of process `pid`; `None` if it has none, as a zombie.
 ///
 /// # Errors
@@ -193,12 +276,7 @@ fn connection(socket: &InternetSocket) -> Option<Connection> {
 pub fn pagemap(directory: &Path, pid: u32) -> Result<Option<Pagemap>, ImageError> {
     let path = directory.join(format!("pagemap-{pid}.img"));
     let malformed = || ImageError::Malformed(path.clone());
-    let messages = match messages(&path, PAGEMAP_MAGIC) {
-        Err(ImageError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Ok(None);
-        }
-        messages => messages?,
-    };
+    let Some(messages) = messages_if_any(&path, PAGEMAP_MAGIC)? else { return Ok(None) };
     let (head, entries) = messages.split_first().ok_or_else(malformed)?;
     let head = PagemapHead::decode(head.as_slice()).map_err(|_| malformed())?;
     let decode = |bytes: &Vec<u8>| {
@@ -231,12 +309,9 @@ impl PagemapWriter {
     /// # Errors
     /// It cannot be written.
     pub fn create(path: &Path, pages_id: u32) -> io::Result<Self> {
-        let mut file = io::BufWriter::new(File::create(path)?);
-        file.write_all(&COMMON_MAGIC.to_le_bytes())?;
-        file.write_all(&PAGEMAP_MAGIC.to_le_bytes())?;
-        let mut writer = Self(file);
-        writer.put(&PagemapHead { pages_id })?;
-        Ok(writer)
+        let mut file = begin(path, PAGEMAP_MAGIC)?;
+        put(&mut file, &PagemapHead { pages_id })?;
+        Ok(Self(file))
     }
 
     /// One more run.
@@ -245,13 +320,14 @@ impl PagemapWriter {
     /// It cannot be written.
     pub fn add(&mut self, entry: Entry) -> io::Result<()> {
         let nr_pages = entry.pages.pages();
-        self.put(&PagemapEntry {
+        let entry = PagemapEntry {
             vaddr: entry.pages.start().0,
             compat_nr_pages: u32::try_from(nr_pages).unwrap_or(u32::MAX),
             in_parent: None,
             flags: Some(entry.flags),
             nr_pages: Some(nr_pages),
-        })
+        };
+        put(&mut self.0, &entry)
     }
 
     /// Everything is in the file.
@@ -261,12 +337,29 @@ impl PagemapWriter {
     pub fn finish(mut self) -> io::Result<()> {
         self.0.flush()
     }
+}
 
-    fn put(&mut self, message: &impl Message) -> io::Result<()> {
-        let bytes = message.encode_to_vec();
-        let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-        self.0.write_all(&len.to_le_bytes())?;
-        self.0.write_all(&bytes)
+/// Begins an image.
+fn begin(path: &Path, magic: u32) -> io::Result<io::BufWriter<File>> {
+    let mut file = io::BufWriter::new(File::create(path)?);
+    file.write_all(&COMMON_MAGIC.to_le_bytes())?;
+    file.write_all(&magic.to_le_bytes())?;
+    Ok(file)
+}
+
+/// One more message of an image.
+fn put(file: &mut impl Write, message: &impl Message) -> io::Result<()> {
+    let bytes = message.encode_to_vec();
+    let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    file.write_all(&len.to_le_bytes())?;
+    file.write_all(&bytes)
+}
+
+/// As [`messages`]; `None` where there is no such file.
+fn messages_if_any(path: &Path, magic: u32) -> Result<Option<Vec<Vec<u8>>>, ImageError> {
+    match messages(path, magic) {
+        Err(ImageError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        messages => messages.map(Some),
     }
 }
 
@@ -340,6 +433,26 @@ mod tests {
         assert!(matches!(processes(&directory), Err(ImageError::Malformed(_))));
         std::fs::write(directory.join("pstree.img"), &tree[..tree.len() - 6]).expect("room");
         assert_eq!(processes(&directory).expect("well formed"), [7, 9]);
+        std::fs::remove_dir_all(&directory).expect("it is ours");
+    }
+
+    #[test]
+    fn locks_are_taken_out_and_leases_are_left() {
+        let directory = std::env::temp_dir().join(format!("criu-bridge-locks-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a temporary directory");
+        assert_eq!(take_locks(&directory).expect("no file, no lock"), []);
+        let lock = FileLock { how: 1, access: 1, pid: 7, fd: 3, start: 10, len: 0 };
+        let lease = FileLock { how: LEASE, ..lock };
+        let path = directory.join(FILE_LOCKS);
+        let mut file = begin(&path, FILE_LOCKS_MAGIC).expect("room");
+        [lease, lock].iter().try_for_each(|lock| put(&mut file, lock)).expect("room");
+        file.flush().expect("room");
+        assert_eq!(take_locks(&directory).expect("well formed"), [lock]);
+        let left = messages(&path, FILE_LOCKS_MAGIC).expect("well formed");
+        assert_eq!(left, [lease.encode_to_vec()]);
+        assert_eq!(take_locks(&directory).expect("well formed"), []);
+        std::fs::write(&path, [0x19, 0x43, 0x56, 0x54, 1, 2]).expect("room");
+        assert!(matches!(take_locks(&directory), Err(ImageError::Malformed(_))));
         std::fs::remove_dir_all(&directory).expect("it is ours");
     }
 

@@ -5,7 +5,7 @@
 
 use engine::{Place, SpaceId};
 use memory::{Addr, PAGE_SIZE, PageRange};
-use protocol::Manifest;
+use protocol::{HostFacts, Manifest};
 use serde::{Deserialize, Serialize};
 
 use crate::consent::Consent;
@@ -40,6 +40,10 @@ pub struct Instance {
     pub terms: Terms,
     /// What it is an epoch of, if it is to be kept instead.
     pub epoch: Option<Epoch>,
+    /// `boot_id` of the machine on which the original ends when all of it is elsewhere; zeros where it goes on, or is no more.
+    /// The manifest says it among its facts of the host.
+    #[serde(skip)]
+    pub ends_on: [u8; 16],
 }
 
 /// What whoever restores a tree has to know beforehand.
@@ -102,12 +106,15 @@ impl Instance {
         let sources = |passages: &[Passage]| passages.iter().map(|passage| passage.source).collect();
         let (eager, lazy) = (sources(&sequence.files), sources(&sequence.tasks));
         let instance = protocol::encode(self).ok()?;
-        Some(Manifest { eager, lazy, instance, ..Manifest::empty() })
+        let empty = Manifest::empty();
+        let host = HostFacts { boot_id: self.ends_on, ..empty.host };
+        Some(Manifest { host, eager, lazy, instance, ..empty })
     }
 
     /// The other way round; `None` for what no source of this kind says.
     pub fn of(manifest: &Manifest) -> Option<Self> {
-        protocol::decode(&manifest.instance).ok()
+        let instance = protocol::decode(&manifest.instance).ok()?;
+        Some(Self { ends_on: manifest.host.boot_id, ..instance })
     }
 }
 
@@ -167,7 +174,7 @@ mod tests {
         let consent = Consent { external: vec!["tty[1:2]".to_owned()], ..Consent::default() };
         let terms = Terms { consent, ..Terms::default() };
         let epoch = Some(Epoch { shadow: "one".to_owned(), ..Epoch::default() });
-        let instance = Instance { tasks, files, terms, epoch };
+        let instance = Instance { tasks, files, terms, epoch, ends_on: [3; 16] };
         let manifest = instance.manifest().expect("a small tree");
         assert_eq!(manifest.lazy, [pages(0x1000, 2), pages(0x3000, 1), pages(0x4000, 3)]);
         assert_eq!(manifest.eager, [pages(0x7000, 2)]);

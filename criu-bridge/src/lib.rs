@@ -39,6 +39,7 @@ pub mod shadow;
 mod source;
 mod swrk;
 mod text;
+mod tracee;
 mod unlock;
 pub mod wire;
 

@@ -8,6 +8,7 @@
 //! duplicates of the userfaultfds, and if this process dies before all memory is here it kills the tree before it lets go
 //! of them.
 
+mod late_locks;
 mod rebuilding;
 mod stage;
 
@@ -25,6 +26,7 @@ use receiver::handover;
 use receiver::session::account::Account;
 use receiver::session::teller::Teller;
 
+use self::late_locks::LateLocks;
 use self::stage::{Pulse, Stage};
 use crate::criu::Criu;
 use crate::directory::Directory;
@@ -59,6 +61,8 @@ pub(crate) struct Restoration {
     claimed: Vec<Claimed>,
     /// Until everything stands.
     quiet: Option<Quiet>,
+    /// What it has to wait for once it could go on.
+    late_locks: LateLocks,
     instance: Instance,
     files: Vec<File>,
     worker: Option<Swrk>,
@@ -86,6 +90,7 @@ impl Restoration {
             heirs: Vec::new(),
             claimed: Vec::new(),
             quiet: None,
+            late_locks: LateLocks::default(),
             instance: Instance::default(),
             files: Vec::new(),
             worker: None,
@@ -113,6 +118,9 @@ impl Restoration {
         }
         // Whoever took the rules away is waited for.
         self.quiet = None;
+        if !self.is_empty {
+            self.late_locks.settle();
+        }
         while self.exit.is_none() && !self.is_empty && !self.account.teller.has_hung_up() {
             let mut interests = vec![PollFd::new(self.account.teller.readiness(), PollFlags::empty())];
             interests.push(PollFd::new(self.line.as_fd(), PollFlags::POLLIN));
@@ -154,6 +162,11 @@ impl Restoration {
                 Ok(Some(Word::Waits(script))) => {
                     if script == LETS_GO {
                         self.stage = Stage::Going;
+                        if let Some(guardian) =
+                            self.guardian.as_ref().and_then(|guardian| guardian.pid().ok())
+                        {
+                            self.late_locks.halt(guardian, &self.instance);
+                        }
                     }
                     // If it cannot hear that, the next turn says why.
                     let _ = worker.go_on(true);
@@ -206,8 +219,8 @@ impl Restoration {
         Some(deadline.map_or_else(|| worker.complaint(), SwrkError::Deadline))
     }
 
-    /// CRIU waits for as long as it takes until a lock on a file can be had. On the source's own machine it is the stopped tree
-    /// that has it.
+    /// CRIU waits for as long as it takes until a lock on a file can be had. Where the original goes on, or both machines share a
+    /// file system, it is the original that has it.
     fn waits_for_a_lock(&mut self) -> Option<SwrkError> {
         self.pulse.as_ref().filter(|pulse| self.stage == Stage::Building && pulse.is_due())?;
         let here = members::there_now(self.guardian.as_ref()?.pid().ok()?);
@@ -275,6 +288,7 @@ impl Restoration {
         if terms.consent.tcp_established {
             self.quiet = Quiet::between(&images::connections(self.directory.path())?)?;
         }
+        self.late_locks = LateLocks::of(self.directory.path(), &self.instance)?;
         let options = Options {
             rst_sibling: Some(true),
             notify_scripts: Some(true),

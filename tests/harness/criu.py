@@ -74,7 +74,7 @@ class Tree:
 
     def runs(self) -> bool:
         try:
-            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            return machine.state(self.pid) != "Z"
         except OSError:
             return False
 
@@ -94,8 +94,11 @@ class Daemon:
     def ended(self) -> bool:
         return self.process.poll() is not None
 
+    def said(self) -> str:
+        return self.err.read_text(errors="replace")
+
     def last_words(self) -> str:
-        return f"status {self.process.poll()}: {self.err.read_text(errors='replace')[-400:]}"
+        return f"status {self.process.poll()}: {self.said()[-400:]}"
 
     def wait(self, seconds: float = 120) -> None:
         """Waits for its end, which has to be a good one."""

@@ -150,6 +150,11 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def state(pid: int) -> str:
+    """The letter that proc_pid_stat(5) has for it: R runs, S sleeps, T is stopped, Z has ended."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def children(pid: int) -> list:
     """The child processes of every thread of a process."""
     found = []

@@ -154,8 +154,7 @@ def _stands_still(program, first: int) -> None:
 
 def _is_gone(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
-            return stat.read().rpartition(")")[2].split()[0] in "ZX"
+        return machine.state(pid) in "ZX"
     except OSError:
         return True
 

@@ -154,7 +154,7 @@ def _kill_receiver(lab, name: str, moment, seconds: float = 60, stays=None) -> N
 def _runs_here(tree: Tree) -> bool:
     """Whether the process that was started here still runs, and not only as one that stands still."""
     try:
-        return Path(f"/proc/{tree.pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZtTX"
+        return machine.state(tree.pid) not in "ZtTX"
     except OSError:
         return False
 
@@ -495,16 +495,39 @@ def hung_session(lab) -> None:
     taker.end()
 
 
-def held_lock(lab) -> None:
-    """A lock is the stopped tree's until it is ended: within one machine nobody else can have it."""
-    need_criu()
+def _locker(lab) -> Tree:
     program = "import fcntl, itertools, time\nlocked = open('lock', 'w')\nfcntl.lockf(locked, fcntl.LOCK_EX)\n" \
               "for number in itertools.count():\n    print(number, flush=True)\n    time.sleep(0.01)"
     tree = Tree(lab, "locker", [sys.executable, "-c", program])
     tree.wait_number(5)
+    return tree
+
+
+def held_lock(lab) -> None:
+    """An original that goes on keeps its locks: within one machine its copy cannot have them."""
+    need_criu()
+    tree = _locker(lab)
     taker = Taker(lab)
-    _stays(lab, tree, taker, "--file-locks", fails="has a lock on a file, which process", times=2)
+    _stays(lab, tree, taker, "--file-locks", "--leave-running", fails="has a lock on a file, which process", times=2)
     until(taker.is_tidy, "the images to be gone")
+    end(tree)
+    taker.end()
+
+
+def lost_lock(lab) -> None:
+    """Who waits for a lock of the tree gets it when the original ends: the tree goes on, and it is said."""
+    need_criu()
+    tree = _locker(lab)
+    waits = "import fcntl, sys, time\nlocked = open(sys.argv[1], 'r+')\nprint('waits', flush=True)\n" \
+            "fcntl.lockf(locked, fcntl.LOCK_EX)\nprint('has it', flush=True)\ntime.sleep(600)"
+    rival = Tree(lab, "rival", [sys.executable, "-c", waits, tree.directory / "lock"])
+    until(lambda: "waits" in rival.text(), "the other one to wait")
+    taker = Taker(lab)
+    send(lab, tree.pid, taker.port, "--file-locks")
+    until(lambda: "has it" in rival.text(), "the other one to have the lock")
+    until(lambda: "goes on without its lock on the file that its descriptor" in taker.said(), "it to be said", 60)
+    tree.expect_counting()
+    end(rival)
     end(tree)
     taker.end()
 
@@ -544,7 +567,8 @@ def _checks() -> list:
         Check("a receiver gone for good as it is told to run the tree: the user's word lets it go on here", in_doubt),
         Check("a session that hangs behind a receiver that answers: the user is asked, whose word lets the tree go on here",
               hung_session),
-        Check("a lock on a file within one machine: said, and the tree goes on where it is", held_lock),
+        Check("a lock on a file, and an original that goes on beside its copy: said, and the tree goes on where it is", held_lock),
+        Check("a lock on a file that somebody else is waiting for: said, and the tree goes on without it", lost_lock),
         *(Check(f"at random moments of the post-copy, {what}: never a wrong page, never two copies",
                 partial(at_random, accident))
           for what, accident in (("the link is cut", link_is_cut), ("criu is killed", criu_is_killed),

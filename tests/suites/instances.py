@@ -1,16 +1,18 @@
 """Whole trees of processes that nobody here wrote, moved by one command on each side."""
 
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.harness import machine
 from tests.harness.compiling import compile_c
 from tests.harness.criu import BRIDGE, Tree, need_criu
 from tests.harness.results import Check
-from tests.harness.trees import Taker, end, send
+from tests.harness.trees import Taker, end, processes, send
 from tests.harness.waiting import expect, until
 
 
@@ -96,6 +98,42 @@ def moves_without_copying_ahead(lab) -> None:
     tree.expect_counting()
     end(tree)
     taker.wait()
+
+
+def _is_locked(directory: Path, name: str) -> bool:
+    """Whether somebody else has the lock of this kind on the file of this name."""
+    with open(directory / name, "w", encoding="utf-8") as file:
+        try:
+            if name == "flocked":
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            else:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 7)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def moves_locks(lab) -> None:
+    """The original has them until its end, on the same machine."""
+    need_criu()
+    tree = Tree(lab, "locks", [sys.executable, str(machine.PROGRAMS / "locks_tree.py")])
+    tree.wait_number(5)
+    taker = Taker(lab)
+    pid = tree.pid
+    for turn in range(1, 3):
+        send(lab, pid, taker.port, "--file-locks", *(("--mode", "stop") if turn == 2 else ()))
+        taker.event("complete", turn)
+        tree.expect_counting()
+        pid = taker.event("resumed", turn)["pid"]
+        for name in ("process", "described", "flocked"):
+            expect(_is_locked(tree.directory, name), f"nobody has the lock of '{name}' after move {turn}")
+        states = sorted(machine.state(member) for member in processes(tree))
+        expect(states.count("T") == 1, f"one was stopped before the move, and after it: {states}")
+    expect("without its lock" not in taker.said(), taker.said())
+    end(tree)
+    until(lambda: not any(_is_locked(tree.directory, name) for name in ("process", "described", "flocked")),
+          "the locks to end with the tree")
+    taker.end()
 
 
 def moves_a_static_program(lab) -> None:
@@ -317,6 +355,7 @@ def _checks() -> list:
         Check("a tree moves with PID, IPC and UTS namespaces of its own, twice", moves_with_its_namespaces),
         Check("with --mode stop all of a tree's memory comes before it goes on", moves_at_a_stop),
         Check("with --mode precopy it is said that memory follows instead, and a tree moves", moves_without_copying_ahead),
+        Check("locks on files are a tree's at every place within one machine", moves_locks),
         Check("a static program moves", moves_a_static_program),
         Check("a pipeline of the shell's says the same after a move", moves_a_pipeline),
         Check("make -j2 builds the same after a move", moves_make),

@@ -31,8 +31,8 @@ fn before() -> Index {
 }
 
 fn epoch(bytes: &[u8]) {
-    let Ok(Instance { epoch: Some(epoch), tasks, files, terms }) = protocol::decode(bytes) else { return };
-    let instance = Instance { epoch: None, tasks, files, terms };
+    let Ok(mut instance) = protocol::decode::<Instance>(bytes) else { return };
+    let Some(epoch) = instance.epoch.take() else { return };
     let (Some(content), Some(sequence)) = (epoch.content, instance.sequence()) else { return };
     let before = before();
     let Some(pages) = content.count(sequence.pages(), before.pages()) else { return };

@@ -53,6 +53,7 @@ pub mod system_v;
 #[cfg(feature = "std")]
 pub mod test_child;
 pub mod thread;
+pub mod tracee;
 pub mod tracking;
 #[cfg(feature = "std")]
 pub mod uffd;

@@ -1,0 +1,155 @@
+//! Locks on files that the original of a tree has until its end, on this very machine.
+//!
+//! CRIU would wait for them before anything stands, and the original does not end before everything does. So they are
+//! taken out of the images, and the tree gets to no instruction of its own, behind a stop signal, until all of its memory is here, the
+//! original has ended, and each process has taken its locks again ([`Tracee`]). Who waits for one of them may be
+//! faster, and is told of.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::time::Instant;
+
+use nix::libc;
+use nix::poll::{PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+use crate::config::{LOCKS_DEADLINE, LOCKS_PAUSE_MS};
+use crate::holder::{Duty, Holder};
+use crate::images::{self, FileLock, ImageError};
+use crate::instance::Instance;
+use crate::members::{self, Member};
+use crate::tracee::Tracee;
+
+/// `FL_FLOCK` and `FL_OFD`.
+const BY_FLOCK: u32 = 2;
+const BY_DESCRIPTION: u32 = 4;
+
+/// They, and who waits for them.
+#[derive(Debug, Default)]
+pub(super) struct LateLocks {
+    locks: Vec<FileLock>,
+    /// By their ids in the images: those that a signal had stopped before the tree was moved.
+    stopped: BTreeSet<u32>,
+    /// Every process that is to go on, once the tree is about to.
+    halted: BTreeMap<u32, Member>,
+}
+
+impl LateLocks {
+    /// Takes those of `instance` out of the images, if its original is on this machine and ends.
+    ///
+    /// # Errors
+    /// An image cannot be read or written, or is malformed.
+    pub(super) fn of(directory: &Path, instance: &Instance) -> Result<Self, ImageError> {
+        if sys::identity::boot_id() != Ok(instance.ends_on) {
+            return Ok(Self::default());
+        }
+        let locks = images::take_locks(directory)?;
+        let mut stopped = BTreeSet::new();
+        for task in instance.tasks.iter().filter(|_| !locks.is_empty()) {
+            if images::is_stopped(directory, task.pid)? {
+                stopped.insert(task.pid);
+            }
+        }
+        Ok(Self { locks, stopped, halted: BTreeMap::new() })
+    }
+
+    /// Sees to it that the processes below `guardian`, which stand, do not go on before [`Self::settle`]. Those that are in
+    /// none of the images are not the tree's.
+    pub(super) fn halt(&mut self, guardian: u32, instance: &Instance) {
+        if self.locks.is_empty() {
+            return;
+        }
+        let tree: BTreeSet<u32> = instance.tasks.iter().map(|task| task.pid).collect();
+        for (id, pid) in members::there_now(guardian) {
+            // One that has ended has no memory, and no lock.
+            if let Some(member) = tree.get(&id).and_then(|_| Member::hold(pid).ok()) {
+                if !self.stopped.contains(&id) {
+                    member.signal(Signal::SIGSTOP);
+                }
+                self.halted.insert(id, member);
+            }
+        }
+    }
+
+    /// Takes the locks again, when the original has let go of them, and has the tree go on.
+    pub(super) fn settle(&mut self) {
+        let Self { locks, stopped, halted } = std::mem::take(self);
+        if locks.is_empty() {
+            return;
+        }
+        let waiting: Vec<&Member> =
+            halted.iter().filter(|(id, _)| !stopped.contains(id)).map(|(_, member)| member).collect();
+        let descriptors: Vec<BorrowedFd<'_>> = waiting.iter().map(|member| member.as_fd()).collect();
+        let (here, gone) = (Signal::SIGCONT, Signal::SIGCONT);
+        // If this process dies, the tree does not stand still for ever.
+        let holder = Holder::start(Duty::Signal { members: &descriptors, here, gone });
+        let until = Instant::now() + LOCKS_DEADLINE;
+        let mut tracees = BTreeMap::new();
+        for lock in &locks {
+            let member = u32::try_from(lock.pid).ok().and_then(|id| halted.get(&id));
+            let taken = member.map_or_else(
+                || Err(io::Error::other("it is not there")),
+                |member| take_in_time(lock, member.pid(), &mut tracees, until),
+            );
+            if let Err(error) = taken {
+                let FileLock { pid, fd, .. } = lock;
+                crate::tell(format_args!(
+                    "process {pid} goes on without its lock on the file that its descriptor {fd} is of: {error}"
+                ));
+            }
+        }
+        drop(tracees);
+        waiting.iter().for_each(|member| member.signal(Signal::SIGCONT));
+        if let Ok(holder) = holder {
+            holder.dismiss();
+        }
+    }
+}
+
+/// Has process `pid` take a lock, as soon as nobody else has it.
+fn take_in_time(
+    lock: &FileLock,
+    pid: u32,
+    tracees: &mut BTreeMap<u32, Tracee>,
+    until: Instant,
+) -> io::Result<()> {
+    let tracee = match tracees.entry(pid) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(new) => new.insert(Tracee::seize(pid)?),
+    };
+    loop {
+        match take(lock, tracee) {
+            Err(error) if is_taken(&error) && Instant::now() < until => {
+                let _ = poll(&mut [], PollTimeout::from(LOCKS_PAUSE_MS));
+            }
+            taken => return taken,
+        }
+    }
+}
+
+/// Whether somebody else has the lock (fcntl(2) may say either).
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES))
+}
+
+fn take(lock: &FileLock, tracee: &Tracee) -> io::Result<()> {
+    const F_SETLK: u64 = 6;
+    const F_OFD_SETLK: u64 = 37;
+    /// `LOCK_SH`, `LOCK_EX` and `LOCK_NB`.
+    const SHARED: u64 = 1;
+    const EXCLUSIVE: u64 = 2;
+    const NOT_WAITING: u64 = 4;
+    let fd = u64::from(lock.fd.cast_unsigned());
+    if lock.how & BY_FLOCK != 0 {
+        let operation = if lock.access == 0 { SHARED } else { EXCLUSIVE };
+        return tracee.call(libc::SYS_flock, [fd, operation | NOT_WAITING, 0]);
+    }
+    let command = if lock.how & BY_DESCRIPTION == 0 { F_SETLK } else { F_OFD_SETLK };
+    // struct flock: type and whence, start, length, process.
+    let words = [u64::from(lock.access), lock.start.cast_unsigned(), lock.len.cast_unsigned(), 0];
+    let asked: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    tracee.call_with(libc::SYS_fcntl, [fd, command], &asked)
+}
