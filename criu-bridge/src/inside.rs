@@ -111,6 +111,10 @@ pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
         }
         setns(namespace, *flag).with_context(entering)?;
     }
-    let status = Command::new(program).args(rest).status().context("starting criu there")?;
+    let starting = || {
+        let program = program.display();
+        format!("starting '{program}', which has to be in the file system that process {pid} sees as well")
+    };
+    let status = Command::new(program).args(rest).status().with_context(starting)?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

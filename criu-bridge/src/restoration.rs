@@ -282,7 +282,7 @@ impl Restoration {
         // Pseudo-terminals have numbers, which may be taken here.
         let has_terminals = self.instance.files.iter().any(|file| file.name.starts_with(b"tty"));
         let terminals = has_terminals && !self.gets_a_terminal();
-        let (guardian, socket) = Guardian::start_over((self.root(), terminals), &kept, &begin)?;
+        let (guardian, socket) = Guardian::start_over(terminals, &kept, &begin)?;
         self.guardian = Some(guardian);
         let terms = &self.instance.terms;
         if terms.consent.tcp_established {

@@ -136,13 +136,13 @@ impl Guardian {
     }
 
     /// Starts a guardian in whose namespaces `begin` starts whoever builds the processes there; `begin` runs in the
-    /// guardian, which keeps the descriptors `kept` open, and what it returns is handed to the caller. `child` is the
-    /// id there of the process whose end is told. With `terminals` there are no pseudo-terminals there but its own.
+    /// guardian, which keeps the descriptors `kept` open, and what it returns is handed to the caller. With `terminals` there
+    /// are no pseudo-terminals there but its own. [`Self::follow`] says whose end is told.
     ///
     /// # Errors
     /// See [`GuardianError`].
     pub fn start_over(
-        (child, terminals): (u32, bool),
+        terminals: bool,
         kept: &[BorrowedFd<'_>],
         begin: &dyn Fn() -> io::Result<OwnedFd>,
     ) -> Result<(Self, OwnedFd), GuardianError> {
@@ -150,7 +150,7 @@ impl Guardian {
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(talk)?;
         let process = match birth::birth(Kind::FirstOfNamespaces).map_err(GuardianError::Start)? {
-            Birth::Child => first::run_over(&theirs, (child, terminals), kept, begin),
+            Birth::Child => first::run_over(&theirs, terminals, kept, begin),
             Birth::Parent(guardian) => guardian.pidfd,
         };
         drop(theirs);
@@ -183,6 +183,14 @@ impl Guardian {
     /// [`GuardianError::Talk`]
     pub fn hold(&self, uffd: BorrowedFd<'_>) -> Result<(), GuardianError> {
         self.order(Order::Hold, &[uffd.as_raw_fd()])
+    }
+
+    /// Has the end of a process told that lives in the guardian's namespaces, or in others within them.
+    ///
+    /// # Errors
+    /// [`GuardianError::Talk`]
+    pub fn follow(&self, process: BorrowedFd<'_>) -> Result<(), GuardianError> {
+        self.order(Order::Follow, &[process.as_raw_fd()])
     }
 
     /// Has a file or directory deleted, under whatever name it has then, if the session dies before [`Self::keep`].

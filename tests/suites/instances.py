@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -145,6 +146,33 @@ def moves_a_static_program(lab) -> None:
     taker.event("complete")
     expect(taker.event("exited")["exit_code"] == 0, "it did not end well")
     taker.wait(20)
+
+
+def moves_with_its_root(lab) -> None:
+    """A tree sees nothing of the machine's files but a directory, which lies there too."""
+    need_criu()
+    machine.need_command("mount", "umount")
+    root = lab.directory / "root"
+    root.mkdir()
+    shutil.copy2(compile_c("random_reader", lab.directory, options=("-static",)), root / "reader")
+    tree = Tree(lab, "apart", [sys.executable, str(machine.PROGRAMS / "own_root.py"), str(root), "/reader", "64"])
+    tree.out = root / "out"
+    until(lambda: tree.out.exists() and "ready" in tree.text(), "the reader to have filled its memory")
+    # CRIU wants it to be a mount.
+    subprocess.run(["mount", "--bind", "--make-private", root, root], check=True, timeout=20)
+    try:
+        taker = Taker(lab, "--once")
+        [first] = machine.children(tree.pid)
+        send(lab, first, taker.port, "--root", root)
+        there = taker.event("resumed")["pid"]
+        expect(sorted(os.listdir(f"/proc/{there}/root")) == ["old", "out", "proc", "reader"], "it sees other files")
+        (root / "go").touch()
+        until(lambda: tree.text().partition("ready\n")[2].endswith("ms\n"), "the reader", 60)
+        expect("\n0 of " in tree.text(), f"it read wrong: {tree.text()}")
+        expect(taker.event("exited")["exit_code"] == 0, "it did not end well")
+        taker.wait(20)
+    finally:
+        subprocess.run(["umount", "-l", root], check=True, timeout=20)
 
 
 def moves_sealed(lab) -> None:
@@ -356,6 +384,7 @@ def _checks() -> list:
         Check("with --mode stop all of a tree's memory comes before it goes on", moves_at_a_stop),
         Check("with --mode precopy it is said that memory follows instead, and a tree moves", moves_without_copying_ahead),
         Check("locks on files are a tree's at every place within one machine", moves_locks),
+        Check("with --root a tree moves with the root directory that it has of its own", moves_with_its_root),
         Check("a static program moves", moves_a_static_program),
         Check("a pipeline of the shell's says the same after a move", moves_a_pipeline),
         Check("make -j2 builds the same after a move", moves_make),

@@ -126,6 +126,8 @@ impl Rebuilder for Restoration {
         };
         let pid = guardian.pid().and_then(|guardian| members::child_of(guardian, self.root()));
         let pid = pid.map_err(|error| failed(error.to_string()))?;
+        let process = sys::pidfd::open(pid).map_err(|errno| failed(errno.to_string()))?;
+        guardian.follow(process.as_fd()).map_err(|error| failed(error.to_string()))?;
         self.pulse.as_ref().map_or(Ok(()), Pulse::begin).map_err(|errno| failed(errno.to_string()))?;
         self.committed = true;
         self.account.teller.tell(&SessionEvent::Committed);

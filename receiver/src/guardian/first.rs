@@ -18,7 +18,7 @@ use sys::birth::{self, Birth, BirthError, Child, Kind, Reaped};
 use sys::uffd::Uffd;
 
 use super::message::{Order, Word};
-use super::receive;
+use super::{pid_behind, receive};
 use crate::peer;
 use crate::restorer::trampoline;
 
@@ -127,13 +127,13 @@ pub(super) fn run(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids) -> ! {
 /// Lives as the first process of namespaces in which somebody else builds the processes, and never returns.
 pub(super) fn run_over(
     socket: &OwnedFd,
-    (child, terminals): (u32, bool),
+    terminals: bool,
     kept: &[BorrowedFd<'_>],
     begin: &dyn Fn() -> std::io::Result<OwnedFd>,
 ) -> ! {
     let _ = setsid();
     sys::thread::set_name(c"guardian");
-    let code = match watch_over(socket, (child, terminals), kept, begin) {
+    let code = match watch_over(socket, terminals, kept, begin) {
         Ok(()) => 0,
         Err(word) => {
             say(socket, word, &[]);
@@ -145,7 +145,7 @@ pub(super) fn run_over(
 
 fn watch_over(
     socket: &OwnedFd,
-    (child, terminals): (u32, bool),
+    terminals: bool,
     kept: &[BorrowedFd<'_>],
     begin: &dyn Fn() -> std::io::Result<OwnedFd>,
 ) -> Result<(), Word> {
@@ -160,7 +160,7 @@ fn watch_over(
     let deaths = deaths().map_err(|errno| Word::NoChild(errno as i32))?;
     say(socket, Word::Ready, &[begun.as_raw_fd()]);
     drop(begun);
-    watch(socket, &deaths, child.cast_signed());
+    watch(socket, &deaths, NOBODY);
     Ok(())
 }
 
@@ -347,8 +347,13 @@ fn become_blank(blank: &Blank<'_>, leader: Option<Pid>) -> ! {
     sys::thread::exit_process(126)
 }
 
+/// The id of no process.
+const NOBODY: i32 = 0;
+
 /// What the watch knows.
 struct Watch {
+    /// Whose end is told.
+    child: i32,
     /// Who goes on holding what is held when this process dies; none when nothing is missing any more.
     keeper: Option<Child>,
     held: Vec<Uffd>,
@@ -362,6 +367,7 @@ struct Watch {
 /// Reaps and obeys until no process is left.
 fn watch(socket: &OwnedFd, deaths: &SignalFd, child: i32) {
     let mut state = Watch {
+        child,
         keeper: make_keeper(),
         held: Vec::new(),
         held_at_most: HELD_AT_FIRST,
@@ -369,7 +375,7 @@ fn watch(socket: &OwnedFd, deaths: &SignalFd, child: i32) {
         complete: false,
         listening: true,
     };
-    while reap(socket, child) {
+    while reap(socket, state.child) {
         let mut interests = vec![
             PollFd::new(deaths.as_fd(), PollFlags::POLLIN),
             PollFd::new(socket.as_fd(), PollFlags::POLLIN),
@@ -411,6 +417,10 @@ impl Watch {
         };
         match Order::from_byte(byte) {
             Some(Order::Hold) => self.hold(fd),
+            Some(Order::Follow) => {
+                let followed = fd.and_then(|fd| pid_behind(&fd).ok());
+                self.child = followed.map_or(NOBODY, u32::cast_signed);
+            }
             Some(Order::Made) => self.made.extend(fd),
             Some(Order::Keep) => self.made.clear(),
             Some(Order::Complete) => {

@@ -5,6 +5,8 @@
 pub(super) enum Order {
     /// Keep the descriptor that comes along.
     Hold,
+    /// The end of the process whose pidfd comes along is told.
+    Follow,
     /// The file or directory that comes along was made for the process: delete it if that does not come.
     Made,
     /// The process comes: what was made for it stays.
@@ -20,6 +22,7 @@ impl Order {
     pub(super) const fn byte(self) -> u8 {
         match self {
             Self::Hold => b'H',
+            Self::Follow => b'F',
             Self::Made => b'M',
             Self::Keep => b'P',
             Self::Complete => b'C',
@@ -31,6 +34,7 @@ impl Order {
     pub(super) const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             b'H' => Some(Self::Hold),
+            b'F' => Some(Self::Follow),
             b'M' => Some(Self::Made),
             b'P' => Some(Self::Keep),
             b'C' => Some(Self::Complete),
@@ -103,7 +107,8 @@ mod tests {
             assert_eq!(Word::decode(&word.encode()), Some(word));
         }
         assert_eq!(Word::decode(b"R"), None);
-        for order in [Order::Hold, Order::Made, Order::Keep, Order::Complete, Order::Kill] {
+        let orders = [Order::Hold, Order::Follow, Order::Made, Order::Keep, Order::Complete, Order::Kill];
+        for order in orders {
             assert_eq!(Order::from_byte(order.byte()), Some(order));
         }
     }
