@@ -125,27 +125,37 @@ pub fn write_all(fd: &Fd, mut bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Reads at the file position into the room that `content` has, behind what is in it; 0 at the end, or without room.
+/// What the room held before is never looked at, and so never cleared.
+///
+/// # Errors
+/// Those of read(2).
+pub fn append(fd: &Fd, content: &mut Vec<u8>) -> Result<usize, Errno> {
+    let room = content.spare_capacity_mut();
+    // SAFETY: the room is valid for writes of its length.
+    let got = unsafe { syscall3(nr::READ, fd.arg(), room.as_mut_ptr().expose_provenance(), room.len()) }?;
+    // SAFETY: the kernel has written the first `got` bytes of the room.
+    unsafe { content.set_len(content.len() + got) };
+    Ok(got)
+}
+
 /// Reads a file from its position to its end, at most `limit` bytes.
 ///
 /// # Errors
 /// Those of read(2); `EOVERFLOW` when there is more than `limit`.
 pub fn read_to_end(fd: &Fd, limit: usize) -> Result<Vec<u8>, Errno> {
     const STEP: usize = 16 << 10;
-    let (mut content, mut filled) = (Vec::new(), 0);
+    let mut content = Vec::new();
     loop {
-        if filled > limit {
+        if content.len() > limit {
             return Err(Errno::EOVERFLOW);
         }
-        if content.len() < filled + STEP / 4 {
-            content.resize(filled + STEP, 0);
+        if content.capacity() - content.len() < STEP / 4 {
+            content.reserve(STEP);
         }
-        match read(fd, content.get_mut(filled..).unwrap_or_default()) {
-            Ok(0) => {
-                content.truncate(filled);
-                return Ok(content);
-            }
-            Ok(got) => filled += got,
-            Err(Errno::EINTR) => {}
+        match append(fd, &mut content) {
+            Ok(0) => return Ok(content),
+            Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
     }

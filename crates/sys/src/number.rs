@@ -12,7 +12,7 @@ pub fn decimal(digits: &[u8]) -> Option<u64> {
     value(digits, 10)
 }
 
-fn value(digits: &[u8], radix: u32) -> Option<u64> {
+pub(crate) fn value(digits: &[u8], radix: u32) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }

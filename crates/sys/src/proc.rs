@@ -97,15 +97,13 @@ fn for_each_line(
 ) -> Result<(), ProcError> {
     let failed = |errno| ProcError::Read { file: name, errno };
     let fd = file::open(path, file::READ_ONLY).map_err(failed)?;
-    // The kernel gives a page at a time, so the room for it is cleared once and not each time.
-    let (mut pending, mut filled) = (alloc::vec![0; 2 * STEP], 0);
+    let mut pending = Vec::with_capacity(2 * STEP);
     loop {
-        if pending.len() < filled + STEP {
-            pending.resize(filled + STEP, 0);
+        if pending.capacity() - pending.len() < STEP {
+            pending.reserve(STEP);
         }
-        let got = file::read(&fd, pending.get_mut(filled..).unwrap_or_default()).map_err(failed)?;
-        filled += got;
-        let mut rest = pending.get(..filled).unwrap_or_default();
+        let got = file::append(&fd, &mut pending).map_err(failed)?;
+        let mut rest = pending.as_slice();
         while let Some((line, tail)) = split_once(rest, b'\n') {
             each(line)?;
             rest = tail;
@@ -117,8 +115,9 @@ fn for_each_line(
         if left > LONGEST_LINE {
             return Err(ProcError::Malformed { file: name });
         }
-        pending.copy_within(filled - left..filled, 0);
-        filled = left;
+        let done = pending.len() - left;
+        pending.copy_within(done.., 0);
+        pending.truncate(left);
     }
 }
 

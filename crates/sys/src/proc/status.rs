@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::{ProcError, ProcFile};
-use crate::number::{decimal, field, number_of, split_once, words};
+use crate::number::{decimal, field, split_once, value, words};
 use crate::path::KernelPath;
 
 const FILE: ProcFile = ProcFile::Status;
@@ -70,43 +70,73 @@ pub fn parse(text: &[u8]) -> Result<Status, ProcError> {
 }
 
 fn lines(text: &[u8]) -> Option<Status> {
-    Some(Status {
-        state: field(text, b"State").map_or(Some(0), |value| value.first().copied())?,
-        umask: u32::try_from(number_of(text, b"Umask", 8)?).ok()?,
-        tracer: number_of(text, b"TracerPid", 10)?,
-        users: four(text, b"Uid")?,
-        groups: four(text, b"Gid")?,
-        supplementary: ids(field(text, b"Groups").unwrap_or_default())?,
-        capabilities: capabilities(text)?,
-        touched_kib: kib(text, b"VmRSS")?.saturating_add(kib(text, b"VmSwap")?),
-        page_tables_kib: kib(text, b"VmPTE")?,
-        queued: field(text, b"SigQ").map_or(Some(0), |value| decimal(split_once(value, b'/')?.0))?,
-        resident_kib: kib(text, b"RssAnon")? + kib(text, b"RssShmem")? + kib(text, b"VmSwap")?,
-        pending: number_of(text, b"SigPnd", 16)?,
-        shared_pending: number_of(text, b"ShdPnd", 16)?,
-        no_new_privileges: number_of(text, b"NoNewPrivs", 10)? != 0,
-        seccomp: number_of(text, b"Seccomp", 10)?,
-    })
+    let mut lines = Lines { text, rest: text };
+    // In the kernel's order: then each line is looked at once.
+    let mut status = Status {
+        umask: u32::try_from(lines.number_of(b"Umask", 8)?).ok()?,
+        state: lines.field(b"State").map_or(Some(0), |value| value.first().copied())?,
+        tracer: lines.number_of(b"TracerPid", 10)?,
+        users: lines.four(b"Uid")?,
+        groups: lines.four(b"Gid")?,
+        supplementary: ids(lines.field(b"Groups").unwrap_or_default())?,
+        touched_kib: lines.kib(b"VmRSS")?,
+        resident_kib: lines.kib(b"RssAnon")?.saturating_add(lines.kib(b"RssShmem")?),
+        page_tables_kib: lines.kib(b"VmPTE")?,
+        ..Status::default()
+    };
+    let swapped = lines.kib(b"VmSwap")?;
+    status.touched_kib = status.touched_kib.saturating_add(swapped);
+    status.resident_kib = status.resident_kib.saturating_add(swapped);
+    status.queued = lines.field(b"SigQ").map_or(Some(0), |value| decimal(split_once(value, b'/')?.0))?;
+    status.pending = lines.number_of(b"SigPnd", 16)?;
+    status.shared_pending = lines.number_of(b"ShdPnd", 16)?;
+    status.capabilities = lines.capabilities()?;
+    status.no_new_privileges = lines.number_of(b"NoNewPrivs", 10)? != 0;
+    status.seccomp = lines.number_of(b"Seccomp", 10)?;
+    Some(status)
 }
 
-/// A line `NAME: 123 kB`; 0 if there is none.
-fn kib(text: &[u8], name: &[u8]) -> Option<u64> {
-    field(text, name).map_or(Some(0), |value| decimal(words(value).next()?))
+/// A file whose lines are asked for one after the other; one that does not come next is looked for everywhere.
+struct Lines<'a> {
+    text: &'a [u8],
+    /// Behind the last one that was found.
+    rest: &'a [u8],
 }
 
-fn capabilities(text: &[u8]) -> Option<[u64; 5]> {
-    const NAMES: [u8; 15] = *b"InhPrmEffBndAmb";
-    let mut sets = [0; 5];
-    for (set, name) in sets.iter_mut().zip(NAMES.chunks_exact(3)) {
-        let mut line = *b"Cap...";
-        line.iter_mut().skip(3).zip(name).for_each(|(slot, letter)| *slot = *letter);
-        *set = number_of(text, &line, 16)?;
+impl<'a> Lines<'a> {
+    fn field(&mut self, name: &[u8]) -> Option<&'a [u8]> {
+        let value = field(self.rest, name);
+        if let Some(value) = value {
+            let behind = value.as_ptr_range().end.addr() - self.rest.as_ptr().addr();
+            self.rest = self.rest.get(behind..).unwrap_or_default();
+            return Some(value);
+        }
+        field(self.text, name)
     }
-    Some(sets)
-}
 
-fn four(text: &[u8], name: &[u8]) -> Option<[u32; 4]> {
-    field(text, name).map_or(Some([0; 4]), |value| ids(value)?.try_into().ok())
+    fn number_of(&mut self, name: &[u8], radix: u32) -> Option<u64> {
+        self.field(name).map_or(Some(0), |digits| value(digits, radix))
+    }
+
+    /// A line `NAME: 123 kB`; 0 if there is none.
+    fn kib(&mut self, name: &[u8]) -> Option<u64> {
+        self.field(name).map_or(Some(0), |value| decimal(words(value).next()?))
+    }
+
+    fn four(&mut self, name: &[u8]) -> Option<[u32; 4]> {
+        self.field(name).map_or(Some([0; 4]), |value| ids(value)?.try_into().ok())
+    }
+
+    fn capabilities(&mut self) -> Option<[u64; 5]> {
+        const NAMES: [u8; 15] = *b"InhPrmEffBndAmb";
+        let mut sets = [0; 5];
+        for (set, name) in sets.iter_mut().zip(NAMES.chunks_exact(3)) {
+            let mut line = *b"Cap...";
+            line.iter_mut().skip(3).zip(name).for_each(|(slot, letter)| *slot = *letter);
+            *set = self.number_of(&line, 16)?;
+        }
+        Some(sets)
+    }
 }
 
 fn ids(value: &[u8]) -> Option<Vec<u32>> {
