@@ -34,13 +34,18 @@ pub(crate) const LET_GO_ATTEMPTS: u32 = 100;
 /// How long it waits in between, in milliseconds.
 pub(crate) const LET_GO_PAUSE_MS: u16 = 10;
 /// How often it is looked whether a process that makes a call for this one has come to its next stop.
-pub(crate) const TRACEE_ATTEMPTS: u32 = 5000;
-/// How long it waits in between, in milliseconds.
+pub(crate) const TRACEE_ATTEMPTS: u32 = 30_000;
+/// How many of these looks follow upon each other: nearly always it has by then.
+pub(crate) const TRACEE_SPINS: u32 = 2000;
+/// How long it waits between the others, in milliseconds.
 pub(crate) const TRACEE_PAUSE_MS: u8 = 1;
-/// How long the original of a tree may take to end, and with it to let go of its locks on files.
-pub(crate) const LOCKS_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the original of a tree may take to end, and with it to let go of its locks on files: the kernel frees its memory
+/// first, and its source may have to connect again before that.
+pub(crate) const LOCKS_DEADLINE: Duration = Duration::from_secs(60);
+/// How long somebody else who waited for one may keep it before the tree goes on without it.
+pub(crate) const RIVAL_DEADLINE: Duration = Duration::from_secs(10);
 /// How often one of them is tried, in milliseconds.
-pub(crate) const LOCKS_PAUSE_MS: u8 = 5;
+pub(crate) const LOCKS_PAUSE_MS: u8 = 20;
 /// How long a process that was killed may take to end, in milliseconds.
 pub(crate) const END_MS: u16 = 10_000;
 /// Processes that one tree may have.

@@ -23,6 +23,18 @@ pub fn awaited(locks: &str, is_ours: impl Fn(u32) -> bool) -> Option<(u32, u32)>
     None
 }
 
+/// Somebody who waits for a lock on the file with this inode number. Of files with the same number on two file systems
+/// either may be meant.
+#[must_use]
+pub fn waiting(locks: &str, inode: u64) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, "->", _, _, _, pid, file, ..] = words.as_slice() else { return None };
+        let (_, number) = file.rsplit_once(':')?;
+        (number.parse() == Ok(inode)).then(|| pid.parse().unwrap_or(0))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,5 +51,11 @@ mod tests {
         assert_eq!(awaited(LOCKS, |pid| pid == 4714), Some((4714, 0)));
         assert_eq!(awaited(LOCKS, |pid| pid == 4711), None);
         assert_eq!(awaited("1: -> what\n\n", |_| true), None);
+    }
+
+    #[test]
+    fn who_waits_for_a_lock_is_found_by_the_file() {
+        assert_eq!((waiting(LOCKS, 18), waiting(LOCKS, 19)), (Some(4713), Some(4714)));
+        assert_eq!((waiting(LOCKS, 17), waiting("1: -> what\n\n", 17)), (None, None));
     }
 }

@@ -61,7 +61,7 @@ pub(crate) struct Restoration {
     claimed: Vec<Claimed>,
     /// Until everything stands.
     quiet: Option<Quiet>,
-    /// What it has to wait for once it could go on.
+    /// What it waits for once it could go on.
     late_locks: LateLocks,
     instance: Instance,
     files: Vec<File>,

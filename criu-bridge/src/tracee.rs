@@ -1,5 +1,5 @@
-//! A process that stands still and makes system calls for this one, which traces it meanwhile. Its own memory, registers and
-//! signals are as before when it is let go.
+//! A process that stands still and makes system calls for this one, which traces it meanwhile. Its memory, registers and signal
+//! mask are as before behind each of them.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +13,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use sys::proc::maps;
 
-use crate::config::{TRACEE_ATTEMPTS, TRACEE_PAUSE_MS};
+use crate::config::{TRACEE_ATTEMPTS, TRACEE_PAUSE_MS, TRACEE_SPINS};
 
 /// The instruction `syscall`.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
@@ -51,18 +51,31 @@ impl Tracee {
         if registers.cs != WIDE {
             return Err(io::Error::other("it runs 32-bit code"));
         }
-        let gate = gate(pid, &memory)?;
-        let mask = sys::tracee::signal_mask(pid)?;
-        // Whatever waits for it is none of these calls' business.
-        sys::tracee::set_signal_mask(pid, u64::MAX)?;
+        let (gate, mask) = (gate(pid, &memory)?, sys::tracee::signal_mask(pid)?);
         Ok(Self { thread, memory, gate, registers, mask })
     }
 
-    /// Makes a call that does not wait.
+    /// Makes a call that does not wait. Behind it the thread is as it was found: if this process dies then, it goes on.
     ///
     /// # Errors
     /// Its own, and that the process has ended.
-    pub(crate) fn call(&self, number: i64, [first, second, third]: [u64; 3]) -> io::Result<()> {
+    pub(crate) fn call(&self, number: i64, arguments: [u64; 3]) -> io::Result<()> {
+        let result = self.result_of(number, arguments);
+        if self.restore().is_err() {
+            // It has not come back from the call in all that time.
+            ptrace::interrupt(self.thread.0)?;
+            self.thread.stop()?;
+            self.restore()?;
+        }
+        match i32::try_from(-result?) {
+            Ok(errno @ 1..=4095) => Err(io::Error::from_raw_os_error(errno)),
+            _ => Ok(()),
+        }
+    }
+
+    fn result_of(&self, number: i64, [first, second, third]: [u64; 3]) -> io::Result<i64> {
+        // Whatever waits for it is none of this call's business.
+        sys::tracee::set_signal_mask(self.thread.id(), u64::MAX)?;
         let registers = user_regs_struct {
             rip: self.gate,
             rax: number.cast_unsigned(),
@@ -77,11 +90,12 @@ impl Tracee {
         ptrace::setregs(self.thread.0, registers)?;
         self.thread.to_call()?;
         self.thread.to_call()?;
-        let result = ptrace::getregs(self.thread.0)?.rax.cast_signed();
-        match i32::try_from(-result) {
-            Ok(errno @ 1..=4095) => Err(io::Error::from_raw_os_error(errno)),
-            _ => Ok(()),
-        }
+        Ok(ptrace::getregs(self.thread.0)?.rax.cast_signed())
+    }
+
+    fn restore(&self) -> io::Result<()> {
+        ptrace::setregs(self.thread.0, self.registers)?;
+        Ok(sys::tracee::set_signal_mask(self.thread.id(), self.mask)?)
     }
 
     /// The same, with the address of `bytes` as the third argument.
@@ -96,18 +110,6 @@ impl Tracee {
         let done = self.call(number, [first, second, at]);
         self.memory.write_all_at(&before, at)?;
         done
-    }
-}
-
-impl Drop for Tracee {
-    fn drop(&mut self) {
-        let thread = self.thread.0;
-        // One that has ended needs nothing.
-        let _ = ptrace::setregs(thread, self.registers);
-        let _ = sys::tracee::set_signal_mask(thread.as_raw().cast_unsigned(), self.mask);
-        // Into a stop as the one it was found in: behind that the kernel makes the call again in which it was, if any.
-        let _ =
-            ptrace::interrupt(thread).and_then(|()| ptrace::cont(thread, None)).map(|()| self.thread.stop());
     }
 }
 
@@ -126,6 +128,10 @@ impl Thread {
         Ok(taken)
     }
 
+    const fn id(&self) -> u32 {
+        self.0.as_raw().cast_unsigned()
+    }
+
     /// Lets it come to the next beginning or end of a call.
     fn to_call(&self) -> io::Result<()> {
         for _ in 0..TRACEE_ATTEMPTS {
@@ -140,10 +146,11 @@ impl Thread {
 
     /// Waits until it stands still.
     fn stop(&self) -> io::Result<Stop> {
-        for _ in 0..TRACEE_ATTEMPTS {
+        for attempt in 0..TRACEE_ATTEMPTS {
             match waitpid(self.0, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL))? {
                 WaitStatus::Exited(..) | WaitStatus::Signaled(..) => return Err(Errno::ESRCH.into()),
                 WaitStatus::PtraceSyscall(_) => return Ok(Stop::Call),
+                WaitStatus::StillAlive if attempt < TRACEE_SPINS => {}
                 WaitStatus::StillAlive => _ = poll(&mut [], PollTimeout::from(TRACEE_PAUSE_MS)),
                 _ => return Ok(Stop::Other),
             }
@@ -153,7 +160,13 @@ impl Thread {
 }
 
 impl Drop for Thread {
+    /// Out of a stop as the one that it was found in: behind that the kernel makes the call again in which it was, if any.
+    /// One that has ended needs nothing.
     fn drop(&mut self) {
+        let _ = ptrace::interrupt(self.0);
+        // It does not go on if it does not stand still.
+        let _ = ptrace::cont(self.0, None);
+        let _ = self.stop();
         let _ = ptrace::detach(self.0, None);
     }
 }
@@ -193,14 +206,25 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use nix::libc;
+    use nix::sys::signal::{SigSet, Signal};
 
     use super::*;
 
     #[test]
     fn it_makes_a_call_and_does_not_notice() {
-        let mut child =
-            Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat");
+        // It inherits what this thread blocks.
+        let blocked = SigSet::from(Signal::SIGWINCH);
+        blocked.thread_block().expect("a signal");
+        let spawned = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        blocked.thread_unblock().expect("a signal");
+        let mut child = spawned.expect("cat");
         let pid = child.id();
+        let mask = || {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+            status.lines().find_map(|line| line.strip_prefix("SigBlk:").map(str::to_owned))
+        };
+        let before = mask();
+        assert!(before.as_ref().is_some_and(|mask| mask.contains('8')), "{before:?}");
         let state = || fs::read_to_string(format!("/proc/{pid}/limits")).expect("it runs");
         let tracee = Tracee::seize(pid).expect("our own child");
         // struct rlimit: RLIMIT_CORE is no more than 4096 bytes.
@@ -212,7 +236,9 @@ mod tests {
             tracee.call(libc::SYS_close, [u64::from(u32::MAX), 0, 0]).expect_err("no such descriptor");
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));
         assert_eq!(tracee.registers.rsp, old);
+        assert_eq!(sys::tracee::signal_mask(pid), Ok(tracee.mask));
         drop(tracee);
+        assert_eq!(mask(), before);
         assert!(state().lines().any(|line| line.starts_with("Max core file size") && line.contains("4096")));
         // It was in the middle of read(2), and goes on with it.
         let mut input = child.stdin.take().expect("piped");

@@ -514,18 +514,39 @@ def held_lock(lab) -> None:
     taker.end()
 
 
-def lost_lock(lab) -> None:
-    """Who waits for a lock of the tree gets it when the original ends: the tree goes on, and it is said."""
+def _contested(lab, keeps_s: float) -> tuple:
+    """A tree with a lock for which somebody else waits, who will have it for so many seconds, on its way to a receiver."""
     need_criu()
     tree = _locker(lab)
     waits = "import fcntl, sys, time\nlocked = open(sys.argv[1], 'r+')\nprint('waits', flush=True)\n" \
-            "fcntl.lockf(locked, fcntl.LOCK_EX)\nprint('has it', flush=True)\ntime.sleep(600)"
-    rival = Tree(lab, "rival", [sys.executable, "-c", waits, tree.directory / "lock"])
+            "fcntl.lockf(locked, fcntl.LOCK_EX)\nprint('has it', flush=True)\ntime.sleep(float(sys.argv[2]))"
+    rival = Tree(lab, "rival", [sys.executable, "-c", waits, tree.directory / "lock", str(keeps_s)])
     until(lambda: "waits" in rival.text(), "the other one to wait")
     taker = Taker(lab)
     send(lab, tree.pid, taker.port, "--file-locks")
     until(lambda: "has it" in rival.text(), "the other one to have the lock")
-    until(lambda: "goes on without its lock on the file that its descriptor" in taker.said(), "it to be said", 60)
+    until(lambda: "waits for a lock on the file that descriptor" in taker.said(), "it to be said")
+    return tree, rival, taker
+
+
+def lost_lock(keeps: bool, lab) -> None:
+    """Who waits for a lock of the tree gets it when the original ends, and keeps it or not: the tree goes on, and it is said."""
+    tree, rival, taker = _contested(lab, 600 if keeps else 1)
+    without = "goes on without its lock on the file that its descriptor"
+    if keeps:
+        until(lambda: without in taker.said(), "it to be said", 60)
+    tree.expect_counting()
+    expect((without in taker.said()) == keeps, taker.said())
+    end(rival)
+    end(tree)
+    taker.end()
+
+
+def killed_at_the_lock(lab) -> None:
+    """A session that dies while its tree waits for a lock leaves a tree that goes on."""
+    tree, rival, taker = _contested(lab, 600)
+    [session] = [pid for pid in machine.children(taker.process.pid) if machine.state(pid) != "Z"]
+    os.kill(session, signal.SIGKILL)
     tree.expect_counting()
     end(rival)
     end(tree)
@@ -568,7 +589,11 @@ def _checks() -> list:
         Check("a session that hangs behind a receiver that answers: the user is asked, whose word lets the tree go on here",
               hung_session),
         Check("a lock on a file, and an original that goes on beside its copy: said, and the tree goes on where it is", held_lock),
-        Check("a lock on a file that somebody else is waiting for: said, and the tree goes on without it", lost_lock),
+        Check("a lock on a file that somebody else waits for and keeps: said, and the tree goes on without it",
+              partial(lost_lock, True)),
+        Check("a lock on a file that somebody else waits for and gives back: said, and the tree has it again",
+              partial(lost_lock, False)),
+        Check("a receiver killed while its tree waits for a lock: the tree goes on", killed_at_the_lock),
         *(Check(f"at random moments of the post-copy, {what}: never a wrong page, never two copies",
                 partial(at_random, accident))
           for what, accident in (("the link is cut", link_is_cut), ("criu is killed", criu_is_killed),

@@ -37,7 +37,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 
-use memory::{Addr, Backing, PageRange, Sharing, VmaFlags};
+use memory::{Addr, Backing, PageRange, Sharing};
 use protocol::{FileVerdict, HostFacts, Manifest, SignalAction, ThreadRecord, VdsoRecord};
 use sys::clock;
 use sys::pagemap::Pagemap;
@@ -141,9 +141,9 @@ pub fn stopped(
     Ok(captured)
 }
 
-/// Looks at the mappings of the running process once more, right before the stop. If that is quick, or if its children do
-/// not inherit all of its memory as it is, it is done again at the stop; otherwise what the program does with madvise(2)
-/// from here on is seen only where it makes or splits a mapping.
+/// Looks at the mappings of the running process once more, right before the stop. If that is quick, it is done again at
+/// the stop; otherwise what the program does with madvise(2) from here on is seen only where it makes or splits a mapping,
+/// unless its children do not inherit all of its memory as it is.
 ///
 /// # Errors
 /// What cannot be moved.
@@ -152,11 +152,8 @@ pub fn look_again(pagemap: &mut Pagemap, own: &[PageRange], before: &mut Manifes
     let began = clock::own_work_ns();
     let (_, vmas) = mappings::collect(own, true, None, &mut files, &mut Objects::default())?;
     before.guards = pages::guards(pagemap, &vmas, Some(before))?;
-    // A droppable mapping never becomes another one.
-    let is_withheld = |flags: &VmaFlags| (flags.dont_fork || flags.wipe_on_fork) && !flags.droppable;
-    let may_change = vmas.iter().any(|vma| is_withheld(&vma.flags));
     before.vmas = vmas;
-    if may_change || clock::own_work_ns() - began < QUICK_LOOK_NS {
+    if clock::own_work_ns() - began < QUICK_LOOK_NS {
         before.vmas.clear();
     }
     Ok(())

@@ -27,8 +27,10 @@ pub(crate) enum Origin {
 /// The process's mappings, and those of the manifest: all but vDSO and `own`, ascending.
 ///
 /// Of the stopped process, `before` are the mappings of the running one: their flags are taken over where a mapping
-/// is still there, so that `smaps` need not be read in the time in which the program stands still. With `again` it has
-/// been looked at before: whatever is watched by now is so by ourselves, or it would have been refused.
+/// is still there, so that `smaps` need not be read in the time in which the program stands still. A program that keeps
+/// memory from its children may change that at any time, and no other file shows it: there `smaps` is read again, which costs
+/// some 10 ms for each GiB. With `again` it has been looked at before: whatever is watched by now is so by ourselves, or it
+/// would have been refused.
 pub(crate) fn collect(
     own: &[PageRange],
     again: bool,
@@ -36,7 +38,7 @@ pub(crate) fn collect(
     files: &mut Files,
     objects: &mut Objects,
 ) -> Result<(Vec<Mapping>, Vec<Vma>), Refusal> {
-    if let Some(before) = before {
+    if let Some(before) = before.filter(|before| !before.iter().any(is_withheld)) {
         let mappings = maps::own_mappings()?;
         let mut vmas = describe(&mappings, &[], own, files, objects)?;
         if inherit_flags(&mut vmas, before) {
@@ -49,6 +51,11 @@ pub(crate) fn collect(
     }
     let vmas = describe(&mappings, &attributes, own, files, objects)?;
     Ok((mappings, vmas))
+}
+
+/// Whether children do not inherit it as it is, which madvise(2) can change. It cannot for a droppable one that is wiped.
+fn is_withheld(vma: &Vma) -> bool {
+    vma.flags.dont_fork || vma.flags.wipe_on_fork && !vma.flags.droppable
 }
 
 /// Refuses what cannot be moved, also by what only the `attributes` tell, if they are known.

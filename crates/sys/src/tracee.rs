@@ -14,7 +14,7 @@ const MASK_BYTES: usize = size_of::<u64>();
 /// `ESRCH` if the calling thread does not trace it, or it does not stand still.
 pub fn signal_mask(thread: u32) -> Result<u64, Errno> {
     let mut mask = 0_u64;
-    let at = (&raw mut mask).addr();
+    let at = (&raw mut mask).expose_provenance();
     // SAFETY: the kernel writes the eight bytes of `mask`.
     unsafe { syscall(PTRACE, [GET_SIGNAL_MASK, thread as usize, MASK_BYTES, at, 0, 0]) }?;
     Ok(mask)
@@ -25,7 +25,7 @@ pub fn signal_mask(thread: u32) -> Result<u64, Errno> {
 /// # Errors
 /// As for [`signal_mask`].
 pub fn set_signal_mask(thread: u32, mask: u64) -> Result<(), Errno> {
-    let at = (&raw const mask).addr();
+    let at = (&raw const mask).expose_provenance();
     // SAFETY: the kernel reads the eight bytes of `mask`.
     unsafe { syscall(PTRACE, [SET_SIGNAL_MASK, thread as usize, MASK_BYTES, at, 0, 0]) }.map(|_| ())
 }

@@ -2,24 +2,29 @@
 //!
 //! CRIU would wait for them before anything stands, and the original does not end before everything does. So they are
 //! taken out of the images, and the tree gets to no instruction of its own, behind a stop signal, until all of its memory is here, the
-//! original has ended, and each process has taken its locks again ([`Tracee`]). Who waits for one of them may be
-//! faster, and is told of.
+//! original has ended, and each process has taken its locks again ([`Tracee`]). Who waits for one of them is faster, and is told
+//! of; who tries now and then may be, and nobody can know.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use nix::libc;
 use nix::poll::{PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use crate::config::{LOCKS_DEADLINE, LOCKS_PAUSE_MS};
+use crate::config::{LOCKS_DEADLINE, LOCKS_PAUSE_MS, RIVAL_DEADLINE};
 use crate::holder::{Duty, Holder};
 use crate::images::{self, FileLock, ImageError};
 use crate::instance::Instance;
+use crate::locks;
 use crate::members::{self, Member};
 use crate::tracee::Tracee;
 
@@ -35,6 +40,10 @@ pub(super) struct LateLocks {
     stopped: BTreeSet<u32>,
     /// Every process that is to go on, once the tree is about to.
     halted: BTreeMap<u32, Member>,
+    /// Has them go on if this process dies.
+    holder: Option<Holder>,
+    /// Somebody waits for one of the locks, and gets it first.
+    has_rival: bool,
 }
 
 impl LateLocks {
@@ -53,7 +62,7 @@ impl LateLocks {
                 stopped.insert(task.pid);
             }
         }
-        Ok(Self { locks, stopped, halted: BTreeMap::new() })
+        Ok(Self { locks, stopped, ..Self::default() })
     }
 
     /// Sees to it that the processes below `guardian`, which stand, do not go on before [`Self::settle`]. Those that are in
@@ -74,25 +83,53 @@ impl LateLocks {
         }
     }
 
-    /// Takes the locks again, when the original has let go of them, and has the tree go on.
-    pub(super) fn settle(&mut self) {
-        let Self { locks, stopped, halted } = std::mem::take(self);
-        if locks.is_empty() {
+    /// Those that go on, children before their parents: whoever waits for a child to stop shall not see it.
+    fn waiting(&self) -> Vec<&Member> {
+        let goes_on = self.halted.iter().rev().filter(|(id, _)| !self.stopped.contains(id));
+        goes_on.map(|(_, member)| member).collect()
+    }
+
+    /// The original has its locks yet, but not for long, and from here on nobody ends the tree if this process dies: it
+    /// shall not stand still for ever then.
+    pub(super) fn outlive(&mut self) {
+        if self.locks.is_empty() {
             return;
         }
-        let waiting: Vec<&Member> =
-            halted.iter().filter(|(id, _)| !stopped.contains(id)).map(|(_, member)| member).collect();
-        let descriptors: Vec<BorrowedFd<'_>> = waiting.iter().map(|member| member.as_fd()).collect();
+        self.look_for_rivals();
+        let waiting = self.waiting();
+        let members: Vec<BorrowedFd<'_>> = waiting.iter().map(|member| member.as_fd()).collect();
         let (here, gone) = (Signal::SIGCONT, Signal::SIGCONT);
-        // If this process dies, the tree does not stand still for ever.
-        let holder = Holder::start(Duty::Signal { members: &descriptors, here, gone });
-        let until = Instant::now() + LOCKS_DEADLINE;
+        match Holder::start(Duty::Signal { members: &members, here, gone }) {
+            Ok(holder) => self.holder = Some(holder),
+            Err(error) => crate::tell(format_args!(
+                "the tree stands still until its original has ended, and for ever if this process is killed before that: {error}"
+            )),
+        }
+    }
+
+    fn look_for_rivals(&mut self) {
+        let text = fs::read_to_string("/proc/locks").unwrap_or_default();
+        for FileLock { pid, fd, .. } in &self.locks {
+            let member = u32::try_from(*pid).ok().and_then(|id| self.halted.get(&id));
+            let file = member.and_then(|member| fs::metadata(format!("/proc/{}/fd/{fd}", member.pid())).ok());
+            if let Some(rival) = file.and_then(|file| locks::waiting(&text, file.ino())) {
+                self.has_rival = true;
+                crate::tell(format_args!(
+                    "process {rival} waits for a lock on the file that descriptor {fd} of process {pid} is of, and gets it first"
+                ));
+            }
+        }
+    }
+
+    /// Takes the locks again, when the original has let go of them, and has the tree go on.
+    pub(super) fn settle(&mut self) {
+        let until = Instant::now() + if self.has_rival { RIVAL_DEADLINE } else { LOCKS_DEADLINE };
         let mut tracees = BTreeMap::new();
-        for lock in &locks {
-            let member = u32::try_from(lock.pid).ok().and_then(|id| halted.get(&id));
+        for lock in &self.locks {
+            let member = u32::try_from(lock.pid).ok().and_then(|id| self.halted.get(&id));
             let taken = member.map_or_else(
                 || Err(io::Error::other("it is not there")),
-                |member| take_in_time(lock, member.pid(), &mut tracees, until),
+                |member| take_in_time(lock, member, &mut tracees, until),
             );
             if let Err(error) = taken {
                 let FileLock { pid, fd, .. } = lock;
@@ -102,32 +139,63 @@ impl LateLocks {
             }
         }
         drop(tracees);
-        waiting.iter().for_each(|member| member.signal(Signal::SIGCONT));
-        if let Ok(holder) = holder {
+        self.waiting().iter().for_each(|member| member.signal(Signal::SIGCONT));
+        if let Some(holder) = self.holder.take() {
             holder.dismiss();
         }
+        *self = Self::default();
     }
 }
 
-/// Has process `pid` take a lock, as soon as nobody else has it.
+/// Has a process take a lock, as soon as nobody else has it.
 fn take_in_time(
     lock: &FileLock,
-    pid: u32,
+    member: &Member,
     tracees: &mut BTreeMap<u32, Tracee>,
     until: Instant,
 ) -> io::Result<()> {
-    let tracee = match tracees.entry(pid) {
+    let tracee = match tracees.entry(member.pid()) {
         Entry::Occupied(known) => known.into_mut(),
-        Entry::Vacant(new) => new.insert(Tracee::seize(pid)?),
+        Entry::Vacant(new) => {
+            let tracee = Tracee::seize(member.pid())?;
+            if member.has_ended(PollTimeout::ZERO) {
+                return Err(Errno::ESRCH.into());
+            }
+            new.insert(tracee)
+        }
     };
     loop {
-        match take(lock, tracee) {
-            Err(error) if is_taken(&error) && Instant::now() < until => {
-                let _ = poll(&mut [], PollTimeout::from(LOCKS_PAUSE_MS));
+        // Asked of the process itself only then: if this one is killed in the middle of a call of its, it is lost.
+        if is_free(lock, member) {
+            match take(lock, tracee) {
+                Err(error) if is_taken(&error) => {}
+                taken => return taken,
             }
-            taken => return taken,
         }
+        if Instant::now() >= until {
+            return Err(Errno::EAGAIN.into());
+        }
+        let _ = poll(&mut [], PollTimeout::from(LOCKS_PAUSE_MS));
     }
+}
+
+/// Whether nobody has a lock that is in the way of this one, or that cannot be told.
+fn is_free(lock: &FileLock, member: &Member) -> bool {
+    let Ok(file) = File::open(format!("/proc/{}/fd/{}", member.pid(), lock.fd)) else { return true };
+    if lock.how & BY_FLOCK != 0 {
+        let wanted =
+            if lock.access == 0 { FlockArg::LockSharedNonblock } else { FlockArg::LockExclusiveNonblock };
+        return Flock::lock(file, wanted).is_ok();
+    }
+    let mut asked = libc::flock {
+        l_type: i16::try_from(lock.access).unwrap_or(0),
+        l_whence: 0,
+        l_start: lock.start,
+        l_len: lock.len,
+        l_pid: 0,
+    };
+    let answer = fcntl(&file, FcntlArg::F_OFD_GETLK(&mut asked));
+    answer.is_err() || i32::from(asked.l_type) == libc::F_UNLCK
 }
 
 /// Whether somebody else has the lock (fcntl(2) may say either).

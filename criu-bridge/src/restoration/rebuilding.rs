@@ -153,6 +153,7 @@ impl Rebuilder for Restoration {
     }
 
     fn finished(&mut self) {
+        self.late_locks.outlive();
         if let Some(guardian) = &mut self.guardian {
             // One that cannot be talked to has ended, and the tree with it.
             let _ = guardian.complete();
