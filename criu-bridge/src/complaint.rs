@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use nix::sys::statvfs::statvfs;
+
 /// Errors that are none, or only repeat that there was one.
 const NOISE: [&str; 4] = ["Can't setup RLIMIT_NOFILE", "FAILED", "BUG at", "Unable to detach from"];
 
@@ -20,17 +22,29 @@ const CURES: [(&str, &str); 8] = [
     ("external socket is used", "a Unix socket to somebody who does not move is cut with --ext-unix-sk only"),
 ];
 
+/// What CRIU may be unable to say.
+const FULL: &str = "no room is left where its images lie";
+
 /// The first error that means something in CRIU's log, or else `said`, which is what it answered; fit for a terminal,
 /// although names that a program has chosen may be in it.
 #[must_use]
 pub fn of_log(log: &Path, said: Option<&str>) -> Option<String> {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let error = first_error(&text).or_else(|| said.and_then(first_error))?;
-    let cure = CURES.iter().find(|(part, _)| error.contains(part)).map(|(_, cure)| format!(" ({cure})"));
+    // The log lies beside the images: it may be cut off then, in the middle of a word.
+    let is_full = is_full(log).then_some(FULL);
+    let Some(error) = first_error(&text).or_else(|| said.and_then(first_error)) else {
+        return is_full.map(str::to_owned);
+    };
+    let cure = CURES.iter().find(|(part, _)| error.contains(part)).map(|(_, cure)| *cure).or(is_full);
     let printable = |letter: char| if letter.is_control() { '?' } else { letter };
     let error: String = error.chars().map(printable).collect();
-    Some(format!("{error}{}", cure.unwrap_or_default()))
+    Some(cure.map_or_else(|| error.clone(), |cure| format!("{error} ({cure})")))
+}
+
+/// Whether nothing more can be written beside this file.
+fn is_full(file: &Path) -> bool {
+    statvfs(file).is_ok_and(|system| system.blocks_available() == 0)
 }
 
 /// The first line with an error that is no noise, without time and place.
