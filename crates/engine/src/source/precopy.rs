@@ -81,7 +81,8 @@ impl Precopy {
             return true;
         }
         if plan.follows {
-            let in_all = self.total_pages.saturating_add(left);
+            // A round that is worth it leaves about a quarter of itself, which is sent too.
+            let in_all = self.total_pages.saturating_add(left).saturating_add(left / 4);
             return !makes_progress || in_all.saturating_mul(2) > self.first_pages.saturating_mul(3);
         }
         !makes_progress && (within(plan.max_downtime) || self.idle >= config.precopy_idle_rounds)
