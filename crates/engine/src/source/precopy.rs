@@ -222,3 +222,32 @@ impl Pace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether rounds are over, where the first one had 100,000 pages, `total` have been sent, 40,000 of them by the last
+    /// round in a second, and `left` have been written since.
+    fn ends(total: u64, left: u64) -> bool {
+        let mut precopy = Precopy {
+            rounds: 2,
+            first_pages: 100_000,
+            last_pages: 40_000,
+            total_pages: total,
+            last_took_ns: 1_000_000_000,
+            ..Precopy::default()
+        };
+        precopy.to_send.insert(PageRange::from_pages(Addr(0), left).expect("a small range"));
+        precopy.has_converged(&Config::default(), &Plan { ahead: true, follows: true, ..Plan::default() })
+    }
+
+    #[test]
+    fn rounds_end_before_all_that_is_sent_is_more_than_one_and_a_half_times_the_memory() {
+        assert!(!ends(120_000, 24_000), "it would come to 150,000");
+        assert!(ends(121_000, 24_000), "what that round leaves is sent as well");
+        assert!(ends(130_000, 24_000));
+        assert!(ends(100_000, 31_000), "three quarters are no progress");
+        assert!(ends(100_000, 64), "little is left");
+    }
+}
