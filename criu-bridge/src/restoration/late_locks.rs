@@ -107,11 +107,16 @@ impl LateLocks {
         }
     }
 
+    /// The process whose lock, or whose descriptor, it is.
+    fn member_of(&self, lock: &FileLock) -> Option<&Member> {
+        u32::try_from(lock.pid).ok().and_then(|id| self.halted.get(&id))
+    }
+
     fn look_for_rivals(&mut self) {
         let text = fs::read_to_string("/proc/locks").unwrap_or_default();
-        for FileLock { pid, fd, .. } in &self.locks {
-            let member = u32::try_from(*pid).ok().and_then(|id| self.halted.get(&id));
-            let file = member.and_then(|member| fs::metadata(format!("/proc/{}/fd/{fd}", member.pid())).ok());
+        for lock in &self.locks {
+            let FileLock { pid, fd, .. } = lock;
+            let file = self.member_of(lock).and_then(|member| fs::metadata(path_of(lock, member)).ok());
             if let Some(rival) = file.and_then(|file| locks::waiting(&text, file.ino())) {
                 self.has_rival = true;
                 crate::tell(format_args!(
@@ -126,8 +131,7 @@ impl LateLocks {
         let until = Instant::now() + if self.has_rival { RIVAL_DEADLINE } else { LOCKS_DEADLINE };
         let mut tracees = BTreeMap::new();
         for lock in &self.locks {
-            let member = u32::try_from(lock.pid).ok().and_then(|id| self.halted.get(&id));
-            let taken = member.map_or_else(
+            let taken = self.member_of(lock).map_or_else(
                 || Err(io::Error::other("it is not there")),
                 |member| take_in_time(lock, member, &mut tracees, until),
             );
@@ -179,9 +183,14 @@ fn take_in_time(
     }
 }
 
+/// The file, as that process has it open.
+fn path_of(lock: &FileLock, member: &Member) -> String {
+    format!("/proc/{}/fd/{}", member.pid(), lock.fd)
+}
+
 /// Whether nobody has a lock that is in the way of this one, or that cannot be told.
 fn is_free(lock: &FileLock, member: &Member) -> bool {
-    let Ok(file) = File::open(format!("/proc/{}/fd/{}", member.pid(), lock.fd)) else { return true };
+    let Ok(file) = File::open(path_of(lock, member)) else { return true };
     if lock.how & BY_FLOCK != 0 {
         let wanted =
             if lock.access == 0 { FlockArg::LockSharedNonblock } else { FlockArg::LockExclusiveNonblock };
@@ -204,20 +213,15 @@ fn is_taken(error: &io::Error) -> bool {
 }
 
 fn take(lock: &FileLock, tracee: &Tracee) -> io::Result<()> {
-    const F_SETLK: u64 = 6;
-    const F_OFD_SETLK: u64 = 37;
-    /// `LOCK_SH`, `LOCK_EX` and `LOCK_NB`.
-    const SHARED: u64 = 1;
-    const EXCLUSIVE: u64 = 2;
-    const NOT_WAITING: u64 = 4;
-    let fd = u64::from(lock.fd.cast_unsigned());
+    let argument = |value: i32| u64::from(value.cast_unsigned());
+    let fd = argument(lock.fd);
     if lock.how & BY_FLOCK != 0 {
-        let operation = if lock.access == 0 { SHARED } else { EXCLUSIVE };
-        return tracee.call(libc::SYS_flock, [fd, operation | NOT_WAITING, 0]);
+        let operation = if lock.access == 0 { libc::LOCK_SH } else { libc::LOCK_EX };
+        return tracee.call(libc::SYS_flock, [fd, argument(operation | libc::LOCK_NB), 0]);
     }
-    let command = if lock.how & BY_DESCRIPTION == 0 { F_SETLK } else { F_OFD_SETLK };
+    let command = if lock.how & BY_DESCRIPTION == 0 { libc::F_SETLK } else { libc::F_OFD_SETLK };
     // struct flock: type and whence, start, length, process.
     let words = [u64::from(lock.access), lock.start.cast_unsigned(), lock.len.cast_unsigned(), 0];
     let asked: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    tracee.call_with(libc::SYS_fcntl, [fd, command], &asked)
+    tracee.call_with(libc::SYS_fcntl, [fd, argument(command)], &asked)
 }
