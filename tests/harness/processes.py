@@ -81,13 +81,14 @@ class Program(Process):
 
     def __init__(self, name, command, directory, environment, trigger=signal.SIGUSR2, **options):
         self.trigger_signal = trigger
+        self.trigger_thread = name == "sleeper"
         super().__init__(name, command, directory, environment, **options)
 
     def aim(self, port: int, host: str = "127.0.0.1") -> None:
         aim(self.directory, port, host)
 
     def trigger(self) -> None:
-        os.kill(self.pid, self.trigger_signal)
+        _trigger(self)
 
     def wait_lines(self, count: int) -> list:
         """Waits until it has printed so many lines and returns all that it has printed."""
@@ -108,6 +109,7 @@ class Moved:
         self.source = source
         self.directory = source.directory
         self.trigger_signal = source.trigger_signal
+        self.trigger_thread = source.trigger_thread
         self.receiver = receiver
         self.migration = event["migration"]
         self.pid = event["pid"]
@@ -142,7 +144,10 @@ class Moved:
                 pass
 
     def trigger(self) -> None:
-        self.signal(self.trigger_signal)
+        if self.trigger_thread:
+            _trigger(self)
+        else:
+            self.signal(self.trigger_signal)
 
     def left(self) -> list:
         """What the parasite said each time that a move did not happen."""
@@ -198,6 +203,19 @@ class Receiver(Process):
             if event["event"] == kind and all(event.get(key) == value for key, value in fields.items()):
                 return event
         return None
+
+
+def _trigger(process) -> None:
+    """Sends the trigger to the process, as a user does; to the main thread alone where the workload asks for that.
+
+    A thread that enters sigtimedwait(2), or epoll_pwait(2) with a mask, while a signal waits for the process is woken for
+    it; where another thread takes the signal then, the call returns EINTR although its thread has run no handler. A
+    workload that looks for that cannot be sent any signal as a process, moved or not.
+    """
+    if process.trigger_thread:
+        machine.signal_thread(process.pid, process.pid, process.trigger_signal)
+    else:
+        os.kill(process.pid, process.trigger_signal)
 
 
 def refusals(text: str) -> list:
