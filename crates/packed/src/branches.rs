@@ -1,6 +1,8 @@
-//! Calls and jumps compress better by where they lead than by how far: the same function is called from many places.
+//! Calls and jumps, and what reads or takes the address of data, compress better by where they lead than by how far: the same
+//! function is called, and the same text is named, from many places.
 //!
-//! The operand of the instructions `call` and `jmp` is a distance from the instruction's end. One that leads into the
+//! The operand of the instructions `call` and `jmp`, and of most of those that have a place in memory by its distance, is one
+//! from the instruction's end (a byte or four less where something follows). One that leads into the
 //! image becomes the offset of its target; the few numbers whose place this takes become negative. So each operand stands
 //! for one other, and nothing has to be noted. Bytes that only look like these instructions come back all the same,
 //! because both ways see the same bytes in front of an operand.
@@ -34,18 +36,23 @@ fn convert(code: &mut [u8], start: usize, len: usize, other: fn(u32, u32, u32) -
     const JUMP: u8 = 0xe9;
     let len = u32::try_from(len).unwrap_or(u32::MAX);
     let mut at = 0;
-    while let Some([opcode, operand @ ..]) =
-        code.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<{ 1 + OPERAND }>)
-    {
-        at += 1;
-        if !matches!(*opcode, CALL | JUMP) {
-            continue;
-        }
-        let end = u32::try_from(start + at + OPERAND).unwrap_or(u32::MAX);
+    while let Some(window) = code.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<{ 2 + OPERAND }>) {
+        let [opcode, mode, ..] = *window;
+        at += match opcode {
+            CALL | JUMP => 1,
+            // The mode that stands for a distance from the instruction pointer.
+            0x80.. if mode & 0xc7 == 5 => 2,
+            _ => {
+                at += 1;
+                continue;
+            }
+        };
+        let Some(operand) = code.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<OPERAND>) else { break };
+        // Also behind one that stays: what is found within it would change it.
+        at += OPERAND;
+        let end = u32::try_from(start + at).unwrap_or(u32::MAX);
         if let Some(new) = other(u32::from_le_bytes(*operand), end, len) {
             *operand = new.to_le_bytes();
         }
-        // Also behind one that stays: what is found within it would change it.
-        at += OPERAND;
     }
 }

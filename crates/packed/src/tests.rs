@@ -108,9 +108,17 @@ fn an_object_that_needs_a_loader_is_refused() {
 
 #[test]
 fn a_call_becomes_where_it_leads() {
-    let mut bytes = *b"\x90\xe8\x10\0\0\0";
+    let mut bytes = *b"\x90\xe8\x10\0\0\0\x90";
     branches::filter(&mut bytes, 0x1000, 0x9000);
-    assert_eq!(bytes, *b"\x90\xe8\x16\x10\0\0");
+    assert_eq!(bytes, *b"\x90\xe8\x16\x10\0\0\x90");
+}
+
+#[test]
+fn an_address_taken_becomes_what_it_is() {
+    // lea rsi, [rip + 0x10]
+    let mut bytes = *b"\x48\x8d\x35\x10\0\0\0";
+    branches::filter(&mut bytes, 0x1000, 0x9000);
+    assert_eq!(bytes, *b"\x48\x8d\x35\x17\x10\0\0");
 }
 
 #[test]
