@@ -14,7 +14,7 @@ const PAGE_BYTES: usize = 4096;
 
 const _: () = assert!(PAGE_BYTES as u64 == PAGE_SIZE && BUFFER_BYTES / PAGE_BYTES == 64);
 
-/// Reads `pages` and sends them, each run as what it is. Every page is looked at once. If they `are_awaited`, the first one
+/// Reads `pages` and sends them, each run as what it is; the last ones may wait for a flush. Every page is looked at once. If they `are_awaited`, the first one
 /// is what a thread waits for: over a slow link it goes by itself.
 pub(crate) fn send_pages(
     process: &mut impl SourceProcess,
@@ -37,7 +37,7 @@ pub(crate) fn send_pages(
         (_, rest) = rest.split_at_pages(run.pages());
         most = packer.packing.frame_pages();
     }
-    connection.flush().map(|_| ())
+    Ok(())
 }
 
 /// Sends pages that `content` begins with, zero runs as such.

@@ -160,7 +160,7 @@ impl<'process, P: SourceProcess> Server<'process, P> {
         worked |= self.flush();
         worked |= self.scan_step();
         worked |= self.process.work();
-        worked | self.push_one()
+        worked | self.push_some()
     }
 
     pub(crate) const fn use_of(&mut self, channel: Channel) -> &mut Use {
@@ -357,23 +357,31 @@ impl<'process, P: SourceProcess> Server<'process, P> {
         true
     }
 
-    /// Makes one push frame, unless an earlier one still waits for the socket.
-    fn push_one(&mut self) -> bool {
+    /// Makes one push frame, or several short ones, unless an earlier one still waits for the socket.
+    fn push_some(&mut self) -> bool {
         if self.channels.get(Channel::Push).wants_write() {
             self.link_refused();
             return false;
         }
-        let Some(pages) = self.pushes.pop_front() else {
+        let mut room = u64::from(self.packer.packing.frame_pages());
+        let whole = room;
+        while room > 0
+            && let Some(pages) = self.pushes.pop_front()
+        {
+            let (piece, rest) = pages.split_at_pages(room);
+            self.send_pages(Channel::Push, piece);
+            room -= piece.pages();
+            if !rest.is_empty() {
+                self.pushes.push_front(rest);
+                let in_use = self.use_of(Channel::Push);
+                in_use.unsent = in_use.unsent.saturating_sub(1);
+            }
+        }
+        if room == whole {
             self.packer.packing.rested();
             return false;
-        };
-        let (piece, rest) = pages.split_at_pages(self.packer.packing.frame_pages().into());
-        self.send_pages(Channel::Push, piece);
-        if !rest.is_empty() {
-            self.pushes.push_front(rest);
-            let in_use = self.use_of(Channel::Push);
-            in_use.unsent = in_use.unsent.saturating_sub(1);
         }
+        self.flush_now(Channel::Push);
         true
     }
 

@@ -22,3 +22,6 @@ pub(crate) const SHORT_FRAME_BYTES: usize = 16 << 10;
 
 /// Bytes that an idle buffer keeps: one page frame and some. What a manifest needed is given back.
 pub(crate) const KEPT_BUFFER_BYTES: usize = 512 << 10;
+
+/// Bytes of pages that are copied rather than sent by themselves.
+pub(crate) const FEW_BYTES: usize = 8 << 10;

@@ -5,6 +5,7 @@ use protocol::{Frame, Header, Kind, decode, encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::config::FEW_BYTES;
 use crate::inbox::Inbox;
 use crate::link::Link;
 use crate::outbox::Outbox;
@@ -163,7 +164,8 @@ impl<S: Stream> Connection<S> {
         self.send(pages_header(Kind::PageRequest, pages)?, &[])
     }
 
-    /// Sends `Pages`, at most [`protocol::MAX_PAGES_PER_FRAME`] of them, `content` being their bytes.
+    /// Sends `Pages`, at most [`protocol::MAX_PAGES_PER_FRAME`] of them, `content` being their bytes. A few wait for the next
+    /// [`Self::send`] or [`Self::flush`]: to copy them costs less than a system call.
     ///
     /// # Errors
     /// As for [`Self::send`].
@@ -171,7 +173,8 @@ impl<S: Stream> Connection<S> {
         if pages.len() != content.len() as u64 {
             return Err(ConnectionError::TooLong { kind: Kind::Pages, len: content.len() });
         }
-        self.send(pages_header(Kind::Pages, pages)?, content)
+        let header = pages_header(Kind::Pages, pages)?;
+        if content.len() <= FEW_BYTES { self.enqueue(header, content) } else { self.send(header, content) }
     }
 
     /// Sends `PackedPages`, at most [`protocol::MAX_PAGES_PER_FRAME`] of them; `block` is shorter than their bytes are.

@@ -102,6 +102,7 @@ proptest! {
             sender.enqueue_counted(Kind::ZeroPages, range(index * 100, *pages)).expect("room");
             sender.send_pages(range(index * 100, *pages), &page_content(*pages)).expect("room");
         }
+        sender.flush().expect("an open stream");
         let mut receiver = Connection::new(Script::with_input(&sender.stream().output), BULK);
         receiver.stream_mut().cuts = cuts.iter().copied().collect();
         let frames = received(&mut receiver, cuts.len() + 1).expect("a clean stream");
@@ -128,6 +129,7 @@ proptest! {
                 connection.send_pages(range(index * 100, *pages), &page_content(*pages)).expect("room");
             }
         }
+        whole.flush().expect("an open stream");
         for _ in 0..=cuts.len() {
             cut.flush().expect("an open stream");
         }

@@ -97,6 +97,7 @@ fn a_page_is_not_to_be_seen_on_the_link() {
     let (mut source, _) = pair();
     let content = [0x5a; 4096];
     source.send_pages(range(1, 1), &content).expect("an open stream");
+    source.flush().expect("an open stream");
     let sent = &source.stream().output;
     assert!(sent.len() > content.len());
     assert!(!sent.windows(16).any(|window| window == &content[..16]));
