@@ -114,7 +114,8 @@ impl Known<'_> {
 /// What the kernel touches where no fault can be served.
 fn wanted_by_kernel(threads: &[ThreadRecord], mm: &MmFields) -> RangeSet {
     let mut wanted = RangeSet::new();
-    for thread in threads {
+    // The last first: its stack is the lowest, and what is inserted in order moves nothing.
+    for thread in threads.iter().rev() {
         of_thread(thread, &mut wanted);
     }
     // `/proc/PID/cmdline` and `environ` are read.

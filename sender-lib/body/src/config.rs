@@ -4,6 +4,8 @@ use core::time::Duration;
 
 /// Threads that one process may have.
 pub(crate) const MAX_THREADS: usize = 8192;
+/// Up to so many threads, one after the other is asked; more, all at once.
+pub(crate) const FEW_THREADS: usize = 8;
 /// TCP connections that move with one process.
 pub(crate) const MAX_CONNECTIONS: usize = 8192;
 /// From the first park signal until the last thread stands still.

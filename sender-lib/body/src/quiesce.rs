@@ -30,15 +30,17 @@ use core::time::Duration;
 use protocol::{SignalInfo, ThreadRecord, text};
 use sender_seam::restart::{Call, Interrupted};
 use sender_seam::{MARK, PARK_SIGNAL};
+use sys::proc::status;
 use sys::signal::{self, Action, Delivery, Payload};
 use sys::{clock, file, signal_frame, thread};
 
 use crate::arena::Header;
-use crate::config::{PARK_DEADLINE, PARK_POLL, RELEASE_DEADLINE};
+use crate::config::{FEW_THREADS, PARK_DEADLINE, PARK_POLL, RELEASE_DEADLINE};
 use crate::ffi::{self, resident};
 use crate::rseq;
 
 pub(crate) use calls::Clocks;
+use calls::Sleeper;
 pub(crate) use seat::Seat;
 pub(crate) use signals::Board;
 
@@ -74,16 +76,13 @@ pub(crate) fn come_to_rest(
     seat.note_interrupted(repeat(seat.call()));
     seat.fill(frame, &rseq::Facts::load(header));
     seat.enter();
-    let arrivals = header.arrivals.fetch_add(1, SeqCst).wrapping_add(1);
-    if arrivals.wrapping_sub(header.awaited.load(SeqCst)).cast_signed() >= 0 {
-        thread::wake_all(&header.arrivals);
-    }
+    header.arrive();
     loop {
         let orders = header.orders.load(SeqCst);
         if orders & GO_ON != 0 {
             break;
         }
-        header.board.answer();
+        header.board.answer(header, seat);
         thread::wait_on(&header.orders, orders, None);
     }
 }
@@ -102,12 +101,14 @@ pub(crate) struct Parked {
     pub(crate) pending: Vec<SignalInfo>,
 }
 
-/// Looks up ahead what takes its time: in which calls threads sleep, and how the clocks stand of the processors on which they
-/// fell asleep.
+/// Looks up ahead what takes its time: in which calls threads sleep, how the clocks stand of the processors on which they
+/// fell asleep, and of many threads who they are.
 pub(crate) fn prepare() -> Clocks {
     let mut clocks = Clocks::default();
-    for tid in file::numeric_entries(c"/proc/self/task").unwrap_or_default() {
-        clocks.look_at(tid);
+    let tids = file::numeric_entries(c"/proc/self/task").unwrap_or_default();
+    let own = if tids.len() > FEW_THREADS { status::own().ok() } else { None };
+    for tid in tids {
+        clocks.look_at(tid, own.as_ref());
     }
     clocks
 }
@@ -126,7 +127,7 @@ pub(crate) fn park(mut clocks: Clocks) -> Result<Parked, String> {
     seat_newcomers(header, &mut clocks, true)?;
     wait_for_all(header, &mut clocks, deadline)?;
     let mut quiet_rounds = 0;
-    while quiet_rounds < 2 {
+    while quiet_rounds < 2 && !have_all_a_seat(header) {
         keep_handler(header)?;
         quiet_rounds = if seat_newcomers(header, &mut clocks, false)? == 0 { quiet_rounds + 1 } else { 0 };
         wait_for_all(header, &mut clocks, deadline)?;
@@ -135,6 +136,11 @@ pub(crate) fn park(mut clocks: Clocks) -> Result<Parked, String> {
     nested::check(header, &threads)?;
     let pending = signals::collect(header, &mut threads)?;
     calls::interrupt(header, &threads, &pending);
+    // The main thread's task comes first in the list, but its seat need not.
+    let main = thread::process_id();
+    if let Some(at) = threads.iter().position(|record: &ThreadRecord| record.tid == main) {
+        threads.swap(0, at);
+    }
     Ok(Parked { threads, pending })
 }
 
@@ -152,6 +158,13 @@ fn keep_handler(header: &Header) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether there is no thread but the helper and those at rest, who make no other.
+fn have_all_a_seat(header: &Header) -> bool {
+    // The kernel counts threads as links beside the two of every directory (`proc_task_getattr`).
+    let known = header.seats_in_use().count() + 3;
+    sys::status::of_path(c"/proc/self/task").is_ok_and(|found| found.links as usize == known)
+}
+
 /// Gives every thread that has none a seat and a signal, or only those that sleep; returns how many.
 fn seat_newcomers(header: &Header, clocks: &mut Clocks, asleep: bool) -> Result<usize, String> {
     let tids =
@@ -162,14 +175,17 @@ fn seat_newcomers(header: &Header, clocks: &mut Clocks, asleep: bool) -> Result<
         if tid == own || header.seats_in_use().any(|(_, seat)| seat.tid() == tid) {
             continue;
         }
-        let call = clocks.call_of(tid);
-        if asleep && call.is_none() {
+        let sleeper = clocks.sleeper(tid);
+        if asleep && sleeper.is_none() {
             continue;
         }
         let (index, seat) =
             header.take_seat(tid).ok_or_else(|| text!["more than ", header.seats.len(), " threads"])?;
-        seat.note_call(call);
+        seat.note_call(sleeper.map(|sleeper| sleeper.call));
         signal_seat(index, seat)?;
+        if sleeper.is_some_and(Sleeper::is_still_plain) {
+            seat.note_plain();
+        }
         newcomers += 1;
     }
     Ok(newcomers)
@@ -191,19 +207,37 @@ fn signal_seat(index: usize, seat: &Seat) -> Result<(), String> {
     Ok(())
 }
 
+impl Header {
+    /// Counts one more thread that has come to rest, or has told what all were asked.
+    fn arrive(&self) {
+        let arrivals = self.arrivals.fetch_add(1, SeqCst).wrapping_add(1);
+        if arrivals.wrapping_sub(self.awaited.load(SeqCst)).cast_signed() >= 0 {
+            thread::wake_all(&self.arrivals);
+        }
+    }
+
+    /// Waits a while for those of the threads that `are_missing` to arrive; returns how many they were, 0 at once.
+    fn await_arrivals(&self, are_missing: impl Fn(&Seat) -> bool) -> u32 {
+        let arrivals = self.arrivals.load(SeqCst);
+        let count = self.seats_in_use().filter(|(_, seat)| are_missing(seat)).count();
+        let count = u32::try_from(count).unwrap_or(0);
+        if count != 0 {
+            self.awaited.store(arrivals.wrapping_add(count), SeqCst);
+            thread::wait_on(&self.arrivals, arrivals, Some(nanoseconds(PARK_POLL)));
+        }
+        count
+    }
+}
+
 /// Waits until every seated thread rests or has ended.
 fn wait_for_all(header: &Header, clocks: &mut Clocks, deadline: u64) -> Result<(), String> {
     loop {
-        let arrivals = header.arrivals.load(SeqCst);
-        let missing = || header.seats_in_use().filter(|(_, seat)| !seat.has_entered());
-        let count = u32::try_from(missing().count()).unwrap_or(0);
-        if count == 0 {
+        let is_missing = |seat: &Seat| !seat.has_entered();
+        if header.await_arrivals(is_missing) == 0 {
             return Ok(());
         }
-        header.awaited.store(arrivals.wrapping_add(count), SeqCst);
-        thread::wait_on(&header.arrivals, arrivals, Some(nanoseconds(PARK_POLL)));
         let late = clock::monotonic_ns() >= deadline;
-        for (index, seat) in missing() {
+        for (index, seat) in header.seats_in_use().filter(|(_, seat)| is_missing(seat)) {
             let tid = seat.tid();
             if !is_alive(tid) {
                 seat.clear();
@@ -211,7 +245,7 @@ fn wait_for_all(header: &Header, clocks: &mut Clocks, deadline: u64) -> Result<(
             {
                 return Err(reason);
             } else if seat.has_only_passed() && !seat.has_entered() {
-                seat.note_call(clocks.call_of(tid));
+                seat.note_call(clocks.sleeper(tid).map(|sleeper| sleeper.call));
                 signal_seat(index, seat)?;
             }
         }
@@ -239,11 +273,6 @@ fn collect(header: &Header) -> Result<Vec<ThreadRecord>, String> {
         records.push(
             seat.record().ok_or("this kernel does not tell clear_child_tid (CONFIG_CHECKPOINT_RESTORE)")?,
         );
-    }
-    // The main thread's task comes first in the list, but its seat need not.
-    let main = thread::process_id();
-    if let Some(at) = records.iter().position(|record: &ThreadRecord| record.tid == main) {
-        records.swap(0, at);
     }
     Ok(records)
 }

@@ -1,5 +1,5 @@
-//! Which system call each thread is in and since when, looked up before it is interrupted; and which of these calls the
-//! program itself interrupts.
+//! Which system call each thread is in and since when, and whether it is anything but a plain one, looked up before it is
+//! interrupted; and which of these calls the program itself interrupts.
 //!
 //! A thread that sleeps has last run when its call began. `/proc` tells when that was, by the clock of the processor that
 //! it ran on; how that clock stands to `CLOCK_MONOTONIC` is found by running on that processor.
@@ -10,6 +10,7 @@ use protocol::{SignalInfo, ThreadRecord};
 use sender_seam::restart::{self, Call, Place};
 use sys::number::{decimal, hexadecimal, words};
 use sys::path::KernelPath;
+use sys::proc::status::{self, Status};
 use sys::{clock, file, signal, thread};
 
 use crate::arena::Header;
@@ -27,33 +28,49 @@ pub(crate) struct Clocks {
 }
 
 /// A thread in a call.
-struct Sleeper {
+#[derive(Clone, Copy)]
+pub(super) struct Sleeper {
     tid: u32,
-    /// How long and how often it had run by then.
-    has_run: Vec<u8>,
-    call: Call,
+    /// How long it had run by then, in nanoseconds; `None` if that is not known.
+    has_run: Option<u64>,
+    pub(super) call: Call,
+    /// It was who the helper is, and may have new privileges.
+    is_plain: bool,
+}
+
+impl Sleeper {
+    /// Whether it is known to be who the helper is. Right behind the signal that interrupts it: who has not run by then runs
+    /// no instruction of the program any more.
+    pub(super) fn is_still_plain(self) -> bool {
+        self.is_plain && self.has_run.is_some() && clock::run_time_ns(self.tid) == self.has_run
+    }
 }
 
 impl Clocks {
-    /// Remembers the call that thread `tid` sleeps in.
-    pub(super) fn look_at(&mut self, tid: u32) {
-        let has_run = has_run(tid);
-        let call = self.find_call_of(tid);
-        self.asleep.extend(call.map(|call| Sleeper { tid, has_run, call }));
+    /// Remembers the call that thread `tid` sleeps in, and who it is beside `own`, the helper, if that will be asked.
+    pub(super) fn look_at(&mut self, tid: u32, own: Option<&Status>) {
+        let has_run = clock::run_time_ns(tid);
+        let Some(call) = self.find_call_of(tid) else { return };
+        let is_plain = own.is_some_and(|own| {
+            status::of_thread(tid).is_ok_and(|status| {
+                !status.no_new_privileges && capture::credentials_beside(&status, own).is_none()
+            })
+        });
+        self.asleep.push(Sleeper { tid, has_run, call, is_plain });
     }
 
-    /// The call that thread `tid` sleeps in. Whoever has not run since it was looked at sleeps in the same one.
-    pub(super) fn call_of(&mut self, tid: u32) -> Option<Call> {
+    /// Thread `tid` if it sleeps in a call. Whoever has not run since it was looked at sleeps in the same one.
+    pub(super) fn sleeper(&mut self, tid: u32) -> Option<Sleeper> {
         let rest = self.asleep.get(self.asked..).unwrap_or_default();
         if let Some(at) = rest.iter().position(|sleeper| sleeper.tid == tid) {
             self.asked += at + 1;
-            let known =
-                rest.get(at).filter(|known| !known.has_run.is_empty() && known.has_run == has_run(tid));
-            if let Some(known) = known {
-                return Some(known.call);
+            let has_run = clock::run_time_ns(tid);
+            if let Some(known) = rest.get(at).filter(|known| known.has_run == has_run) {
+                return Some(*known);
             }
         }
-        self.find_call_of(tid)
+        let call = self.find_call_of(tid)?;
+        Some(Sleeper { tid, has_run: None, call, is_plain: false })
     }
 
     fn find_call_of(&mut self, tid: u32) -> Option<Call> {
@@ -88,11 +105,6 @@ impl Clocks {
     }
 }
 
-/// How long and how often thread `tid` has run; empty if this kernel does not count that.
-fn has_run(tid: u32) -> Vec<u8> {
-    read(tid, "/schedstat")
-}
-
 /// When thread `tid` has last run, in nanoseconds of its processor's clock.
 fn last_run(tid: u32) -> Option<u64> {
     let text = read(tid, "/sched");
@@ -108,11 +120,11 @@ fn read(tid: u32, what: &str) -> Vec<u8> {
 }
 
 /// Gives up the calls that the program's own signals interrupt: those that came while the threads came to rest wait for
-/// them, and a call that is made again would not see them.
+/// them, and a call that is made again would not see them. `threads` are in the order of their seats.
 pub(super) fn interrupt(header: &Header, threads: &[ThreadRecord], shared: &[SignalInfo]) {
     const SA_RESTART: u64 = 0x1000_0000;
     let mut shared = shared;
-    for (_, seat) in header.seats_in_use() {
+    for ((_, seat), record) in header.seats_in_use().zip(threads) {
         let (frame, was) = seat.interrupted();
         let blocked = ffi::blocked_at(frame);
         let handler = |info: &SignalInfo| {
@@ -120,9 +132,8 @@ pub(super) fn interrupt(header: &Header, threads: &[ThreadRecord], shared: &[Sig
             let is_blocked = blocked >> (number - 1) & 1 != 0;
             signal::action(number).ok().filter(|action| !is_blocked && action.handler > 1)
         };
-        let own = threads.iter().filter(|record| record.tid == seat.tid()).flat_map(|record| &record.pending);
         let is_shared = shared.iter().any(|info| handler(info).is_some());
-        let Some(action) = own.chain(shared).find_map(handler) else { continue };
+        let Some(action) = record.pending.iter().chain(shared).find_map(handler) else { continue };
         if is_shared {
             // One thread takes them.
             shared = &[];

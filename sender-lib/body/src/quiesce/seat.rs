@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use memory::Addr;
 use protocol::{RseqRecord, ThreadRecord};
 use sender_seam::restart::{Call, Interrupted};
-use sys::{signal_frame, thread};
+use sys::{signal, signal_frame, thread};
 
 use crate::arena::Header;
 use crate::rseq;
@@ -37,9 +37,16 @@ pub(crate) struct Seat {
     memory_nodes: AtomicU64,
     /// The call that the thread was seen in before its signal: number plus one, address behind it, since when.
     call: [AtomicU64; 3],
+    /// 1 if the thread is who the helper is.
+    plain: AtomicU32,
+    /// Which signals wait for it or for the process, and `TOLD`; 0 if it has not told yet.
+    pending: AtomicU64,
     /// How that call is given up: instruction (0: it was none), stack, whether the kernel repeats it.
     interrupted: [AtomicU64; 3],
 }
+
+/// The bit of SIGKILL, for which nobody waits.
+const TOLD: u64 = 1 << 8;
 
 impl Seat {
     /// Notes the calling thread's state.
@@ -88,6 +95,30 @@ impl Seat {
         let [number, behind, since] = self.call.each_ref().map(|slot| slot.load(SeqCst));
         let number = u32::try_from(number.checked_sub(1)?).ok()?;
         Some(Call { number, behind, since })
+    }
+
+    /// Remembers that the thread is who the helper is.
+    pub(super) fn note_plain(&self) {
+        self.plain.store(1, SeqCst);
+    }
+
+    /// Tells which signals wait for the calling thread, all blocked; false if it has told before.
+    pub(super) fn tell_pending(&self) -> bool {
+        let is_first = self.pending.load(SeqCst) == 0;
+        if is_first {
+            self.pending.store(signal::pending().unwrap_or(u64::MAX) | TOLD, SeqCst);
+        }
+        is_first
+    }
+
+    /// Whether the thread has told which signals wait.
+    pub(super) fn has_told_pending(&self) -> bool {
+        self.pending.load(SeqCst) != 0
+    }
+
+    /// Whether the thread is known to be who the helper is, and no signal waits.
+    pub(super) fn has_nothing_of_its_own(&self) -> bool {
+        self.plain.load(SeqCst) != 0 && self.pending.load(SeqCst) == TOLD
     }
 
     /// Remembers how the call that will be made again could be given up.
@@ -157,6 +188,8 @@ impl Seat {
         self.passed.store(0, SeqCst);
         self.rseq_len.store(0, SeqCst);
         self.rseq.store(0, SeqCst);
+        self.plain.store(0, SeqCst);
+        self.pending.store(0, SeqCst);
         self.tid.store(0, SeqCst);
     }
 

@@ -13,13 +13,13 @@ use sys::proc::status;
 use sys::signal::{self, Info};
 use sys::{clock, thread};
 
-use super::{QUESTION, deadline_in, nanoseconds};
+use super::{QUESTION, Seat, deadline_in, nanoseconds};
 use crate::arena::Header;
-use crate::config::{MAX_QUEUED_SIGNALS, PARK_POLL, PUT_BACK_ATTEMPTS, RELEASE_DEADLINE};
+use crate::config::{FEW_THREADS, MAX_QUEUED_SIGNALS, PARK_POLL, PUT_BACK_ATTEMPTS, RELEASE_DEADLINE};
 
 /// What one thread at rest is asked, and its answer. Lies in the arena, all zero is no question.
 pub(crate) struct Board {
-    /// The thread that is asked; 0 for nobody.
+    /// The thread that is asked; 0 for nobody, [`EVERYBODY`] for which signals wait.
     asked: AtomicU32,
     /// 1 if the signals wait for the process, 0 if for the thread.
     for_process: AtomicU32,
@@ -30,10 +30,16 @@ pub(crate) struct Board {
     signals: [[AtomicU64; 16]; MAX_QUEUED_SIGNALS],
 }
 
+const EVERYBODY: u32 = u32::MAX;
+
 impl Board {
-    /// Answers if the calling thread is asked. Runs on the stack of a signal handler: needs little of it.
-    pub(super) fn answer(&self) {
+    /// Answers if the calling thread, which sits on `seat`, is asked. Runs on the stack of a signal handler: needs little of
+    /// it.
+    pub(super) fn answer(&self, header: &Header, seat: &Seat) {
         let tid = self.asked.load(SeqCst);
+        if tid == EVERYBODY && seat.tell_pending() {
+            header.arrive();
+        }
         if tid == 0 || self.shown.load(SeqCst) != 0 || tid != thread::thread_id() {
             return;
         }
@@ -52,6 +58,18 @@ impl Board {
         }
         self.shown.store(u32::try_from(count + 1).unwrap_or(1), SeqCst);
         thread::wake_all(&self.shown);
+    }
+
+    /// Has all threads at rest tell which signals wait: quicker than to read that of each. Who has not told in time is asked
+    /// by itself.
+    fn ask_all(&self, header: &Header) {
+        self.asked.store(EVERYBODY, SeqCst);
+        header.orders.fetch_add(QUESTION, SeqCst);
+        thread::wake_all(&header.orders);
+        let deadline = deadline_in(RELEASE_DEADLINE);
+        while header.await_arrivals(|seat| !seat.has_told_pending()) != 0 && clock::monotonic_ns() < deadline
+        {
+        }
     }
 
     fn ask(
@@ -98,9 +116,12 @@ fn put_back(receiver: Option<u32>, info: &Info) {
     }
 }
 
-/// Fills in which signals wait for each of `threads`, all at rest, the main thread first; returns those that wait for
-/// the process.
+/// Fills in which signals wait for each of `threads`, and who it is if it is not who the process is; all are at rest, in the
+/// order of their seats. Returns the signals that wait for the process.
 pub(super) fn collect(header: &Header, threads: &mut [ThreadRecord]) -> Result<Vec<SignalInfo>, String> {
+    if threads.len() > FEW_THREADS {
+        header.board.ask_all(header);
+    }
     let own = status::own().map_err(|error| error.in_words())?;
     let check = |set: u64| {
         if set != 0 && own.queued > MAX_QUEUED_SIGNALS as u64 {
@@ -109,7 +130,11 @@ pub(super) fn collect(header: &Header, threads: &mut [ThreadRecord]) -> Result<V
         Ok(())
     };
     check(own.shared_pending)?;
-    for record in threads.iter_mut() {
+    for (record, (_, seat)) in threads.iter_mut().zip(header.seats_in_use()) {
+        // Another thread's filter for system calls may have come with it.
+        if seat.has_nothing_of_its_own() && !own.no_new_privileges {
+            continue;
+        }
         let status = status::of_thread(record.tid).map_err(|error| error.in_words())?;
         check(status.pending)?;
         record.credentials = capture::credentials_beside(&status, &own);
@@ -129,10 +154,8 @@ pub(super) fn collect(header: &Header, threads: &mut [ThreadRecord]) -> Result<V
             record.pending = header.board.ask(&header.orders, record.tid, status.pending, false)?;
         }
     }
-    match threads.first() {
-        Some(main) if own.shared_pending != 0 => {
-            header.board.ask(&header.orders, main.tid, own.shared_pending, true)
-        }
-        _ => Ok(Vec::new()),
+    if own.shared_pending == 0 {
+        return Ok(Vec::new());
     }
+    header.board.ask(&header.orders, thread::process_id(), own.shared_pending, true)
 }
