@@ -4,7 +4,7 @@
 //! session S ── restorer ──► program (operations, data) ──► hole (shared memory) ──► trampoline in child C
 //!     └──── guardian (pid 1 of C's namespace) ─ starts C, reaps it, kills it if S is gone ────┘
 //!
-//! Manifest (running) ─ reserve ─► Reserved ─ map (final manifest) ─► Mapped ─ register ─► Registered ─ resume ─► Running
+//! Manifest (running) ─ reserve ─► Reserved ─ map (final manifest) ─► Mapped ─ register ─► Registered ─ assemble ─► Assembled ─ resume ─► Running
 //! ```
 //!
 //! What it does not do: talk to the source, or serve pages (`fault-handler`).
@@ -45,5 +45,5 @@ pub use error::RestoreError;
 pub use layout::{Hole, Layout};
 pub use plan::plan;
 pub use program::{Program, Slot};
-pub use stages::{Mapped, Registered, Reserved, Restorer, Running};
+pub use stages::{Assembled, Mapped, Registered, Reserved, Restorer, Running};
 pub use step::Step;

@@ -73,6 +73,8 @@ pub struct FaultHandler<'process, P> {
     pub(crate) registered: RangeSet,
     /// The process here, once it runs.
     pub(crate) running: Option<u32>,
+    /// Somebody here may touch what is still to come.
+    pub(crate) may_be_waited_for: bool,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) traffic: Traffic,
     events: Events,
@@ -111,6 +113,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             reserved: None,
             registered: RangeSet::new(),
             running: None,
+            may_be_waited_for: false,
             outcome: None,
             traffic: Traffic::default(),
             events: Events::with_capacity(READY_PER_WAIT),
@@ -322,7 +325,10 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     /// As long as no process here waits for pages, those that come ahead need not wait for a look at everything else each.
     fn take_more(&mut self) -> Result<(), HandlerError> {
         for _ in 1..FRAMES_AHEAD {
-            let is_ahead = self.spaces.is_empty() && self.outcome.is_none() && self.engine.takes_pages();
+            let is_ahead = !self.may_be_waited_for
+                && self.running.is_none()
+                && self.outcome.is_none()
+                && self.engine.takes_pages();
             if !is_ahead || !self.take_any_frame() {
                 break;
             }

@@ -86,6 +86,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
                 Vec::new()
             }
             Ok(Mapped::Places(places)) => {
+                self.may_be_waited_for = true;
                 let last = places.iter().map(|place| place.space).max();
                 self.spaces.keep_numbers(last.unwrap_or(SpaceId::MAIN));
                 places
@@ -117,6 +118,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
     fn resume(&mut self) -> Result<(), HandlerError> {
         self.traffic.before_resume = self.channels.bytes_received();
         self.spaces.log().note(Note::Committed);
+        self.may_be_waited_for = true;
         match self.process.resume() {
             Ok(Resumption::Done(pid)) => self.resumed(Ok(pid)),
             Ok(Resumption::Begun) => {}

@@ -132,11 +132,6 @@ impl Spaces {
         self.uffds.get(&space)
     }
 
-    /// Whether nobody is served.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.uffds.is_empty()
-    }
-
     /// Serves the space no longer: it has ended.
     pub(crate) fn forget(&mut self, space: SpaceId) {
         if self.uffds.contains_key(&space) {

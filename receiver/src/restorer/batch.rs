@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use memory::Addr;
 
+use super::blank::Begun;
 use super::layout::{MAX_DATA_BYTES, MAX_OPS};
 use super::{BlankChild, ChildError, Program};
 
@@ -51,12 +52,18 @@ impl<'a> Batch<'a> {
 
     /// Runs what has been gathered.
     pub(super) fn run(&mut self) -> Result<(), ChildError> {
-        let program = std::mem::replace(&mut self.program, self.child.program());
-        let fds = std::mem::take(&mut self.fds);
-        if !program.is_empty() {
-            let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-            self.child.run(program, &fds)?;
+        if !self.program.is_empty() {
+            let begun = self.begin()?;
+            self.child.end(&begun)?;
         }
         Ok(())
+    }
+
+    /// Lets the child begin with what has been gathered.
+    pub(super) fn begin(&mut self) -> Result<Begun, ChildError> {
+        let program = std::mem::replace(&mut self.program, self.child.program());
+        let fds = std::mem::take(&mut self.fds);
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        self.child.begin(program, &fds)
     }
 }

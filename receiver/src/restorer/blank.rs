@@ -87,6 +87,10 @@ impl Results {
     }
 }
 
+/// A program that a child has begun with.
+#[derive(Debug)]
+pub struct Begun(Program);
+
 /// A process that runs programs and nothing else.
 #[derive(Debug)]
 pub struct BlankChild {
@@ -165,14 +169,30 @@ impl BlankChild {
     /// # Errors
     /// See [`ChildError`].
     pub fn run(&self, program: Program, fds: &[BorrowedFd<'_>]) -> Result<Results, ChildError> {
+        self.end(&self.begin(program, fds)?)
+    }
+
+    /// Lets it begin with `program`; nothing else can be run before its [`end`](Self::end).
+    ///
+    /// # Errors
+    /// See [`ChildError`].
+    pub fn begin(&self, program: Program, fds: &[BorrowedFd<'_>]) -> Result<Begun, ChildError> {
         let program = finished(program, self.layout)?;
         install(&self.memory, self.layout, &program).map_err(ChildError::Memory)?;
         self.send(&program, &[])?;
         for fd in fds {
             self.send(&program, &[fd.as_raw_fd()])?;
         }
-        self.await_done(&program)?;
-        self.results(&program).map_err(ChildError::Memory)
+        Ok(Begun(program))
+    }
+
+    /// Waits for the end of what has begun.
+    ///
+    /// # Errors
+    /// See [`ChildError`].
+    pub fn end(&self, Begun(program): &Begun) -> Result<Results, ChildError> {
+        self.await_done(program)?;
+        self.results(program).map_err(ChildError::Memory)
     }
 
     /// Puts `program` at its own place, where it stays: a thread will run it.
@@ -368,6 +388,17 @@ fn finished(mut program: Program, layout: Layout) -> Result<Program, ChildError>
 }
 
 fn install(memory: &File, layout: Layout, program: &Program) -> io::Result<()> {
-    memory.write_all_at(&program.op_bytes(), layout.offset(program.start()))?;
-    memory.write_all_at(program.data_bytes(), layout.offset(program.data_start()))
+    let (mut bytes, start) = (program.op_bytes(), layout.offset(program.start()));
+    let data_start = layout.offset(program.data_start());
+    if data_start - start <= MOST_APART {
+        // A thread's lie close by: one call for both.
+        bytes.resize(usize::try_from(data_start - start).unwrap_or(bytes.len()), 0);
+        bytes.extend_from_slice(program.data_bytes());
+        return memory.write_all_at(&bytes, start);
+    }
+    memory.write_all_at(&bytes, start)?;
+    memory.write_all_at(program.data_bytes(), data_start)
 }
+
+/// Bytes from a program's operations to its data, if both are written by one call.
+const MOST_APART: u64 = 4096;

@@ -19,6 +19,9 @@ const MAX_OTHER_GROUPS: usize = 512;
 /// Ambient capabilities that a thread's operations have room for.
 const MOST_AMBIENT: u32 = 8;
 
+/// Capabilities that there are; more are refused by the kernel, without effect.
+const CAPABILITIES: u32 = 41;
+
 /// What a thread of the child has to do to become who it was.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Change {
@@ -169,11 +172,16 @@ fn refused(theirs: &Credentials) -> RestoreError {
 /// Gives up what a program may not have that this one starts; the threads that are made from here on inherit that.
 pub(super) fn bound(program: &mut Program, theirs: &Credentials) {
     const PR_CAPBSET_DROP: u64 = 24;
-    /// Capabilities that there are; more are refused by the kernel, without effect.
-    const CAPABILITIES: u32 = 41;
     for number in (0..CAPABILITIES).filter(|number| theirs.bounding >> number & 1 == 0) {
         program.attempt(libc::SYS_prctl, [PR_CAPBSET_DROP, number.into(), 0, 0, 0]);
     }
+}
+
+/// Whether [`bound`] takes nothing from a child of a process with the credentials `ours`.
+pub(super) const fn is_unbound(ours: &Credentials, theirs: &Credentials) -> bool {
+    // The first process of a user namespace has them all.
+    let child = if need_user_namespace(ours) { (1 << CAPABILITIES) - 1 } else { ours.bounding };
+    child & !theirs.bounding == 0
 }
 
 /// Whether a process with these credentials can make namespaces only together with a user namespace.

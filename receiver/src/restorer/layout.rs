@@ -116,9 +116,9 @@ impl Layout {
         self.at(WORDS)
     }
 
-    /// Becomes 1 when threads shall make ready.
+    /// Becomes 1 when threads can read what they are to become.
     #[must_use]
-    pub const fn make_ready(self) -> Addr {
+    pub const fn begin(self) -> Addr {
         self.at(WORDS + 64)
     }
 

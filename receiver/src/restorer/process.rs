@@ -108,7 +108,7 @@ fn set_flags(program: &mut Program, process: &ProcessRecord) {
     const PR_SET_CHILD_SUBREAPER: u64 = 36;
     program.step(Step::SetProcessFlags);
     program.call(libc::SYS_umask, [u64::from(process.umask)]);
-    program.call(libc::SYS_personality, [u64::from(process.personality)]);
+    set_personality(program, process);
     // No huge pages while pages were written ahead.
     forbid_huge_pages(program, process.thp_disable);
     let flags =
@@ -116,6 +116,11 @@ fn set_flags(program: &mut Program, process: &ProcessRecord) {
     for (option, _) in flags.into_iter().filter(|(_, set)| *set) {
         program.call(libc::SYS_prctl, [option, 1, 0, 0, 0]);
     }
+}
+
+/// Each thread has its own, though a program sees the first one's only.
+pub(super) fn set_personality(program: &mut Program, process: &ProcessRecord) {
+    program.call(libc::SYS_personality, [u64::from(process.personality)]);
 }
 
 /// Sets what is told by files below `/proc/self` and by membarrier(2): as far as it can be had.
@@ -138,9 +143,23 @@ fn set_values(program: &mut Program, process: &ProcessRecord) {
         program.attempt_with(libc::SYS_close, [0], &[(0, number)]);
     }
     credentials::bound(program, &process.credentials);
+    allow_barriers(program, process);
+}
+
+/// Registers for membarrier(2): before there are other threads, because the kernel waits for all processors otherwise,
+/// unless the process is registered already.
+pub(super) fn allow_barriers(program: &mut Program, process: &ProcessRecord) {
+    program.step(Step::SetProcessValue);
     for bit in (0..u32::BITS).filter(|bit| process.barriers & (1 << bit) != 0) {
         program.attempt(libc::SYS_membarrier, [1 << bit, 0, 0]);
     }
+}
+
+/// Whether a thread inherits nothing of what [`set`] and [`set_settings`] set: it may be made before that.
+pub(super) fn leaves_threads_alone(ours: &Credentials, process: &ProcessRecord) -> bool {
+    credentials::is_unbound(ours, &process.credentials)
+        && !process.keep_capabilities
+        && secure_bits(process) == 0
 }
 
 /// Sets what prctl(2) sets for the whole process or, before there are others, for the first thread: as far as it can be

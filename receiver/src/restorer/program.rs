@@ -238,13 +238,36 @@ impl Program {
 
     /// `futex(2)`: sets the word at `word` to one and wakes everybody who waits for it, in one call.
     pub fn set_and_wake(&mut self, word: Addr) -> Slot {
+        self.set_and_wake_some(word, EVERYBODY)
+    }
+
+    /// The same, but wakes one: who is woken has to [`Self::wake`] the others.
+    pub fn set_and_wake_one(&mut self, word: Addr) -> Slot {
+        self.set_and_wake_some(word, 1)
+    }
+
+    fn set_and_wake_some(&mut self, word: Addr, count: u64) -> Slot {
         const FUTEX_WAKE_OP_PRIVATE: u64 = 5 | 128;
-        const EVERYBODY: u64 = i32::MAX as u64;
         /// `FUTEX_OP(FUTEX_OP_SET, 1, FUTEX_OP_CMP_EQ, 0)`
         const SET_TO_ONE: u64 = 1 << 12;
-        self.call(libc::SYS_futex, [word.0, FUTEX_WAKE_OP_PRIVATE, EVERYBODY, 0, word.0, SET_TO_ONE])
+        self.call(libc::SYS_futex, [word.0, FUTEX_WAKE_OP_PRIVATE, count, 0, word.0, SET_TO_ONE])
+    }
+
+    /// `futex(2)`: wakes everybody who waits for the word at `word`.
+    pub fn wake(&mut self, word: Addr) -> Slot {
+        const FUTEX_WAKE_PRIVATE: u64 = 1 | 128;
+        self.call(libc::SYS_futex, [word.0, FUTEX_WAKE_PRIVATE, EVERYBODY])
+    }
+
+    /// `futex(2)`: waits while the word at `word`, which the kernel sets to zero at a thread's end, is one.
+    pub fn wait_for_end(&mut self, word: Addr) -> Slot {
+        const FUTEX_WAIT: u64 = 0;
+        self.attempt(libc::SYS_futex, [word.0, FUTEX_WAIT, 1, 0])
     }
 }
+
+/// As many as there are.
+const EVERYBODY: u64 = i32::MAX as u64;
 
 fn call_number(number: libc::c_long) -> i32 {
     i32::try_from(number).expect("the kernel's system call numbers are three digits")

@@ -58,6 +58,11 @@ impl Here {
         credentials::need_user_namespace(&self.credentials)
     }
 
+    /// Whether the program's threads may be made before the first one is who it was.
+    pub(super) fn leaves_threads_alone(&self, manifest: &Manifest) -> bool {
+        process::leaves_threads_alone(&self.credentials, &manifest.process)
+    }
+
     /// How threads get the program's credentials, and each its own if it has others.
     pub(super) fn changes(&self, manifest: &Manifest) -> Result<(Change, Vec<Option<Change>>), RestoreError> {
         let process = peer::brought(&manifest.process.credentials);

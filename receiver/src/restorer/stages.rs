@@ -1,4 +1,4 @@
-//! The stages of rebuilding a process, as types: only a [`Registered`] one can be resumed.
+//! The stages of rebuilding a process, as types: only an [`Assembled`] one can be resumed.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,6 +11,7 @@ use sys::Errno;
 use sys::uffd::{self, Permission, Uffd};
 
 use super::batch::Batch;
+use super::blank::Begun;
 use super::clocks::Offsets;
 use super::contents::{self, Contents};
 use super::descriptors::{self, Finish};
@@ -18,7 +19,7 @@ use super::early::Early;
 use super::ghosts::Ghosts;
 use super::mappings::{self, Mappings};
 use super::requirements::{self, Here};
-use super::threads::Threads;
+use super::threads::{Ahead, Threads};
 use super::vdso::Vdso;
 use super::{
     BlankChild, Hole, RestoreError, Step, files, huge, locks, objects, process, room, segments, system_v,
@@ -50,6 +51,7 @@ pub struct Restorer<Stage> {
 pub struct Reserved {
     mappings: Mappings,
     uffd: Uffd,
+    threads: Ahead,
     verdicts: Vec<(protocol::FileRecord, FileVerdict)>,
     memory: File,
     early: Early,
@@ -62,11 +64,19 @@ pub struct Reserved {
     own_terminals: bool,
 }
 
-/// The final image stands, but for its pages; threads wait.
+/// The final image stands, but for its pages; the child makes all else meanwhile.
 #[derive(Debug)]
 pub struct Mapped {
     image: Image,
+    under_way: UnderWay,
     uffd: Uffd,
+}
+
+/// What the child does while pages come, and what it needs for that.
+#[derive(Debug)]
+struct UnderWay {
+    begun: Begun,
+    _ghosts: Ghosts,
 }
 
 /// What is known of an image that stands.
@@ -81,9 +91,13 @@ struct Image {
     companion: Option<Companion>,
 }
 
-/// Every page that is to come is waited for: the process may run.
+/// Every page that is to come is waited for.
 #[derive(Debug)]
-pub struct Registered(Image);
+pub struct Registered(Image, UnderWay);
+
+/// Descriptors and threads stand too, all threads wait: the process may run.
+#[derive(Debug)]
+pub struct Assembled(Image);
 
 /// A process that runs.
 #[derive(Debug)]
@@ -144,7 +158,7 @@ impl Restorer<Reserved> {
         let (user, ipc, terminals) = (here.needs_user_namespace(), own_ipc, own_terminals);
         let namespaces = Namespaces { user, ipc, terminals, clocks: shifted.as_deref() };
         let identity = Identity::of(&manifest.process, policy.pid == policy::Pid::Keep);
-        let child = BlankChild::start(identity, hole, control_number, namespaces)?;
+        let mut child = BlankChild::start(identity, hole, control_number, namespaces)?;
         clocks.report(child.pid());
         segments::prove(&child, manifest)?;
         system_v::prove(&child, manifest)?;
@@ -153,23 +167,23 @@ impl Restorer<Reserved> {
         vdso.map(&child, &memory, hole.range().end())?;
         let uffd = create_uffd(&child, &permission)?;
         mappings::change(&child, &Mappings::new(), &wanted, &[])?;
+        let threads = Ahead::make(&mut child, &here, manifest)?;
         let early = if policy.travel().ahead { Early::begin(&uffd, &wanted) } else { Early::default() };
         let all_pages_first = matches!(permission, Permission::WithoutForks(_));
-        let connections = policy.connections();
-        let same_kernel = here.is_home_of(manifest);
+        let (connections, same_kernel) = (policy.connections(), here.is_home_of(manifest));
         let (files, travel) = (verdicts.clone(), policy.travel());
         let other_vdso = vdso.is_other();
         let answer =
             protocol::Reserved { files, all_pages_first, same_kernel, other_vdso, connections, travel };
         let verdicts = manifest.files.iter().cloned().zip(verdicts).collect();
-        let stale = Vec::new();
         let stage = Reserved {
             mappings: wanted,
             uffd,
+            threads,
             verdicts,
             memory,
             early,
-            stale,
+            stale: Vec::new(),
             connections,
             contents,
             companion: None,
@@ -219,13 +233,16 @@ impl Restorer<Reserved> {
         self.stage.companion.is_some()
     }
 
-    /// Builds the final image: mappings, of which every page that comes later is registered, descriptors, threads,
-    /// everything but pages and addresses of sockets.
+    /// Builds the final image: mappings, of which every page that comes later is registered, and lets the child begin with all
+    /// else: descriptors, threads, everything but pages and addresses of sockets.
     ///
     /// # Errors
     /// What did not work; the child is dead then.
     pub fn map(mut self, manifest: &Manifest) -> Result<Restorer<Mapped>, RestoreError> {
         self.check_final(manifest)?;
+        if !self.stage.threads.is_empty() && !self.here.leaves_threads_alone(manifest) {
+            return Err(RestoreError::CapabilitiesMeanwhile);
+        }
         self.stage.contents.check(manifest)?;
         self.stage.early.end(&self.stage.uffd)?;
         let wanted = mappings::last(manifest)?;
@@ -246,7 +263,8 @@ impl Restorer<Reserved> {
         mappings::forget(&self.child, &wanted, &self.stage.stale)?;
         mappings::guard(&self.child, &manifest.guards)?;
         objects::seal(manifest, &objects)?;
-        let threads = threads::place(&mut self.child, manifest, self.here.changes(manifest)?)?;
+        let ahead = std::mem::take(&mut self.stage.threads);
+        let threads = threads::place(&mut self.child, manifest, ahead, self.here.changes(manifest)?)?;
         // Before `/proc` shows the program's arguments and environment: whoever reads them there, as ps(1) does, would
         // put a zero page where a page is still to come.
         for range in &manifest.lazy {
@@ -254,6 +272,10 @@ impl Restorer<Reserved> {
         }
         mappings::prove_missing(&self.child, &manifest.lazy, &manifest.kept)?;
         let mut batch = Batch::new(&self.child);
+        let inherit_nothing = self.here.leaves_threads_alone(manifest);
+        if inherit_nothing {
+            threads.begin(&mut batch)?;
+        }
         process::set(&mut batch, manifest, &ghosts)?;
         let same_kernel = self.here.is_home_of(manifest);
         let finish = {
@@ -261,18 +283,20 @@ impl Restorer<Reserved> {
             descriptors::make(&mut batch, manifest, &objects, &ghosts, same_kernel, companion)?
         };
         process::set_settings(batch.unit()?, &manifest.process);
-        threads.make(&mut batch)?;
+        if !inherit_nothing {
+            threads.begin(&mut batch)?;
+        }
+        threads.await_born(&mut batch)?;
         threads::raise_pending(&mut batch, manifest)?;
         timers::make(&mut batch, manifest)?;
         let program = batch.unit()?;
         threads::become_main(program, manifest)?;
         process::set_limits(program, &manifest.process)?;
-        batch.run()?;
-        drop(ghosts);
+        let under_way = UnderWay { begun: batch.begin()?, _ghosts: ghosts };
         let Reserved { uffd, memory, contents, companion, .. } = self.stage;
         let image =
             Image { manifest: manifest.clone(), threads, finish, memory, remade, contents, companion };
-        let stage = Mapped { image, uffd };
+        let stage = Mapped { image, under_way, uffd };
         Ok(Restorer { child: self.child, here: self.here, stage })
     }
 
@@ -320,10 +344,10 @@ impl Restorer<Mapped> {
     /// # Errors
     /// What did not work; the child is dead then.
     pub fn register(self) -> Result<(Restorer<Registered>, Uffd), RestoreError> {
-        let Mapped { image, uffd } = self.stage;
+        let Mapped { image, under_way, uffd } = self.stage;
         let mut child = self.child;
         child.guardian().hold(uffd.as_fd()).map_err(super::ChildError::from)?;
-        Ok((Restorer { child, here: self.here, stage: Registered(image) }, uffd))
+        Ok((Restorer { child, here: self.here, stage: Registered(image, under_way) }, uffd))
     }
 }
 
@@ -349,6 +373,18 @@ impl Restorer<Registered> {
         self.stage.0.manifest.lazy.iter().any(|lazy| lazy.intersection(range).is_some())
     }
 
+    /// Waits until the child has made descriptors and threads.
+    ///
+    /// # Errors
+    /// What did not work; the child is dead then.
+    pub fn assemble(self) -> Result<Restorer<Assembled>, RestoreError> {
+        let Registered(image, under_way) = self.stage;
+        self.child.end(&under_way.begun)?;
+        Ok(Restorer { child: self.child, here: self.here, stage: Assembled(image) })
+    }
+}
+
+impl Restorer<Assembled> {
     /// Binds sockets, then lets every thread go. **From here on the process runs.** The caller must have the
     /// source's word that it does not, and must serve the userfaultfd.
     ///
@@ -379,7 +415,7 @@ impl Restorer<Registered> {
     }
 }
 
-impl Restorer<Registered> {
+impl Restorer<Assembled> {
     /// The running process, in a copy of the process that has let it go and died: whatever that has closed meanwhile
     /// is not touched.
     #[must_use]

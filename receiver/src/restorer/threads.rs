@@ -1,11 +1,15 @@
-//! Threads: each waits twice in the hole, to make ready and to leave.
+//! Threads: each waits twice in the hole, to begin and to leave.
 //!
 //! ```text
-//! main    clone3 … clone3, wait for each "born" │ Run │ make_ready:=1, own rseq, wait for each "ready"; leave:=1, gate
-//! others  FS, GS, names, lists; born:=1 ── wait make_ready ── rseq; ready:=1 ── wait leave ──────────────────────────► gate
+//! main    clone3 … │ stop │ begin:=1, wait for each "born" │ Run │ own rseq; leave:=1, wake one, gate
+//! others  wait begin ───── FS, GS, names, lists; born:=1 ── wait leave ──────────────── wake all, rseq, gate
 //! ```
 //!
-//! Nothing before `make_ready` touches the program's memory: its pages may still be missing.
+//! Most are made while the program still runs at the source ([`Ahead`]); those that it has started since are made when all
+//! others begin, and those that have ended since end then.
+//!
+//! Nothing before `leave` touches the program's memory: its pages may still be missing. What all threads touch first is in
+//! place by then, so that the last call, for rseq, fails no more than it did at the source; where it does, the process ends.
 
 use memory::Addr;
 use nix::libc;
@@ -14,6 +18,7 @@ use protocol::{Manifest, Scheduling, SignalInfo, ThreadRecord};
 use super::batch::Batch;
 use super::credentials::Change;
 use super::layout::{Layout, THREAD_BYTES, THREAD_OPS};
+use super::requirements::Here;
 use super::{BlankChild, Program, RestoreError, Step, process, timers};
 use crate::peer;
 
@@ -25,16 +30,24 @@ struct Other {
     at: Addr,
     /// Its `struct clone_args`.
     clone_args: Addr,
-    /// Becomes 1 when the thread is there.
+    /// Becomes 1 when the thread is who it was.
     born: Addr,
-    /// Becomes 1 when it can leave.
-    ready: Addr,
+    /// Becomes 0 when it ends in the hole.
+    alive: Addr,
 }
 
-/// The threads but the main one, made and waiting.
+/// Threads that were made while the program still ran at the source.
+#[derive(Debug, Default)]
+pub(super) struct Ahead(Vec<Other>);
+
+/// The threads but the main one.
 #[derive(Debug)]
 pub(super) struct Threads {
     others: Vec<Other>,
+    /// Those of them that are still to be made.
+    new: Vec<Other>,
+    /// Those that were made and have ended at the source meanwhile.
+    ended: Vec<Other>,
     /// Who the main thread becomes: as all others, or by itself.
     main: Become,
 }
@@ -56,23 +69,88 @@ impl Become {
     }
 }
 
+impl Ahead {
+    /// Makes all threads of `manifest` but the main one; none if they would inherit what that has still to become.
+    pub(super) fn make(
+        child: &mut BlankChild,
+        here: &Here,
+        manifest: &Manifest,
+    ) -> Result<Self, RestoreError> {
+        let mut made = Vec::new();
+        if !here.leaves_threads_alone(manifest) {
+            return Ok(Self(made));
+        }
+        for (index, thread) in (0..).zip(manifest.threads.iter().skip(1)) {
+            let at = child.layout().thread(index).ok_or(RestoreError::NoHole)?;
+            let (program, other) = begin(child, at, thread.tid);
+            child.place(program)?;
+            made.push(other);
+        }
+        let mut batch = Batch::new(child);
+        process::allow_barriers(batch.unit()?, &manifest.process);
+        for other in &made {
+            other.make(batch.unit()?);
+        }
+        batch.run()?;
+        Ok(Self(made))
+    }
+
+    /// Whether there is none.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Other {
+    fn make(&self, program: &mut Program) {
+        program.step(Step::Thread(self.tid)).thread(self.clone_args, CLONE_ARGS_BYTES, self.at);
+    }
+}
+
 /// Puts everything in its place that the threads of `manifest` need.
 pub(super) fn place(
     child: &mut BlankChild,
     manifest: &Manifest,
+    Ahead(mut ahead): Ahead,
     (shared, alone): (Change, Vec<Option<Change>>),
 ) -> Result<Threads, RestoreError> {
     let becomes = |index: usize| match alone.get(index) {
         Some(Some(change)) => Become::Alone(change.clone()),
         _ => Become::Shared(shared.clone()),
     };
-    let Some((_, threads)) = manifest.threads.split_first() else { return Err(RestoreError::NoMainThread) };
+    if manifest.threads.is_empty() {
+        return Err(RestoreError::NoMainThread);
+    }
     let count = u32::try_from(manifest.threads.len()).map_err(|_| RestoreError::NoHole)?;
     child.set_word(child.layout().leaving_count(), count)?;
     shared.place_data(child)?;
-    let place = |(index, thread)| place_one(child, manifest, &becomes(index + 1), thread, index as u64);
-    let others = threads.iter().enumerate().map(place).collect::<Result<Vec<_>, _>>()?;
-    Ok(Threads { others, main: becomes(0) })
+    let (mut others, mut new) = (Vec::new(), Vec::new());
+    let mut free = ahead.len() as u64..;
+    ahead.sort_unstable_by_key(|other| other.tid);
+    for (index, thread) in manifest.threads.iter().enumerate().skip(1) {
+        let known = ahead.binary_search_by_key(&thread.tid, |other| other.tid);
+        let at = match known {
+            Ok(at) => ahead.get(at).map(|other| other.at),
+            Err(_) => free.next().and_then(|index| child.layout().thread(index)),
+        };
+        let at = at.ok_or(RestoreError::NoHole)?;
+        let (mut program, other) = begin(child, at, thread.tid);
+        become_other(&mut program, child.layout(), manifest, thread, (&becomes(index), other));
+        child.place(program)?;
+        others.push(other);
+        if known.is_err() {
+            new.push(other);
+        }
+    }
+    let mut tids: Vec<u32> = manifest.threads.iter().map(|thread| thread.tid).collect();
+    tids.sort_unstable();
+    ahead.retain(|other| tids.binary_search(&other.tid).is_err());
+    for other in &ahead {
+        let (mut program, _) = begin(child, other.at, other.tid);
+        program.call(libc::SYS_exit, [0]);
+        child.place(program)?;
+    }
+    Ok(Threads { others, new, ended: ahead, main: becomes(0) })
 }
 
 /// Lets the thread that runs the program become the main thread of `manifest`.
@@ -87,41 +165,43 @@ const CLONE_ARGS_BYTES: u64 = 80;
 /// More than any kernel has.
 const MOST_PROCESSORS: usize = 8192;
 
-/// Puts the operations of one thread in their place.
-fn place_one(
-    child: &mut BlankChild,
-    manifest: &Manifest,
-    who: &Become,
-    thread: &ThreadRecord,
-    index: u64,
-) -> Result<Other, RestoreError> {
-    /// `CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM`
-    const FLAGS: u64 = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000;
-    let layout = child.layout();
-    let at = layout.thread(index).ok_or(RestoreError::NoHole)?;
+/// What every thread begins with, whether it waits there already or is still to be made: at `at`, where it stays.
+fn begin(child: &BlankChild, at: Addr, tid: u32) -> (Program, Other) {
+    /// `CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID`
+    const FLAGS: u64 = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000 | 0x20_0000;
     let mut program = Program::at(at, Layout::thread_data(at));
-    let [born, ready] = [(); 2].map(|()| program.words(&[0]));
+    let [born, alive] = [0, 1].map(|word| program.words(&[word]));
     // Two numbers of 32 bits: in its own PID namespace, and in the receiver's.
-    let ids = program.words(&[u64::from(thread.tid) | u64::from(thread.tid) << 32]);
+    let ids = program.words(&[u64::from(tid) | u64::from(tid) << 32]);
     let levels = if child.identity().outside_too { 2 } else { 1 };
-    let clone_args = program.words(&[FLAGS, 0, 0, 0, 0, 0, 0, 0, ids.0, levels]);
-    program.step(Step::Thread(thread.tid));
-    become_thread(&mut program, thread);
-    schedule(&mut program, manifest, thread, By::Receiver);
-    who.apply(&mut program, layout);
-    want_death_signal(&mut program, thread);
-    program.set_and_wake(born);
-    program.wait_for(layout.make_ready());
-    // Limits are the program's own by now.
-    schedule(&mut program, manifest, thread, By::Program);
-    register_rseq(&mut program, thread);
-    program.set_and_wake(ready);
+    let clone_args = program.words(&[FLAGS, 0, alive.0, 0, 0, 0, 0, 0, ids.0, levels]);
+    program.step(Step::Thread(tid));
+    program.wait_for(child.layout().begin());
+    (program, Other { tid, at, clone_args, born, alive })
+}
+
+/// Adds what a thread does from there on.
+fn become_other(
+    program: &mut Program,
+    layout: Layout,
+    manifest: &Manifest,
+    thread: &ThreadRecord,
+    (who, other): (&Become, Other),
+) {
+    process::set_personality(program, &manifest.process);
+    become_thread(program, thread);
+    schedule(program, manifest, thread, By::Receiver);
+    who.apply(program, layout);
+    want_death_signal(program, thread);
+    program.set_and_wake(other.born);
     program.wait_for(layout.leave());
-    leave(&mut program, layout, manifest, thread);
+    program.wake(layout.leave());
+    // Limits are the program's own by now.
+    schedule(program, manifest, thread, By::Program);
+    register_rseq(program, thread);
+    leave(program, layout, manifest, thread);
     assert!(program.len() as u64 <= THREAD_OPS, "a thread's operations are counted in layout");
     assert!(program.data_bytes().len() as u64 <= THREAD_BYTES - THREAD_OPS * 64, "and its data");
-    child.place(program)?;
-    Ok(Other { tid: thread.tid, at, clone_args, born, ready })
 }
 
 /// What a thread does to itself, without touching the program's memory. All signals stay blocked: the frame
@@ -267,14 +347,24 @@ fn queue(program: &mut Program, pid: u32, tid: Option<u32>, info: &SignalInfo) -
 }
 
 impl Threads {
-    /// Makes every thread but the main one, with its id, name, segment bases and lists, and waits until they wait.
-    pub(super) fn make(&self, batch: &mut Batch<'_>) -> Result<(), RestoreError> {
-        for other in &self.others {
-            let program = batch.unit()?.step(Step::Thread(other.tid));
-            program.thread(other.clone_args, CLONE_ARGS_BYTES, other.at);
+    /// Lets all begin who wait for that, and makes the others.
+    pub(super) fn begin(&self, batch: &mut Batch<'_>) -> Result<(), RestoreError> {
+        let begin = batch.child().layout().begin();
+        batch.unit()?.step(Step::Leave).set_and_wake(begin);
+        for other in &self.new {
+            other.make(batch.unit()?);
         }
-        for other in &self.others {
+        Ok(())
+    }
+
+    /// Waits until every thread is who it was, and those are gone that have ended. The last is waited for first: it comes
+    /// last, and whoever waits for each in its turn is woken by each.
+    pub(super) fn await_born(&self, batch: &mut Batch<'_>) -> Result<(), RestoreError> {
+        for other in self.others.iter().rev() {
             batch.unit()?.step(Step::Thread(other.tid)).wait_for(other.born);
+        }
+        for other in &self.ended {
+            batch.unit()?.step(Step::Thread(other.tid)).wait_for_end(other.alive);
         }
         Ok(())
     }
@@ -282,15 +372,13 @@ impl Threads {
     /// Lets every thread go. When this returns, all of them have, or will without fail, and the child is no
     /// blank any more.
     ///
-    /// One program, so that nobody waits for its turn on a processor in between: all others register what touches
-    /// the program's memory; when they have, nothing can fail any more: the control socket says "done" and is
-    /// closed, all leave.
+    /// One program, so that nobody waits for its turn on a processor in between: the main thread does what can fail; then the
+    /// control socket says "done" and is closed, all leave.
     pub(super) fn let_go(&self, child: &BlankChild, manifest: &Manifest) -> Result<(), RestoreError> {
         let layout = child.layout();
         let main = manifest.threads.first().ok_or(RestoreError::NoMainThread)?;
         let mut batch = Batch::new(child);
         let program = batch.unit()?;
-        program.step(Step::Leave).set_and_wake(layout.make_ready());
         program.step(Step::Thread(main.tid));
         // Only here: sockets had to be bound with the rights that the program had when it bound them.
         schedule(program, manifest, main, By::Receiver);
@@ -299,15 +387,13 @@ impl Threads {
         want_death_signal(program, main);
         process::set_dumpable(program, &manifest.process);
         register_rseq(program, main);
-        for other in &self.others {
-            batch.unit()?.step(Step::Thread(other.tid)).wait_for(other.ready);
-        }
         let program = batch.unit()?;
         timers::arm(program, manifest);
         program.step(Step::Leave);
         program.call(libc::SYS_write, [u64::from(child.control_number()), layout.token().0, 8]);
         program.close(child.control_number());
-        program.set_and_wake(layout.leave());
+        // Who is woken wakes the others, so that the main thread does not wait for all of that.
+        program.set_and_wake_one(layout.leave());
         leave(program, layout, manifest, main);
         batch.run()?;
         Ok(())

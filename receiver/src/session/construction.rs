@@ -21,8 +21,10 @@ pub(super) enum Construction {
     Nothing,
     /// Everything can be had.
     Reserved(Box<Restorer<restorer::Reserved>>),
-    /// All stands but the pages.
+    /// All stands but the pages, or will without them.
     Registered(Box<Restorer<restorer::Registered>>),
+    /// All stands that has to before it may run.
+    Assembled(Box<Restorer<restorer::Assembled>>),
     /// The process runs.
     Running(Box<Running>),
 }
@@ -45,6 +47,12 @@ impl Construction {
         let (registered, uffd) = mapped.register().map_err(|error| local(&error))?;
         *self = Self::Registered(Box::new(registered));
         Ok(uffd)
+    }
+
+    pub(super) fn assemble(&mut self) -> Result<(), Failure> {
+        let Self::Registered(restorer) = mem::take(self) else { return Err(out_of_turn()) };
+        *self = Self::Assembled(Box::new(restorer.assemble().map_err(|error| local(&error))?));
+        Ok(())
     }
 
     /// Has connections that stay at the source relayed over `link`.
@@ -79,7 +87,7 @@ impl Construction {
         let written = match self {
             Self::Reserved(restorer) => restorer.write_ahead(at, bytes),
             Self::Registered(restorer) => restorer.write(at, bytes),
-            Self::Nothing | Self::Running(_) => return Err(out_of_turn()),
+            Self::Nothing | Self::Assembled(_) | Self::Running(_) => return Err(out_of_turn()),
         };
         written.map_err(|error| local(&error))
     }
@@ -95,13 +103,13 @@ impl Construction {
     pub(super) fn remade(&self) -> Vec<PageRange> {
         match self {
             Self::Registered(restorer) => restorer.remade(),
-            Self::Nothing | Self::Reserved(_) | Self::Running(_) => Vec::new(),
+            Self::Nothing | Self::Reserved(_) | Self::Assembled(_) | Self::Running(_) => Vec::new(),
         }
     }
 
     /// Lets the process go and returns its id here.
     pub(super) fn resume(&mut self) -> Result<u32, Failure> {
-        let Self::Registered(restorer) = mem::take(self) else { return Err(out_of_turn()) };
+        let Self::Assembled(restorer) = mem::take(self) else { return Err(out_of_turn()) };
         let running = restorer.resume().map_err(|error| local(&error))?;
         for (fd, errno) in &running.unbound {
             tracing::warn!(fd, %errno, "a socket stays without its address");
@@ -117,7 +125,7 @@ impl Construction {
     /// The running process and its descriptors here, in a copy of the process that let it go and has died.
     pub(super) fn succeed(&mut self) -> Result<(u32, Vec<BorrowedFd<'_>>), Failure> {
         *self = match mem::take(self) {
-            Self::Registered(restorer) => Self::Running(Box::new(restorer.succeed())),
+            Self::Assembled(restorer) => Self::Running(Box::new(restorer.succeed())),
             other => other,
         };
         let Self::Running(running) = self else { return Err(out_of_turn()) };
@@ -157,6 +165,7 @@ impl Construction {
             Self::Nothing => None,
             Self::Reserved(restorer) => Some(restorer.guardian()),
             Self::Registered(restorer) => Some(restorer.guardian()),
+            Self::Assembled(restorer) => Some(restorer.guardian()),
             Self::Running(running) => Some(&mut running.guardian),
         }
     }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use engine::Failure;
 use fault_handler::{
-    DestinationProcess, Ended, HandlerError, Mapped, Measurement, Notification, Resumption, Role,
+    Assembly, DestinationProcess, Ended, HandlerError, Mapped, Measurement, Notification, Resumption, Role,
 };
 use memory::{Backing, PageRange, RangeSet, Sharing};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -151,6 +151,11 @@ impl DestinationProcess for Migrant {
 
     fn write(&mut self, at: PageRange, bytes: &[u8]) -> Result<(), Failure> {
         self.construction.write(at, bytes)
+    }
+
+    fn assemble(&mut self) -> Result<Assembly, Failure> {
+        self.construction.assemble()?;
+        Ok(Assembly::Done)
     }
 
     fn forget(&mut self, pages: Vec<PageRange>) {

@@ -385,7 +385,8 @@ fn listener_listens() -> Outcome {
     image.descriptor(5, libc::O_RDWR, listener(address, libc::AF_UNIX));
     let (restorer, uffd) = build(&image);
     drop((source, named));
-    let mut running = restorer.resume().unwrap_or_else(|error| panic!("{}", error.line()));
+    let mut running =
+        restorer.assemble().and_then(Restorer::resume).unwrap_or_else(|error| panic!("{}", error.line()));
     assert_eq!(running.unbound, []);
     serve(&mut running, &uffd, |_| {
         TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");

@@ -172,7 +172,8 @@ fn changed_mappings() -> Outcome {
     for (range, bytes) in last.eager() {
         restorer.write(range, &bytes).unwrap_or_else(|error| panic!("{}", error.line()));
     }
-    let mut running = restorer.resume().unwrap_or_else(|error| panic!("{}", error.line()));
+    let mut running =
+        restorer.assemble().and_then(Restorer::resume).unwrap_or_else(|error| panic!("{}", error.line()));
     serve(&mut running, &uffd, |pid| {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
         assert!(maps.contains(&format!("{AREA:x}-{:x} rw-p", AREA + 2 * PAGE_SIZE)), "{maps}");

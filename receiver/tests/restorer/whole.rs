@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use memory::{PAGE_SIZE, PageRange};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use protocol::DescriptionKind;
+use protocol::{DescriptionKind, Manifest};
 use receiver::guardian::{ExitStatus, GuardianEvent};
 use receiver::policy::Policy;
 use receiver::restorer::{Registered, RestoreError, Restorer, Running};
@@ -23,6 +23,8 @@ pub(super) const CASES: &[Case] = &[
     ("one_thread_keeps_its_id_name_and_rseq", || threads_keep(1)),
     ("eight_threads_keep_ids_names_and_rseq", || threads_keep(8)),
     ("256_threads_keep_ids_names_and_rseq", || threads_keep(256)),
+    ("threads_come_and_go_until_the_last_moment", threads_of_the_last_moment),
+    ("what_a_program_gives_up_late_its_threads_do_not_have", what_is_given_up_late_is_refused),
     ("what_is_missing_is_named_before_anything_is_built", missing_is_named),
     ("a_page_that_somebody_has_touched_is_not_taken_for_the_programs", touched_is_refused),
 ];
@@ -61,8 +63,13 @@ impl Drop for Report {
 
 /// Builds the image.
 pub(super) fn build(image: &Image) -> (Restorer<Registered>, Uffd) {
-    let (restorer, _) = Restorer::reserve(&image.manifest, &Policy::default())
-        .unwrap_or_else(|error| panic!("{}", error.line()));
+    build_upon(&image.manifest, image)
+}
+
+/// Builds the image of a program that was as `first` when everything was reserved.
+fn build_upon(first: &Manifest, image: &Image) -> (Restorer<Registered>, Uffd) {
+    let (restorer, _) =
+        Restorer::reserve(first, &Policy::default()).unwrap_or_else(|error| panic!("{}", error.line()));
     let restorer = restorer.map(&image.manifest).unwrap_or_else(|error| panic!("{}", error.line()));
     let (restorer, uffd) = restorer.register().unwrap_or_else(|error| panic!("{}", error.line()));
     for (range, bytes) in image.eager() {
@@ -74,8 +81,11 @@ pub(super) fn build(image: &Image) -> (Restorer<Registered>, Uffd) {
 
 /// Builds the image and lets it run.
 pub(super) fn run(image: &Image) -> (Running, Uffd) {
-    let (restorer, uffd) = build(image);
-    (restorer.resume().unwrap_or_else(|error| panic!("{}", error.line())), uffd)
+    resume(build(image))
+}
+
+fn resume((restorer, uffd): (Restorer<Registered>, Uffd)) -> (Running, Uffd) {
+    (restorer.assemble().and_then(Restorer::resume).unwrap_or_else(|error| panic!("{}", error.line())), uffd)
 }
 
 /// Serves missing pages as pages of their own number, until the program ends; `at_first` runs at the first
@@ -216,6 +226,56 @@ fn threads_keep(count: u32) -> Outcome {
         assert!(result[8..].starts_with(if index % 2 == 0 { b"even\0" } else { b"odd\0" }));
     }
     assert_ne!(cpu, u32::MAX.to_le_bytes(), "the kernel keeps the rseq area");
+    Ok(())
+}
+
+/// One thread has ended at the source since everything was reserved, one has been started.
+fn threads_of_the_last_moment() -> Outcome {
+    const KEPT: u32 = PID + 3;
+    const STARTED: u32 = PID + 6;
+    const ENDED: u32 = PID + 9;
+    privileged()?;
+    let mut main = Code::default();
+    main.write(3, LAZY, 1).exit(0);
+    let waiting = |tid| {
+        let mut code = Code::default();
+        code.call(libc::SYS_pause, &[]);
+        ThreadCode { tid, code, name: b"waiting" }
+    };
+    let mut image = Image::new(vec![main_thread(main), waiting(KEPT), waiting(STARTED)]);
+    let report = Report::new("last-moment");
+    report.attach(&mut image, 3);
+    let mut first = image.manifest.clone();
+    first.threads[2].tid = ENDED;
+    let (mut running, uffd) = resume(build_upon(&first, &image));
+    let mut there = Vec::new();
+    let status = serve(&mut running, &uffd, |pid| {
+        for task in std::fs::read_dir(format!("/proc/{pid}/task")).expect("threads") {
+            let status = std::fs::read_to_string(task.expect("an entry").path().join("status"));
+            let status = status.expect("its status");
+            let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).expect("its ids");
+            there.extend(ids.split_whitespace().last().and_then(|id| id.parse::<u32>().ok()));
+        }
+    });
+    there.sort_unstable();
+    assert_eq!((status, there), (ExitStatus::Code(0), vec![PID, KEPT, STARTED]));
+    Ok(())
+}
+
+/// Threads that were made before the program gave something up would have it still.
+fn what_is_given_up_late_is_refused() -> Outcome {
+    privileged()?;
+    let mut codes = [Code::default(), Code::default()];
+    codes.iter_mut().for_each(|code| _ = code.exit(0));
+    let [main, other] = codes;
+    let image = Image::new(vec![main_thread(main), ThreadCode { tid: PID + 3, code: other, name: b"other" }]);
+    let reserve =
+        |manifest: &Manifest| Restorer::reserve(manifest, &Policy::default()).expect("all can be had").0;
+    let mut last = image.manifest.clone();
+    last.process.credentials.bounding = 0;
+    let refused = reserve(&image.manifest).map(&last).err();
+    assert!(matches!(refused, Some(RestoreError::CapabilitiesMeanwhile)), "{refused:?}");
+    assert!(reserve(&last).map(&last).is_ok(), "given up before anything was made");
     Ok(())
 }
 
