@@ -9,6 +9,7 @@ from tests.harness.compiling import compile_c
 from tests.harness.results import Check
 from tests.harness.waiting import Failure, expect, until
 
+_CROWD_MOVES = 6
 _COUNTER = [str(machine.BIN / "target"), "--interval-ms", "2"]
 
 
@@ -100,6 +101,23 @@ def any_thread(libc: str, lab) -> None:
     expect("FAIL" not in moved.text() and "sleeper: PASS\n" in moved.text(), moved.text())
 
 
+def crowd(lab) -> None:
+    """Threads that are sent numbered signals all the time take each once and in turn, through many moves."""
+    receivers = [lab.receiver(f"receiver{number}") for number in range(2)]
+    program = lab.program("crowd", [compile_c("crowd", lab.directory)])
+    # As another user a thread may not reach the program's file.
+    program.trigger_thread = True
+    program.wait_lines(20)
+    for number in range(_CROWD_MOVES):
+        program = lab.move(program, receivers[number % 2])
+        program.wait_complete()
+        until(lambda: f"{number + 1}\n" in program.text(), "it to see that it has moved", alive=[receivers[number % 2]])
+    program.signal(signal.SIGTERM)
+    ended = program.wait_exited()
+    expect(ended.get("exit_code") == 0, f"it ended with {ended} and said {program.text()[-200:]}")
+    until(lambda: program.text().endswith("all there\n"), "its last line")
+
+
 def only_looks_interrupted(lab) -> None:
     """A program that computes where it could be taken for one in an interrupted call goes on as it was."""
     program = lab.program("looks_interrupted", [compile_c("looks_interrupted", lab.directory)])
@@ -140,6 +158,7 @@ def _checks() -> list:
         Check("code that only looks like an interrupted call goes on as it was", only_looks_interrupted),
         Check("a handler of the program itself goes on working, before and after a move", own_handler_stays),
         Check("a program that takes SIGUSR2 for itself keeps it", taken_back_is_left_alone),
+        Check(f"signals to the threads of a crowd come once and in turn, through {_CROWD_MOVES} moves", crowd),
         Check("an ignored SIGUSR2 stays ignored and one line says so", ignored_stays_ignored),
         Check("POSTHASTE_LOG takes the lines from standard error", log_to_a_file),
     ]
