@@ -86,7 +86,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
                 Vec::new()
             }
             Ok(Mapped::Places(places)) => {
-                self.may_be_waited_for = true;
+                self.may_be_waited_for = !places.is_empty();
                 let last = places.iter().map(|place| place.space).max();
                 self.spaces.keep_numbers(last.unwrap_or(SpaceId::MAIN));
                 places

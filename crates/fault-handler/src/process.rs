@@ -99,9 +99,9 @@ pub trait DestinationProcess {
         Err(Failure::Protocol("content that nobody wants"))
     }
 
-    /// Builds mappings, descriptors and threads of the final manifest and returns the userfaultfd of their
-    /// address space, with which every range of `manifest.lazy` is registered. Or only says where those ranges belong:
-    /// then [`assemble`](Self::assemble) builds.
+    /// Builds the mappings of the final manifest and returns the userfaultfd of their address space, with which every range of
+    /// `manifest.lazy` is registered; descriptors and threads may be under way until [`assemble`](Self::assemble). Or only
+    /// says where those ranges belong: then that builds.
     ///
     /// # Errors
     /// What did not work.

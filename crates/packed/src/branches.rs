@@ -1,7 +1,7 @@
 //! Calls and jumps, and what reads or takes the address of data, compress better by where they lead than by how far: the same
 //! function is called, and the same text is named, from many places.
 //!
-//! The operand of the instructions `call` and `jmp`, and of most of those that have a place in memory by its distance, is one
+//! The operand of `call` and of jumps, and of most of those that have a place in memory by its distance, is one
 //! from the instruction's end (a byte or four less where something follows). One that leads into the
 //! image becomes the offset of its target; the few numbers whose place this takes become negative. So each operand stands
 //! for one other, and nothing has to be noted. Bytes that only look like these instructions come back all the same,
@@ -42,6 +42,8 @@ fn convert(code: &mut [u8], start: usize, len: usize, other: fn(u32, u32, u32) -
             CALL | JUMP => 1,
             // The mode that stands for a distance from the instruction pointer.
             0x80.. if mode & 0xc7 == 5 => 2,
+            // A conditional jump.
+            0x0f if mode & 0xf0 == 0x80 => 2,
             _ => {
                 at += 1;
                 continue;

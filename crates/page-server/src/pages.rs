@@ -34,6 +34,9 @@ pub(crate) fn send_pages(
             Some(content) => send_content(connection, packer, run, content)?,
             None => connection.enqueue_counted(Kind::LostPages, run)?,
         }
+        if are_awaited {
+            connection.flush()?;
+        }
         (_, rest) = rest.split_at_pages(run.pages());
         most = packer.packing.frame_pages();
     }

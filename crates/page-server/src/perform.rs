@@ -31,10 +31,7 @@ impl<P: SourceProcess> Server<'_, P> {
             SourceAction::Capture { sent } => self.capture(sent),
             SourceAction::SendSwitchover => self.send_manifest(Kind::Switchover),
             SourceAction::SendPages { channel: Channel::Push, pages } => self.pushes.push_back(pages),
-            SourceAction::SendPages { channel, pages } => {
-                self.send_pages(channel, pages);
-                self.flush_now(channel);
-            }
+            SourceAction::SendPages { channel, pages } => self.send_pages(channel, pages),
             SourceAction::SendZero(pages) => self.answer(Kind::ZeroPages, pages),
             SourceAction::SendPushed(pages) => self.answer(Kind::Pushed, pages),
             SourceAction::SendRun { epoch } => self.send_run(epoch),
@@ -52,7 +49,7 @@ impl<P: SourceProcess> Server<'_, P> {
         }
     }
 
-    /// Reads pages and sends them; a few wait for [`Self::flush_now`].
+    /// Reads pages and sends them; a few that are pushed may wait for a flush.
     pub(crate) fn send_pages(&mut self, channel: Channel, pages: PageRange) {
         if !self.use_of(channel).write {
             return;
@@ -63,11 +60,6 @@ impl<P: SourceProcess> Server<'_, P> {
             Ok(()) => self.use_of(channel).unsent += 1,
             Err(error) => self.lose_writing(channel, failure_of(channel, &error)),
         }
-    }
-
-    /// Sends what waits.
-    pub(crate) fn flush_now(&mut self, channel: Channel) {
-        self.send(channel, |connection| connection.flush().map(|_| ()));
     }
 
     /// What is said of pages without sending them.
@@ -180,7 +172,7 @@ impl<P: SourceProcess> Server<'_, P> {
     }
 
     /// Sends on a channel if it still takes anything.
-    fn send(
+    pub(crate) fn send(
         &mut self,
         channel: Channel,
         send: impl FnOnce(&mut Connection<Socket>) -> Result<(), ConnectionError>,

@@ -381,7 +381,7 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             self.packer.packing.rested();
             return false;
         }
-        self.flush_now(Channel::Push);
+        self.send(Channel::Push, |push| push.flush().map(|_| ()));
         true
     }
 

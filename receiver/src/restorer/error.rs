@@ -288,8 +288,8 @@ pub enum RestoreError {
     /// The process was made without a `/dev/pts` of its own.
     #[error("the program has opened a pseudo-terminal meanwhile: try again")]
     TerminalMeanwhile,
-    /// Threads were made that have what the program has given up since.
-    #[error("the program has given up capabilities meanwhile: try again")]
+    /// Threads were made that have what the program has given up or changed since.
+    #[error("the program has changed its capabilities, or how it keeps them, meanwhile: try again")]
     CapabilitiesMeanwhile,
     /// Pages that came ahead, for something else than private memory.
     #[error("pages {0} came ahead and have no place here")]

@@ -21,7 +21,7 @@ pub fn plan(manifest: &Manifest) -> Result<(), RestoreError> {
     let layout = Layout::new(hole);
     let mut program = Program::at(layout.program(), layout.data());
     threads::become_main(&mut program, manifest)?;
-    process::set_limits(&mut program, &manifest.process)?;
+    process::set_limits(&mut program, &manifest.process, &process::OTHER_LIMITS)?;
     timers::arm(&mut program, manifest);
     for description in &manifest.descriptions {
         if matches!(description.kind, DescriptionKind::Anonymous { .. }) {

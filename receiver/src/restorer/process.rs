@@ -157,12 +157,17 @@ pub(super) fn allow_barriers(program: &mut Program, process: &ProcessRecord) {
 
 /// Whether a thread inherits nothing of what [`set`] and [`set_settings`] set: it may be made before that.
 pub(super) fn leaves_threads_alone(ours: &Credentials, process: &ProcessRecord) -> bool {
+    /// The one of [`PROC_VALUES`] that each thread has for itself.
+    const OF_THREADS: &str = "loginuid";
+    let own = std::fs::read(format!("/proc/self/{OF_THREADS}")).unwrap_or_default();
+    let mut values = process.proc_values.iter().filter(|value| value.name == OF_THREADS.as_bytes());
     credentials::is_unbound(ours, &process.credentials)
         && !process.keep_capabilities
         && secure_bits(process) == 0
+        && values.all(|value| value.value.trim_ascii() == own.trim_ascii())
 }
 
-/// Sets what prctl(2) sets for the whole process or, before there are others, for the first thread: as far as it can be
+/// Sets what prctl(2) sets for the whole process or, where no other has been made yet, for the first thread: as far as it can be
 /// had. Nothing is made executable behind this any more.
 pub(super) fn set_settings(program: &mut Program, process: &ProcessRecord) {
     program.step(Step::SetProcessFlags);
@@ -201,10 +206,20 @@ pub(super) fn set_dumpable(program: &mut Program, process: &ProcessRecord) {
     program.call(libc::SYS_prctl, [PR_SET_DUMPABLE, u64::from(process.dumpable == 1), 0, 0, 0]);
 }
 
-/// Sets the limits: soft ones as they were, as far as the hard ones here, and those of the sender, allow; hard ones are
-/// never raised.
-pub(super) fn set_limits(program: &mut Program, process: &ProcessRecord) -> Result<(), RestoreError> {
-    for ((number, limit), here) in (0_u32..).zip(&process.limits).zip(hard_limits()?) {
+/// `RLIMIT_NICE` and `RLIMIT_RTPRIO`: what threads may have of priorities.
+pub(super) const LIMITS_OF_PRIORITIES: [u32; 2] = [13, 14];
+/// All others.
+pub(super) const OTHER_LIMITS: [u32; 14] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15];
+
+/// Sets the limits `which`: soft ones as they were, as far as the hard ones here, and those of the sender, allow; hard ones
+/// are never raised.
+pub(super) fn set_limits(
+    program: &mut Program,
+    process: &ProcessRecord,
+    which: &[u32],
+) -> Result<(), RestoreError> {
+    let limits = (0_u32..).zip(&process.limits).zip(hard_limits()?);
+    for ((number, limit), here) in limits.filter(|((number, _), _)| which.contains(number)) {
         let hard = limit.hard.min(here).min(peer::limit(number));
         let soft = limit.soft.min(hard);
         if soft < limit.soft {

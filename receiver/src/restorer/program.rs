@@ -5,7 +5,7 @@ use nix::libc;
 
 use super::Step;
 use super::layout::OP_BYTES;
-use super::trampoline::{COPY, JUMP, LEAVE, MUST_NOT_BE_ZERO, MUST_SUCCEED, THREAD};
+use super::trampoline::{COPY, JUMP, LEAVE, MUST_NOT_BE_ZERO, MUST_SUCCEED, OR_END, THREAD};
 
 /// One operation; the layout that the trampoline reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,6 +116,11 @@ impl Program {
     /// A system call that must succeed.
     pub fn call<const N: usize>(&mut self, number: libc::c_long, arguments: [u64; N]) -> Slot {
         self.push(call_number(number), MUST_SUCCEED, six(arguments))
+    }
+
+    /// A system call whose error ends the process at once: behind the point where a program can fail.
+    pub fn call_or_end<const N: usize>(&mut self, number: libc::c_long, arguments: [u64; N]) -> Slot {
+        self.push(call_number(number), MUST_SUCCEED | OR_END, six(arguments))
     }
 
     /// A system call whose error is no failure.

@@ -272,10 +272,6 @@ impl Restorer<Reserved> {
         }
         mappings::prove_missing(&self.child, &manifest.lazy, &manifest.kept)?;
         let mut batch = Batch::new(&self.child);
-        let inherit_nothing = self.here.leaves_threads_alone(manifest);
-        if inherit_nothing {
-            threads.begin(&mut batch)?;
-        }
         process::set(&mut batch, manifest, &ghosts)?;
         let same_kernel = self.here.is_home_of(manifest);
         let finish = {
@@ -283,15 +279,16 @@ impl Restorer<Reserved> {
             descriptors::make(&mut batch, manifest, &objects, &ghosts, same_kernel, companion)?
         };
         process::set_settings(batch.unit()?, &manifest.process);
-        if !inherit_nothing {
-            threads.begin(&mut batch)?;
-        }
+        // Behind the descriptors: a thread that is the program's user already would let that user into this memory, and
+        // what becomes of one thread decides how all may be looked at.
+        process::set_limits(batch.unit()?, &manifest.process, &process::LIMITS_OF_PRIORITIES)?;
+        threads.begin(&mut batch)?;
         threads.await_born(&mut batch)?;
         threads::raise_pending(&mut batch, manifest)?;
         timers::make(&mut batch, manifest)?;
         let program = batch.unit()?;
         threads::become_main(program, manifest)?;
-        process::set_limits(program, &manifest.process)?;
+        process::set_limits(program, &manifest.process, &process::OTHER_LIMITS)?;
         let under_way = UnderWay { begun: batch.begin()?, _ghosts: ghosts };
         let Reserved { uffd, memory, contents, companion, .. } = self.stage;
         let image =
@@ -457,7 +454,7 @@ fn find_hole(manifest: &Manifest, here: &Here) -> Result<Hole, RestoreError> {
     occupied.extend(manifest.vmas.iter().map(|vma| vma.range));
     occupied.push(manifest.host.vdso.range);
     let threads = manifest.threads.len() as u64;
-    Hole::find(&occupied, threads + SPARE_THREADS + threads / 4).ok_or(RestoreError::NoHole)
+    Hole::find(&occupied, 2 * threads + SPARE_THREADS + threads / 4).ok_or(RestoreError::NoHole)
 }
 
 /// Makes a userfaultfd in the child, so that it acts on the child's memory, and takes it away.

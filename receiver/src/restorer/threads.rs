@@ -8,8 +8,8 @@
 //! Most are made while the program still runs at the source ([`Ahead`]); those that it has started since are made when all
 //! others begin, and those that have ended since end then.
 //!
-//! Nothing before `leave` touches the program's memory: its pages may still be missing. What all threads touch first is in
-//! place by then, so that the last call, for rseq, fails no more than it did at the source; where it does, the process ends.
+//! Nothing before `leave` touches the program's memory: its pages may still be missing. What rseq(2) touches is in place by
+//! then, and the main thread has made the same call; where another one fails all the same, the process ends: others run already.
 
 use memory::Addr;
 use nix::libc;
@@ -19,7 +19,7 @@ use super::batch::Batch;
 use super::credentials::Change;
 use super::layout::{Layout, THREAD_BYTES, THREAD_OPS};
 use super::requirements::Here;
-use super::{BlankChild, Program, RestoreError, Step, process, timers};
+use super::{BlankChild, Program, RestoreError, Slot, Step, process, timers};
 use crate::peer;
 
 /// One thread but the main one.
@@ -192,13 +192,13 @@ fn become_other(
     become_thread(program, thread);
     schedule(program, manifest, thread, By::Receiver);
     who.apply(program, layout);
+    // What it may have of priorities is the program's own by now.
+    schedule(program, manifest, thread, By::Program);
     want_death_signal(program, thread);
     program.set_and_wake(other.born);
     program.wait_for(layout.leave());
     program.wake(layout.leave());
-    // Limits are the program's own by now.
-    schedule(program, manifest, thread, By::Program);
-    register_rseq(program, thread);
+    register_rseq(program, thread, Program::call_or_end);
     leave(program, layout, manifest, thread);
     assert!(program.len() as u64 <= THREAD_OPS, "a thread's operations are counted in layout");
     assert!(program.data_bytes().len() as u64 <= THREAD_BYTES - THREAD_OPS * 64, "and its data");
@@ -303,12 +303,15 @@ fn want_death_signal(program: &mut Program, thread: &ThreadRecord) {
     }
 }
 
-fn register_rseq(program: &mut Program, thread: &ThreadRecord) {
+fn register_rseq(program: &mut Program, thread: &ThreadRecord, call: RseqCall) {
     if let Some(rseq) = thread.rseq {
         program.step(Step::Rseq(thread.tid));
-        program.call(libc::SYS_rseq, [rseq.addr.0, u64::from(rseq.len), 0, u64::from(rseq.signature)]);
+        call(program, libc::SYS_rseq, [rseq.addr.0, u64::from(rseq.len), 0, u64::from(rseq.signature)]);
     }
 }
+
+/// How rseq(2) is called: what becomes of an error.
+type RseqCall = fn(&mut Program, libc::c_long, [u64; 4]) -> Slot;
 
 fn leave(program: &mut Program, layout: Layout, manifest: &Manifest, thread: &ThreadRecord) {
     program.step(Step::Leave);
@@ -350,15 +353,16 @@ impl Threads {
     /// Lets all begin who wait for that, and makes the others.
     pub(super) fn begin(&self, batch: &mut Batch<'_>) -> Result<(), RestoreError> {
         let begin = batch.child().layout().begin();
-        batch.unit()?.step(Step::Leave).set_and_wake(begin);
+        let first = self.others.first().map_or(Step::Leave, |other| Step::Thread(other.tid));
+        batch.unit()?.step(first).set_and_wake(begin);
         for other in &self.new {
             other.make(batch.unit()?);
         }
         Ok(())
     }
 
-    /// Waits until every thread is who it was, and those are gone that have ended. The last is waited for first: it comes
-    /// last, and whoever waits for each in its turn is woken by each.
+    /// Waits until every thread is who it was, and those are gone that have ended. Not for the first one first: whoever waits
+    /// for each in its turn is woken by each.
     pub(super) fn await_born(&self, batch: &mut Batch<'_>) -> Result<(), RestoreError> {
         for other in self.others.iter().rev() {
             batch.unit()?.step(Step::Thread(other.tid)).wait_for(other.born);
@@ -386,7 +390,7 @@ impl Threads {
         schedule(program, manifest, main, By::Program);
         want_death_signal(program, main);
         process::set_dumpable(program, &manifest.process);
-        register_rseq(program, main);
+        register_rseq(program, main, Program::call);
         let program = batch.unit()?;
         timers::arm(program, manifest);
         program.step(Step::Leave);

@@ -33,6 +33,9 @@ pub const MUST_SUCCEED: u32 = 1;
 /// Flag: a result of zero is a failure too (a read at its end).
 pub const MUST_NOT_BE_ZERO: u32 = 2;
 
+/// Flag, beside the others: a failure ends the process with status 125.
+pub const OR_END: u32 = 4;
+
 /// Offset of the status page in the hole.
 pub const STATUS: u64 = PAGE_SIZE;
 /// Offset of the word that holds the address of the first failed operation, or 0.
@@ -100,11 +103,18 @@ posthaste_trampoline_begin:
     mov rbx, [rbx+8]
     jmp rax
 
-80: lea rcx, [rip + posthaste_trampoline_begin + 4096]
+80: test byte ptr [rbx+4], 4
+    jnz 90f
+    lea rcx, [rip + posthaste_trampoline_begin + 4096]
     xor eax, eax
     lock cmpxchg [rcx], rbx
     mov rbx, [rcx+8]
     jmp 20b
+
+90: mov edi, 125
+    mov eax, 231
+    syscall
+    jmp 90b
 posthaste_trampoline_end:
     .popsection
 "#

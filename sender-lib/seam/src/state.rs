@@ -24,6 +24,8 @@ pub struct State {
     parking: AtomicU32,
     /// Threads in the park handler that may touch the arena.
     pub inside: AtomicU32,
+    /// Park signals that were the host's own and came while threads were parked.
+    pub host_signals: AtomicU32,
     /// 1 once `Run` was sent: from here the process must never run here again.
     committed: AtomicU32,
     /// Address of the body's [`crate::Rest`]; 0 before there is a body.
@@ -52,6 +54,7 @@ impl State {
             generation: AtomicU32::new(0),
             parking: AtomicU32::new(0),
             inside: AtomicU32::new(0),
+            host_signals: AtomicU32::new(0),
             committed: AtomicU32::new(0),
             rest: AtomicU64::new(0),
             arena_start: AtomicU64::new(0),
@@ -76,6 +79,7 @@ impl State {
         }
         self.generation.fetch_add(1, Ordering::SeqCst);
         self.helper.store(0, Ordering::SeqCst);
+        self.host_signals.store(0, Ordering::SeqCst);
         self.committed.store(0, Ordering::SeqCst);
         self.rest.store(0, Ordering::SeqCst);
         self.arena_start.store(0, Ordering::SeqCst);

@@ -76,6 +76,7 @@ extern "C" fn on_park(signal: i32, info: *const SignalInfo, context: *mut u8) {
         }
         STATE.inside.fetch_sub(1, SeqCst);
     } else {
+        STATE.host_signals.fetch_add(1, SeqCst);
         chain(signal, info, context);
     }
 }

@@ -27,7 +27,7 @@ pub enum DestinationAction {
     SendRoundTaken,
     /// What was stored in these pages does not hold: they are to be missing when the process is registered.
     Forget(Vec<PageRange>),
-    /// Build mappings, descriptors and threads of the final manifest, register; answer `Mapped` or `PrepareFailed`.
+    /// Build the mappings of the final manifest, register, begin with all else; answer `Mapped` or `PrepareFailed`.
     Map,
     /// Every eager page is in place: build what is made of them; answer `Assembled` or `PrepareFailed`. Pages may be
     /// touched meanwhile.

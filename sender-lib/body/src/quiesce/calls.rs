@@ -40,7 +40,7 @@ pub(super) struct Sleeper {
 
 impl Sleeper {
     /// Whether it is known to be who the helper is. Right behind the signal that interrupts it: who has not run by then runs
-    /// no instruction of the program any more.
+    /// no instruction of the program any more, but for a handler of signal 33 that was sent before (`State::host_signals`).
     pub(super) fn is_still_plain(self) -> bool {
         self.is_plain && self.has_run.is_some() && clock::run_time_ns(self.tid) == self.has_run
     }
@@ -65,7 +65,7 @@ impl Clocks {
         if let Some(at) = rest.iter().position(|sleeper| sleeper.tid == tid) {
             self.asked += at + 1;
             let has_run = clock::run_time_ns(tid);
-            if let Some(known) = rest.get(at).filter(|known| known.has_run == has_run) {
+            if let Some(known) = rest.get(at).filter(|known| has_run.is_some() && known.has_run == has_run) {
                 return Some(*known);
             }
         }

@@ -151,8 +151,9 @@ impl Seat {
         self.passed.load(SeqCst) >= self.sent.load(SeqCst)
     }
 
-    /// Counts one signal on its way.
+    /// Counts one signal on its way. Of who had one before it is not known who it is: it has run.
     pub(super) fn count_signal(&self) {
+        self.plain.store(0, SeqCst);
         self.sent.fetch_add(1, SeqCst);
     }
 

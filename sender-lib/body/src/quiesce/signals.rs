@@ -16,6 +16,7 @@ use sys::{clock, thread};
 use super::{QUESTION, Seat, deadline_in, nanoseconds};
 use crate::arena::Header;
 use crate::config::{FEW_THREADS, MAX_QUEUED_SIGNALS, PARK_POLL, PUT_BACK_ATTEMPTS, RELEASE_DEADLINE};
+use crate::ffi::resident;
 
 /// What one thread at rest is asked, and its answer. Lies in the arena, all zero is no question.
 pub(crate) struct Board {
@@ -36,11 +37,13 @@ impl Board {
     /// Answers if the calling thread, which sits on `seat`, is asked. Runs on the stack of a signal handler: needs little of
     /// it.
     pub(super) fn answer(&self, header: &Header, seat: &Seat) {
+        // In this order: an answer is not taken for one to the next question.
+        let is_answered = self.shown.load(SeqCst) != 0;
         let tid = self.asked.load(SeqCst);
         if tid == EVERYBODY && seat.tell_pending() {
             header.arrive();
         }
-        if tid == 0 || self.shown.load(SeqCst) != 0 || tid != thread::thread_id() {
+        if is_answered || tid != thread::thread_id() {
             return;
         }
         let set = self.set.load(SeqCst);
@@ -79,6 +82,7 @@ impl Board {
         set: u64,
         for_process: bool,
     ) -> Result<Vec<SignalInfo>, String> {
+        self.asked.store(0, SeqCst);
         self.set.store(set, SeqCst);
         self.for_process.store(u32::from(for_process), SeqCst);
         self.shown.store(0, SeqCst);
@@ -123,6 +127,9 @@ pub(super) fn collect(header: &Header, threads: &mut [ThreadRecord]) -> Result<V
         header.board.ask_all(header);
     }
     let own = status::own().map_err(|error| error.in_words())?;
+    // Another thread's filter for system calls may have brought privileges up, and who came to rest behind a signal 33 of the host's
+    // own, as glibc sends it to make all threads another user, has run its handler.
+    let may_differ = own.no_new_privileges || resident().state.host_signals.load(SeqCst) != 0;
     let check = |set: u64| {
         if set != 0 && own.queued > MAX_QUEUED_SIGNALS as u64 {
             return Err(text!["more than ", MAX_QUEUED_SIGNALS, " signals of this user wait"]);
@@ -131,8 +138,7 @@ pub(super) fn collect(header: &Header, threads: &mut [ThreadRecord]) -> Result<V
     };
     check(own.shared_pending)?;
     for (record, (_, seat)) in threads.iter_mut().zip(header.seats_in_use()) {
-        // Another thread's filter for system calls may have come with it.
-        if seat.has_nothing_of_its_own() && !own.no_new_privileges {
+        if seat.has_nothing_of_its_own() && !may_differ {
             continue;
         }
         let status = status::of_thread(record.tid).map_err(|error| error.in_words())?;
