@@ -81,6 +81,9 @@ class Program(Process):
 
     def __init__(self, name, command, directory, environment, trigger=signal.SIGUSR2, **options):
         self.trigger_signal = trigger
+        # Whether the main thread alone gets it, not the process, as from a user. A thread that enters sigtimedwait(2), or
+        # epoll_pwait(2) with a mask, while a signal waits for the process is woken for it; where another one takes the
+        # signal then, the call returns EINTR although its thread has run no handler. sleeper looks for that.
         self.trigger_thread = name == "sleeper"
         super().__init__(name, command, directory, environment, **options)
 
@@ -88,7 +91,10 @@ class Program(Process):
         aim(self.directory, port, host)
 
     def trigger(self) -> None:
-        _trigger(self)
+        if self.trigger_thread:
+            machine.signal_thread(self.pid, self.pid, self.trigger_signal)
+        else:
+            os.kill(self.pid, self.trigger_signal)
 
     def wait_lines(self, count: int) -> list:
         """Waits until it has printed so many lines and returns all that it has printed."""
@@ -145,7 +151,7 @@ class Moved:
 
     def trigger(self) -> None:
         if self.trigger_thread:
-            _trigger(self)
+            machine.signal_thread(self.pid, self.pid, self.trigger_signal)
         else:
             self.signal(self.trigger_signal)
 
@@ -203,19 +209,6 @@ class Receiver(Process):
             if event["event"] == kind and all(event.get(key) == value for key, value in fields.items()):
                 return event
         return None
-
-
-def _trigger(process) -> None:
-    """Sends the trigger to the process, as a user does; to the main thread alone where the workload asks for that.
-
-    A thread that enters sigtimedwait(2), or epoll_pwait(2) with a mask, while a signal waits for the process is woken for
-    it; where another thread takes the signal then, the call returns EINTR although its thread has run no handler. A
-    workload that looks for that cannot be sent any signal as a process, moved or not.
-    """
-    if process.trigger_thread:
-        machine.signal_thread(process.pid, process.pid, process.trigger_signal)
-    else:
-        os.kill(process.pid, process.trigger_signal)
 
 
 def refusals(text: str) -> list:

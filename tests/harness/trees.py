@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 
-from tests.harness import machine
 from tests.harness.criu import BRIDGE, Daemon, Tree
 from tests.harness.waiting import Failure, expect, until
 

@@ -14,8 +14,8 @@ const PAGE_BYTES: usize = 4096;
 
 const _: () = assert!(PAGE_BYTES as u64 == PAGE_SIZE && BUFFER_BYTES / PAGE_BYTES == 64);
 
-/// Reads `pages` and sends them, each run as what it is; the last ones may wait for a flush. Every page is looked at once. If they `are_awaited`, the first one
-/// is what a thread waits for: over a slow link it goes by itself.
+/// Reads `pages` and sends them, each run as what it is; a few may wait for a flush. Every page is looked at once. If they
+/// `are_awaited`, nothing waits, and the first one is what a thread waits for: over a slow link it goes by itself.
 pub(crate) fn send_pages(
     process: &mut impl SourceProcess,
     connection: &mut Connection<Socket>,

@@ -363,8 +363,11 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             self.link_refused();
             return false;
         }
+        if self.pushes.is_empty() {
+            self.packer.packing.rested();
+            return false;
+        }
         let mut room = u64::from(self.packer.packing.frame_pages());
-        let whole = room;
         while room > 0
             && let Some(pages) = self.pushes.pop_front()
         {
@@ -376,10 +379,6 @@ impl<'process, P: SourceProcess> Server<'process, P> {
                 let in_use = self.use_of(Channel::Push);
                 in_use.unsent = in_use.unsent.saturating_sub(1);
             }
-        }
-        if room == whole {
-            self.packer.packing.rested();
-            return false;
         }
         self.send(Channel::Push, |push| push.flush().map(|_| ()));
         true

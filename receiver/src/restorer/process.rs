@@ -155,20 +155,26 @@ pub(super) fn allow_barriers(program: &mut Program, process: &ProcessRecord) {
     }
 }
 
-/// Whether a thread inherits nothing of what [`set`] and [`set_settings`] set: it may be made before that.
-pub(super) fn leaves_threads_alone(ours: &Credentials, process: &ProcessRecord) -> bool {
-    /// The one of [`PROC_VALUES`] that each thread has for itself.
-    const OF_THREADS: &str = "loginuid";
-    let own = std::fs::read(format!("/proc/self/{OF_THREADS}")).unwrap_or_default();
-    let mut values = process.proc_values.iter().filter(|value| value.name == OF_THREADS.as_bytes());
+/// Whether a thread inherits nothing of what [`set`] and [`set_settings`] set, where this process is known to audit by
+/// `login_id`: it may be made before that.
+pub(super) fn leaves_threads_alone(ours: &Credentials, login_id: &[u8], process: &ProcessRecord) -> bool {
+    let mut values = process.proc_values.iter().filter(|value| value.name == LOGIN_ID.as_bytes());
     credentials::is_unbound(ours, &process.credentials)
         && !process.keep_capabilities
         && secure_bits(process) == 0
-        && values.all(|value| value.value.trim_ascii() == own.trim_ascii())
+        && values.all(|value| value.value.trim_ascii() == login_id.trim_ascii())
 }
 
-/// Sets what prctl(2) sets for the whole process or, where no other has been made yet, for the first thread: as far as it can be
-/// had. Nothing is made executable behind this any more.
+/// The one of [`PROC_VALUES`] that each thread has for itself.
+const LOGIN_ID: &str = "loginuid";
+
+/// What the receiver's own file says, and its child's until it is told otherwise; empty without auditing.
+pub(super) fn own_login_id() -> Vec<u8> {
+    std::fs::read(format!("/proc/self/{LOGIN_ID}")).unwrap_or_default()
+}
+
+/// Sets what prctl(2) sets for the whole process or, where no other has been made yet, for the first thread: as far as it
+/// can be had. Nothing is made executable behind this any more.
 pub(super) fn set_settings(program: &mut Program, process: &ProcessRecord) {
     program.step(Step::SetProcessFlags);
     for ((_, set), value) in PROCESS_SETTINGS.iter().zip(&process.settings) {

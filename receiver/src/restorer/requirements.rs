@@ -21,6 +21,7 @@ pub(super) struct Here {
     xsave: XsaveLayout,
     pub(super) vdso: Option<VdsoRecord>,
     credentials: Credentials,
+    login_id: Vec<u8>,
 }
 
 impl Here {
@@ -35,6 +36,7 @@ impl Here {
             xsave: identity::xsave_layout(),
             vdso: identity::vdso_record(&mappings),
             credentials: credentials::own()?,
+            login_id: process::own_login_id(),
             occupied: mappings.iter().map(|mapping| mapping.range).collect(),
         })
     }
@@ -60,7 +62,7 @@ impl Here {
 
     /// Whether the program's threads may be made before the first one is who it was.
     pub(super) fn leaves_threads_alone(&self, manifest: &Manifest) -> bool {
-        process::leaves_threads_alone(&self.credentials, &manifest.process)
+        process::leaves_threads_alone(&self.credentials, &self.login_id, &manifest.process)
     }
 
     /// How threads get the program's credentials, and each its own if it has others.

@@ -240,9 +240,6 @@ impl Restorer<Reserved> {
     /// What did not work; the child is dead then.
     pub fn map(mut self, manifest: &Manifest) -> Result<Restorer<Mapped>, RestoreError> {
         self.check_final(manifest)?;
-        if !self.stage.threads.is_empty() && !self.here.leaves_threads_alone(manifest) {
-            return Err(RestoreError::CapabilitiesMeanwhile);
-        }
         self.stage.contents.check(manifest)?;
         self.stage.early.end(&self.stage.uffd)?;
         let wanted = mappings::last(manifest)?;
@@ -306,6 +303,9 @@ impl Restorer<Reserved> {
         }
         if !manifest.terminals.is_empty() && !self.stage.own_terminals {
             return Err(RestoreError::TerminalMeanwhile);
+        }
+        if !self.stage.threads.is_empty() && !self.here.leaves_threads_alone(manifest) {
+            return Err(RestoreError::CapabilitiesMeanwhile);
         }
         let identity = self.child.identity();
         if Identity::of(&manifest.process, identity.outside_too) != identity {

@@ -303,15 +303,17 @@ fn want_death_signal(program: &mut Program, thread: &ThreadRecord) {
     }
 }
 
-fn register_rseq(program: &mut Program, thread: &ThreadRecord, call: RseqCall) {
+/// `call` decides what becomes of an error.
+fn register_rseq(
+    program: &mut Program,
+    thread: &ThreadRecord,
+    call: fn(&mut Program, libc::c_long, [u64; 4]) -> Slot,
+) {
     if let Some(rseq) = thread.rseq {
         program.step(Step::Rseq(thread.tid));
         call(program, libc::SYS_rseq, [rseq.addr.0, u64::from(rseq.len), 0, u64::from(rseq.signature)]);
     }
 }
-
-/// How rseq(2) is called: what becomes of an error.
-type RseqCall = fn(&mut Program, libc::c_long, [u64; 4]) -> Slot;
 
 fn leave(program: &mut Program, layout: Layout, manifest: &Manifest, thread: &ThreadRecord) {
     program.step(Step::Leave);
@@ -361,8 +363,8 @@ impl Threads {
         Ok(())
     }
 
-    /// Waits until every thread is who it was, and those are gone that have ended. Not for the first one first: whoever waits
-    /// for each in its turn is woken by each.
+    /// Waits until every thread is who it was, and those are gone that have ended. For the last one first: whoever waits for
+    /// each in its turn is woken by each.
     pub(super) fn await_born(&self, batch: &mut Batch<'_>) -> Result<(), RestoreError> {
         for other in self.others.iter().rev() {
             batch.unit()?.step(Step::Thread(other.tid)).wait_for(other.born);

@@ -34,7 +34,7 @@ pub(super) struct Sleeper {
     /// How long it had run by then, in nanoseconds; `None` if that is not known.
     has_run: Option<u64>,
     pub(super) call: Call,
-    /// It was who the helper is, and may have new privileges.
+    /// It was who the helper is, and had not given up new privileges.
     is_plain: bool,
 }
 

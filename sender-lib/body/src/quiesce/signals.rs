@@ -127,8 +127,8 @@ pub(super) fn collect(header: &Header, threads: &mut [ThreadRecord]) -> Result<V
         header.board.ask_all(header);
     }
     let own = status::own().map_err(|error| error.in_words())?;
-    // Another thread's filter for system calls may have brought privileges up, and who came to rest behind a signal 33 of the host's
-    // own, as glibc sends it to make all threads another user, has run its handler.
+    // Another thread's filter for system calls may have given all no new privileges; and who came to rest behind a signal 33 of
+    // the host's own, as glibc sends it to make all threads another user, has run its handler.
     let may_differ = own.no_new_privileges || resident().state.host_signals.load(SeqCst) != 0;
     let check = |set: u64| {
         if set != 0 && own.queued > MAX_QUEUED_SIGNALS as u64 {
