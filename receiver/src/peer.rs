@@ -10,14 +10,16 @@ mod standing;
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::OnceLock;
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setegid, seteuid, setgroups};
+use procfs::ProcError;
 use procfs::process::{FDTarget, Process};
 use protocol::{Credentials, ProcValue, Scheduling};
+use sys::descriptor::{pair, socket};
 use sys::{Errno, capability};
 
 pub use holder::{Held, Holder};
@@ -65,23 +67,12 @@ impl Peer {
     /// Looks who holds the other end of `connection`.
     #[must_use]
     pub fn of(connection: &OwnedFd) -> Self {
-        let Ok(connection) = connection.try_clone().map(TcpStream::from) else { return Self::Unknown };
-        let addresses = (connection.peer_addr(), connection.local_addr());
-        let (Ok(theirs), Ok(ours)) = addresses else { return Self::Unknown };
-        let sockets = if ours.is_ipv4() { procfs::net::tcp() } else { procfs::net::tcp6() };
-        let Ok(sockets) = sockets else { return Self::Unknown };
-        let is_theirs = |local: SocketAddr, remote: SocketAddr| local == theirs && remote == ours;
-        let found = sockets.into_iter().find(|entry| is_theirs(entry.local_address, entry.remote_address));
-        match found {
-            Some(socket) if socket.uid == 0 && is_held_by_root_alone(socket.inode) => Self::Trusted,
-            Some(socket) if socket.uid == 0 => Self::Unknown,
-            Some(socket) => {
-                let found = holder(socket.uid, socket.inode);
-                found.map_or(Self::Unknown, |(rights, standing, holder)| {
-                    Self::Process(rights, standing, Some(holder))
-                })
-            }
-            None => Self::Unknown,
+        match other_end(connection) {
+            Some((0, inode)) if is_held_by_root_alone(inode) => Self::Trusted,
+            Some((0, _)) | None => Self::Unknown,
+            Some((user, inode)) => holder(user, inode).map_or(Self::Unknown, |(rights, standing, holder)| {
+                Self::Process(rights, standing, Some(holder))
+            }),
         }
     }
 
@@ -220,10 +211,34 @@ pub fn has(held: Held, file: &File) -> bool {
     matches!(PEER.get(), Some(Peer::Process(_, _, Some(holder))) if holder.has(held, file))
 }
 
+/// User and inode of the socket at the other end of `connection`, if it is of this machine.
+fn other_end(connection: &OwnedFd) -> Option<(u32, u64)> {
+    let number = connection.as_raw_fd().cast_unsigned();
+    let names = (socket::peer_address(number), socket::own_address(number));
+    if let (Ok(Some(theirs)), Ok(ours)) = names
+        && let Some(owner) = pair::tcp_owner(&theirs, &ours)
+    {
+        return Some(owner);
+    }
+    // A kernel that does not answer has a table of all connections still. It takes milliseconds to walk.
+    let connection = connection.try_clone().map(TcpStream::from).ok()?;
+    let (theirs, ours) = (connection.peer_addr().ok()?, connection.local_addr().ok()?);
+    let mut sockets = if ours.is_ipv4() { procfs::net::tcp() } else { procfs::net::tcp6() }.ok()?.into_iter();
+    let found = sockets.find(|entry| entry.local_address == theirs && entry.remote_address == ours)?;
+    Some((found.uid, found.inode))
+}
+
 /// Whether a process has the socket with this inode open.
 fn has_socket(process: &Process, inode: u64) -> bool {
-    let mut descriptors = process.fd().ok().into_iter().flatten().flatten();
-    descriptors.any(|descriptor| descriptor.target == FDTarget::Socket(inode))
+    for descriptor in process.fd().into_iter().flatten() {
+        match descriptor {
+            Ok(descriptor) if descriptor.target == FDTarget::Socket(inode) => return true,
+            // Nor into any other one.
+            Err(ProcError::PermissionDenied(_)) => return false,
+            Ok(_) | Err(_) => {}
+        }
+    }
+    false
 }
 
 /// Whether every process that has this socket of root's is root's: others may have been given it.

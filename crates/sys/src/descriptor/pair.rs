@@ -36,23 +36,40 @@ pub fn diagnosis(inode: u64) -> Vec<u8> {
 #[must_use]
 pub fn datagram_diagnosis(own: &[u8], peer: &[u8]) -> Vec<u8> {
     const UDP: u32 = 17;
+    // The other side comes first here.
+    inet_diagnosis(UDP, peer, own)
+}
+
+/// Whose the TCP socket of this network namespace with these addresses is, as getsockname(2) and getpeername(2) would have
+/// them: user and inode. `None` if nobody has it open, or if the kernel lacks `CONFIG_INET_DIAG`.
+#[must_use]
+pub fn tcp_owner(own: &[u8], peer: &[u8]) -> Option<(u32, u64)> {
+    const TCP: u32 = 6;
+    /// Behind `struct nlmsghdr`, and in it the addresses, two counts and a time.
+    const USER: usize = 16 + 4 + 48 + 12;
+    let answer = inet_diagnosis(TCP, own, peer);
+    let word = |at: usize| answer.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes);
+    let (user, inode) = (word(USER)?, word(USER + 4)?);
+    (is_answer(&answer) && inode != 0).then_some((user, inode.into()))
+}
+
+fn inet_diagnosis(protocol: u32, first: &[u8], second: &[u8]) -> Vec<u8> {
     const INET6: u32 = 10;
     let word = |bytes: &[u8], at: usize| {
         u32::from_ne_bytes(bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default())
     };
-    let family = word(own, 0) & 0xffff;
-    let (first, words) = if family == INET6 { (8, 4) } else { (4, 1) };
+    let family = word(first, 0) & 0xffff;
+    let (start, words) = if family == INET6 { (8, 4) } else { (4, 1) };
     let mut request = [0; 18];
     let [_, kind, _, _, what, states, ports, id @ ..] = &mut request;
     *kind = BY_FAMILY;
-    *what = family | UDP << 8;
+    *what = family | protocol << 8;
     *states = ANY;
-    // The other side comes first here.
-    *ports = word(peer, 0) >> 16 | word(own, 0) & 0xffff_0000;
+    *ports = word(first, 0) >> 16 | word(second, 0) & 0xffff_0000;
     for (at, slot) in id.iter_mut().enumerate() {
         *slot = match at {
-            0..4 if at < words => word(peer, first + at * 4),
-            4..8 if at - 4 < words => word(own, first + (at - 4) * 4),
+            0..4 if at < words => word(first, start + at * 4),
+            4..8 if at - 4 < words => word(second, start + (at - 4) * 4),
             8 => 0,
             9.. => ANY,
             _ => 0,
@@ -113,12 +130,17 @@ pub fn datagram_attribute(answer: &[u8], wanted: u16) -> Option<&[u8]> {
     attribute_behind(answer, DATAGRAM_ANSWER_BYTES, wanted)
 }
 
+/// Whether the kernel knows the socket: else it says why not.
+fn is_answer(answer: &[u8]) -> bool {
+    const SOCK_DIAG_BY_FAMILY: [u8; 2] = 20_u16.to_ne_bytes();
+    answer.get(4..6) == Some(&SOCK_DIAG_BY_FAMILY)
+}
+
 fn attribute_behind(answer: &[u8], head: usize, wanted: u16) -> Option<&[u8]> {
-    const SOCK_DIAG_BY_FAMILY: u16 = 20;
-    let half = |bytes: &[u8], at: usize| Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
-    if half(answer, 4)? != SOCK_DIAG_BY_FAMILY {
+    if !is_answer(answer) {
         return None;
     }
+    let half = |bytes: &[u8], at: usize| Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
     let mut attributes = answer.get(head..)?;
     loop {
         let (length, kind) = (usize::from(half(attributes, 0)?), half(attributes, 2)?);
@@ -340,6 +362,32 @@ mod tests {
                 return;
             }
             assert_eq!(datagram_attribute(&answer, INET_DIAG_SHUTDOWN), Some(&[0][..]), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_connection_tells_whose_it_is() {
+        use super::super::socket::{own_address, peer_address};
+        use std::os::linux::fs::MetadataExt;
+        for host in ["127.0.0.1", "::1"] {
+            let Ok(listener) = std::net::TcpListener::bind((host, 0)) else { continue };
+            let client =
+                std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("loopback");
+            let (accepted, _) = listener.accept().expect("a connection");
+            let fd = number(&accepted);
+            let theirs = peer_address(fd).expect("a socket").expect("connected");
+            let ours = own_address(fd).expect("bound");
+            let opened = std::fs::metadata(std::format!("/proc/self/fd/{}", number(&client))).expect("open");
+            let found = tcp_owner(&theirs, &ours);
+            if found.is_none() {
+                std::println!("skipped: this kernel does not tell of TCP sockets (CONFIG_INET_DIAG)");
+                return;
+            }
+            let own = std::fs::metadata("/proc/self").expect("proc").st_uid();
+            assert_eq!(found, Some((own, opened.st_ino())), "{host}");
+            assert_ne!(tcp_owner(&ours, &theirs), found, "that is the other end");
+            drop((client, listener));
+            assert_eq!(tcp_owner(&theirs, &ours), None, "nobody has it any more");
         }
     }
 
