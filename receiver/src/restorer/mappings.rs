@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use memory::{Backing, PageRange, Protection, RangeSet, Sharing, VmaFlags};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
 use protocol::{FileRecord, FileVerdict, Manifest};
 
@@ -122,7 +123,7 @@ fn different(path: &[u8], range: PageRange) -> RestoreError {
 }
 
 /// Turns what the child has into what it shall have. `objects` are those of the final manifest.
-pub(super) fn change(
+fn change(
     child: &BlankChild,
     have: &Mappings,
     want: &Mappings,
@@ -144,6 +145,48 @@ pub(super) fn change(
         make(child, part, objects)?;
     }
     Ok(())
+}
+
+/// Makes the first mappings, and what they show quick to reach.
+pub(super) fn make_first(child: &BlankChild, wanted: &Mappings) -> Result<(), RestoreError> {
+    read_ahead(wanted);
+    change(child, &Mappings::new(), wanted, &[])
+}
+
+/// Has the kernel read what is written while the program stands still, changed pages of private mappings, and its code, which it
+/// needs first: in a file that nobody here has used lately, each page would wait for the disk.
+fn read_ahead(wanted: &Mappings) {
+    /// What a kernel reads for one call at least, in bytes.
+    const STEP: u64 = 128 << 10;
+    const OF_ONE_MAPPING: u64 = 16 << 20;
+    /// Of one that only shows the file now: a linker has changed it, or it is data of any length.
+    const OF_DATA: u64 = 1 << 20;
+    const OF_ALL: u64 = 64 << 20;
+    let mut left = OF_ALL;
+    let mut opened: Option<(&[u8], OwnedFd)> = None;
+    for mapping in wanted.values() {
+        let Source::File { path, offset } = &mapping.source else { continue };
+        let Mapping { sharing: Sharing::Private, protection, .. } = mapping else { continue };
+        let most = if protection.write || protection.execute { OF_ONE_MAPPING } else { OF_DATA };
+        if opened.as_ref().is_none_or(|(name, _)| name != path) {
+            // Whoever maps it says why not.
+            opened = files::open_mapped(path, MappedFor::Reading).ok().map(|file| (path.as_slice(), file));
+        }
+        let Some((_, file)) = &opened else { continue };
+        let bytes = mapping.range.len().min(most).min(left);
+        left -= bytes;
+        if bytes == 0 {
+            break;
+        }
+        let mut at = 0;
+        while at < bytes
+            && let Ok(from) = i64::try_from(offset.saturating_add(at))
+            && let Ok(len) = i64::try_from(STEP.min(bytes - at))
+        {
+            let _ = posix_fadvise(file, from, len, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+            at += STEP;
+        }
+    }
 }
 
 /// Makes a few mappings with one program.

@@ -166,13 +166,13 @@ impl Restorer<Reserved> {
         let memory = open_memory(&child)?;
         vdso.map(&child, &memory, hole.range().end())?;
         let uffd = create_uffd(&child, &permission)?;
-        mappings::change(&child, &Mappings::new(), &wanted, &[])?;
+        mappings::make_first(&child, &wanted)?;
         let threads = Ahead::make(&mut child, &here, manifest)?;
         let early = if policy.travel().ahead { Early::begin(&uffd, &wanted) } else { Early::default() };
-        let all_pages_first = matches!(permission, Permission::WithoutForks(_));
         let (connections, same_kernel) = (policy.connections(), here.is_home_of(manifest));
         let (files, travel) = (verdicts.clone(), policy.travel());
-        let other_vdso = vdso.is_other();
+        let (all_pages_first, other_vdso) =
+            (matches!(permission, Permission::WithoutForks(_)), vdso.is_other());
         let answer =
             protocol::Reserved { files, all_pages_first, same_kernel, other_vdso, connections, travel };
         let verdicts = manifest.files.iter().cloned().zip(verdicts).collect();
