@@ -22,6 +22,8 @@ PARASITE  := --profile parasite
 # Jump tables, aligned loops, and what is hoisted out of loops or loaded ahead, would cost more than they save.
 SMALLER   := $(addprefix -Cllvm-args=-,inline-threshold=150 inline-instr-cost=60 inline-call-penalty=300 \
              min-jump-table-entries=1000 align-loops=1 disable-machine-licm enable-load-pre=false)
+# No path of this machine is in it, so that it is as long wherever it is built.
+NAMELESS  := RUSTFLAGS="--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}/registry/src="
 WORKSPACE := --workspace --exclude sender-lib --exclude sender-body --exclude sender-seam
 
 .PHONY: all build rebuild clean test check demo bench criu lint install uninstall toolchain test-tools
@@ -31,8 +33,8 @@ all: build
 build: toolchain
 	$(CARGO) build --locked --release --package receiver --package target --package criu-bridge
 	@mkdir -p bin
-	$(CARGO) rustc --locked --package sender-body $(PARASITE) -- $(SMALLER)
-	POSTHASTE_BODY=$(CARGO_TARGET_DIR)/parasite/libbody.so $(CARGO) rustc --locked --package sender-lib $(PARASITE) -- $(SMALLER)
+	$(NAMELESS) $(CARGO) rustc --locked --package sender-body $(PARASITE) -- $(SMALLER)
+	POSTHASTE_BODY=$(CARGO_TARGET_DIR)/parasite/libbody.so $(NAMELESS) $(CARGO) rustc --locked --package sender-lib $(PARASITE) -- $(SMALLER)
 	install -m 755 build/parasite/libsender.so bin/libsender.so
 	strip --strip-all bin/libsender.so
 	install -m 755 build/release/receiver build/release/target build/release/criu-bridge bin/

@@ -53,7 +53,7 @@ use tables::{Files, Ghosts, Objects};
 pub use terminals::{give_back as give_back_terminals, take_out as take_out_terminals};
 
 /// A look at the flags of all mappings that is less work than this is repeated while the program stands still.
-const QUICK_LOOK_NS: u64 = 1_500_000;
+const QUICK_LOOK_NS: u64 = 500_000;
 
 /// What is in the process but is not the program's: capture leaves it out.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +83,8 @@ pub struct Verdicts<'a> {
     pub files: &'a [FileVerdict],
     /// It runs under this kernel.
     pub same_kernel: bool,
+    /// A look at the mappings is quick: their flags are looked at anew.
+    pub is_quick: bool,
 }
 
 /// A manifest, and what will be lost.
@@ -141,22 +143,19 @@ pub fn stopped(
     Ok(captured)
 }
 
-/// Looks at the mappings of the running process once more, right before the stop. If that is quick, it is done again at
-/// the stop; otherwise what the program does with madvise(2) from here on is seen only where it makes or splits a mapping,
-/// unless its children do not inherit all of its memory as it is.
+/// Looks at the mappings of the running process once more, shortly before the stop; true if that was quick. Then it is to be
+/// done again at the stop; otherwise what the program does with madvise(2) from here on is
+/// seen only where it makes or splits a mapping, unless its children do not inherit all of its memory as it is.
 ///
 /// # Errors
 /// What cannot be moved.
-pub fn look_again(pagemap: &mut Pagemap, own: &[PageRange], before: &mut Manifest) -> Result<(), Refusal> {
+pub fn look_again(pagemap: &mut Pagemap, own: &[PageRange], before: &mut Manifest) -> Result<bool, Refusal> {
     let mut files = Files::new(Some(before));
     let began = clock::own_work_ns();
     let (_, vmas) = mappings::collect(own, true, None, &mut files, &mut Objects::default())?;
     before.guards = pages::guards(pagemap, &vmas, Some(before))?;
     before.vmas = vmas;
-    if clock::own_work_ns() - began < QUICK_LOOK_NS {
-        before.vmas.clear();
-    }
-    Ok(())
+    Ok(clock::own_work_ns() - began < QUICK_LOOK_NS)
 }
 
 fn build(
@@ -168,7 +167,7 @@ fn build(
     let mut files = Files::new(before.map(|(manifest, _)| manifest));
     let mut objects = Objects::default();
     let mut ghosts = Ghosts::default();
-    let old = before.map(|(manifest, _)| manifest.vmas.as_slice()).filter(|old| !old.is_empty());
+    let old = before.filter(|(_, known)| !known.is_quick).map(|(manifest, _)| manifest.vmas.as_slice());
     let (mappings, mut vmas) =
         mappings::collect(around.ranges, before.is_some(), old, &mut files, &mut objects)?;
     let (table, notes) =

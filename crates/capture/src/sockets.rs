@@ -15,8 +15,9 @@ use crate::refusal::{DescriptorTrait, Doing, Note, Refusal};
 
 const DATAGRAM: u32 = 2;
 const NETLINK: u32 = 16;
-/// Numbers of descriptors that were in flight: out of the way of the standard streams.
-const LOWEST_IN_FLIGHT: u32 = 900;
+/// Numbers of descriptors that were in flight: out of the way of the standard streams. For a table of more than 64 the
+/// kernel may wait some 10 ms.
+const LOWEST_IN_FLIGHT: u32 = 56;
 
 /// What waits in the sockets of a process that stands still, by inode.
 #[derive(Default)]

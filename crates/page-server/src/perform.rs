@@ -20,7 +20,10 @@ impl<P: SourceProcess> Server<'_, P> {
     /// Does what the engine wants done.
     pub(crate) fn perform(&mut self, action: SourceAction) {
         match action {
-            SourceAction::SendReserve => self.send_manifest(Kind::Reserve),
+            SourceAction::SendReserve => {
+                self.send_manifest(Kind::Reserve);
+                self.answer = self.process.await_reservation().err().map(SourceInput::Broken);
+            }
             SourceAction::Sweep => {
                 let Sweep { written, lost } = self.process.sweep();
                 self.answer = Some(SourceInput::Swept { written, lost });

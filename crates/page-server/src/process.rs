@@ -31,6 +31,15 @@ pub struct Sweep {
 
 /// The process at the source. Until [`Self::park`] it runs; after it nothing but this trait's owner touches it.
 pub trait SourceProcess {
+    /// Called when the manifest of the running process has gone and the destination is at work on it: what takes time and can
+    /// be done meanwhile.
+    ///
+    /// # Errors
+    /// Why the process cannot move, in words for the user.
+    fn await_reservation(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// Takes what the destination found for each file of the manifest, and what it cannot do; the capture decides by
     /// it which pages are eager and which lazy.
     ///

@@ -20,8 +20,12 @@ pub(crate) const MAX_QUEUED_SIGNALS: usize = 256;
 pub(crate) const PUT_BACK_ATTEMPTS: usize = 1000;
 /// Opening one channel and having it accepted.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// Lowest number of the parasite's own descriptors, out of the way of programs that count on low ones.
-pub(crate) const LOWEST_DESCRIPTOR: u32 = 900;
+/// Lowest number of the parasite's own connections, out of the way of programs that count on low ones, and within the 64
+/// that every table of descriptors has room for: to make a longer one the kernel waits some 10 ms for all processors, as
+/// threads share it.
+pub(crate) const LOWEST_DESCRIPTOR: u32 = 56;
+/// A look at the running process is made again for the stop if it is older, in nanoseconds.
+pub(crate) const FRESH_NS: u64 = 50_000_000;
 /// Runs of pages that were sent ahead and still hold: 18 bytes each at most in the manifest.
 pub(crate) const MAX_KEPT: usize = 100_000;
 /// Such a run is passed over where the others are looked through for data: a call costs as much as so many pages.

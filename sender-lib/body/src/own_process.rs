@@ -15,11 +15,12 @@ use protocol::{
     Connections, DescriptionKind, FileVerdict, Header, Manifest, Piece, Reserved, SignalAction, ThreadRecord,
     text,
 };
+use sys::clock;
 use sys::descriptor::{self, tcp};
 use sys::poll::Interest;
 
 use crate::ahead::Ahead;
-use crate::config::{LONG_KEPT, MAX_KEPT};
+use crate::config::{FRESH_NS, LONG_KEPT, MAX_KEPT};
 use crate::connect::Route;
 use crate::ffi::resident;
 use crate::log::log;
@@ -43,6 +44,10 @@ pub(crate) struct OwnProcess {
     same_kernel: bool,
     /// What the destination does with connections.
     connections: Connections,
+    /// When it was last looked at while it runs, in nanoseconds.
+    looked_at: u64,
+    /// That was quick.
+    is_quick: bool,
     /// What is lost with the move, unless the destination takes it.
     notes: Vec<Note>,
     /// What travels ahead of the manifest.
@@ -81,6 +86,8 @@ impl OwnProcess {
             all_pages_first: false,
             same_kernel: false,
             connections: Connections::Reset,
+            looked_at: 0,
+            is_quick: false,
             notes: captured.notes,
             contents: Vec::new(),
             clocks: Clocks::default(),
@@ -130,6 +137,16 @@ impl OwnProcess {
     /// What it was while it ran.
     pub(crate) fn running(&self) -> Arc<Manifest> {
         Arc::clone(&self.running)
+    }
+
+    /// Looks at what may change while it runs.
+    fn look_again(&mut self) -> Result<(), Failure> {
+        // The page server has sent it and let go of it. `make_mut` would cost 5 KiB of code that copies manifests.
+        let running = Arc::get_mut(&mut self.running).ok_or(Failure::Protocol("a manifest in use"))?;
+        self.is_quick = capture::look_again(self.memory.pagemap(), arena::range().as_slice(), running)
+            .map_err(|refusal| Failure::Local(refusal.in_words()))?;
+        self.looked_at = clock::monotonic_ns();
+        Ok(())
     }
 
     /// Adds what is in place already.
@@ -230,13 +247,14 @@ impl SourceProcess for OwnProcess {
         }
     }
 
+    fn await_reservation(&mut self) -> Result<(), Failure> {
+        self.look_again()
+    }
+
     fn prepare(&mut self) -> Result<(), Failure> {
-        // The page server has sent it and let go of it. `make_mut` would cost 5 KiB of code that copies manifests.
-        let Some(running) = Arc::get_mut(&mut self.running) else {
-            return Err(Failure::Local(text!["the manifest of the running process is still in use"]));
-        };
-        capture::look_again(self.memory.pagemap(), arena::range().as_slice(), running)
-            .map_err(|refusal| Failure::Local(refusal.in_words()))?;
+        if clock::monotonic_ns() - self.looked_at > FRESH_NS {
+            self.look_again()?;
+        }
         self.clocks = quiesce::prepare();
         Ok(())
     }
@@ -248,7 +266,8 @@ impl SourceProcess for OwnProcess {
 
     fn capture(&mut self) -> Result<Arc<Manifest>, Failure> {
         let Parked { threads, pending } = core::mem::take(&mut self.parked);
-        let verdicts = Verdicts { files: &self.verdicts, same_kernel: self.same_kernel };
+        let verdicts =
+            Verdicts { files: &self.verdicts, same_kernel: self.same_kernel, is_quick: self.is_quick };
         let stopped = Some((threads, &*self.running, verdicts));
         let frozen = match self.connections {
             Connections::Reset | Connections::Relay => None,
