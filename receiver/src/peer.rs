@@ -230,15 +230,12 @@ fn other_end(connection: &OwnedFd) -> Option<(u32, u64)> {
 
 /// Whether a process has the socket with this inode open.
 fn has_socket(process: &Process, inode: u64) -> bool {
-    for descriptor in process.fd().into_iter().flatten() {
-        match descriptor {
-            Ok(descriptor) if descriptor.target == FDTarget::Socket(inode) => return true,
-            // Nor into any other one.
-            Err(ProcError::PermissionDenied(_)) => return false,
-            Ok(_) | Err(_) => {}
-        }
+    // Whose program may not be looked at shows none of its descriptors either.
+    if matches!(process.exe(), Err(ProcError::PermissionDenied(_))) {
+        return false;
     }
-    false
+    let mut descriptors = process.fd().ok().into_iter().flatten().flatten();
+    descriptors.any(|descriptor| descriptor.target == FDTarget::Socket(inode))
 }
 
 /// Whether every process that has this socket of root's is root's: others may have been given it.

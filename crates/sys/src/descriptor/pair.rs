@@ -40,36 +40,47 @@ pub fn datagram_diagnosis(own: &[u8], peer: &[u8]) -> Vec<u8> {
     inet_diagnosis(UDP, peer, own)
 }
 
-/// Whose the TCP socket of this network namespace with these addresses is, as getsockname(2) and getpeername(2) would have
-/// them: user and inode. `None` if nobody has it open, or if the kernel lacks `CONFIG_INET_DIAG`.
+/// Whose the connected TCP socket of this network namespace with these addresses is, as getsockname(2) and getpeername(2)
+/// would have them: user and inode. `None` if nobody has it open, and if the kernel does not tell: without
+/// `CONFIG_INET_DIAG`, or of a socket that is bound to a device.
 #[must_use]
 pub fn tcp_owner(own: &[u8], peer: &[u8]) -> Option<(u32, u64)> {
     const TCP: u32 = 6;
-    /// Behind `struct nlmsghdr`, and in it the addresses, two counts and a time.
-    const USER: usize = 16 + 4 + 48 + 12;
+    /// Behind `struct nlmsghdr` and four short fields.
+    const PORTS: usize = 16 + 4;
+    /// Behind the addresses, two counts and a time.
+    const USER: usize = PORTS + 48 + 12;
     let answer = inet_diagnosis(TCP, own, peer);
     let word = |at: usize| answer.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes);
+    // Where no connection is found, the kernel tells of a socket that listens at `own`, whoever's that is.
+    let is_it = is_answer(&answer) && word(PORTS)? == ports(own, peer);
     let (user, inode) = (word(USER)?, word(USER + 4)?);
-    (is_answer(&answer) && inode != 0).then_some((user, inode.into()))
+    (is_it && inode != 0).then_some((user, inode.into()))
+}
+
+/// Of two addresses, as `struct inet_diag_sockid` begins.
+fn ports(first: &[u8], second: &[u8]) -> u32 {
+    word_at(first, 0) >> 16 | word_at(second, 0) & 0xffff_0000
+}
+
+fn word_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes(bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default())
 }
 
 fn inet_diagnosis(protocol: u32, first: &[u8], second: &[u8]) -> Vec<u8> {
     const INET6: u32 = 10;
-    let word = |bytes: &[u8], at: usize| {
-        u32::from_ne_bytes(bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default())
-    };
-    let family = word(first, 0) & 0xffff;
+    let family = word_at(first, 0) & 0xffff;
     let (start, words) = if family == INET6 { (8, 4) } else { (4, 1) };
     let mut request = [0; 18];
-    let [_, kind, _, _, what, states, ports, id @ ..] = &mut request;
+    let [_, kind, _, _, what, states, both, id @ ..] = &mut request;
     *kind = BY_FAMILY;
     *what = family | protocol << 8;
     *states = ANY;
-    *ports = word(first, 0) >> 16 | word(second, 0) & 0xffff_0000;
+    *both = ports(first, second);
     for (at, slot) in id.iter_mut().enumerate() {
         *slot = match at {
-            0..4 if at < words => word(first, start + at * 4),
-            4..8 if at - 4 < words => word(second, start + (at - 4) * 4),
+            0..4 if at < words => word_at(first, start + at * 4),
+            4..8 if at - 4 < words => word_at(second, start + (at - 4) * 4),
             8 => 0,
             9.. => ANY,
             _ => 0,
@@ -386,6 +397,9 @@ mod tests {
             let own = std::fs::metadata("/proc/self").expect("proc").st_uid();
             assert_eq!(found, Some((own, opened.st_ino())), "{host}");
             assert_ne!(tcp_owner(&ours, &theirs), found, "that is the other end");
+            let mut strange = theirs.clone();
+            strange[2] ^= 0x55;
+            assert_eq!(tcp_owner(&ours, &strange), None, "the listener is not the connection");
             drop((client, listener));
             assert_eq!(tcp_owner(&theirs, &ours), None, "nobody has it any more");
         }
