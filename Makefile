@@ -23,7 +23,7 @@ PARASITE  := --profile parasite
 SMALLER   := $(addprefix -Cllvm-args=-,inline-threshold=150 inline-instr-cost=60 inline-call-penalty=300 \
              min-jump-table-entries=1000 align-loops=1 disable-machine-licm enable-load-pre=false)
 # No path of this machine is in it, so that it is as long wherever it is built.
-NAMELESS  := RUSTFLAGS="--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}/registry/src="
+NAMELESS  := --config "build.rustflags=['--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}/registry/src=']"
 WORKSPACE := --workspace --exclude sender-lib --exclude sender-body --exclude sender-seam
 
 .PHONY: all build rebuild clean test check demo bench criu lint install uninstall toolchain test-tools
@@ -33,8 +33,8 @@ all: build
 build: toolchain
 	$(CARGO) build --locked --release --package receiver --package target --package criu-bridge
 	@mkdir -p bin
-	$(NAMELESS) $(CARGO) rustc --locked --package sender-body $(PARASITE) -- $(SMALLER)
-	POSTHASTE_BODY=$(CARGO_TARGET_DIR)/parasite/libbody.so $(NAMELESS) $(CARGO) rustc --locked --package sender-lib $(PARASITE) -- $(SMALLER)
+	$(CARGO) rustc --locked $(NAMELESS) --package sender-body $(PARASITE) -- $(SMALLER)
+	POSTHASTE_BODY=$(CARGO_TARGET_DIR)/parasite/libbody.so $(CARGO) rustc --locked $(NAMELESS) --package sender-lib $(PARASITE) -- $(SMALLER)
 	install -m 755 build/parasite/libsender.so bin/libsender.so
 	strip --strip-all bin/libsender.so
 	install -m 755 build/release/receiver build/release/target build/release/criu-bridge bin/

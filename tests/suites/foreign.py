@@ -87,7 +87,7 @@ PROGRAMS = [
     Foreign("xz", ["xz", "-6", "-T1", "-c"], stdin="{input}", make_input=partial(_text, megabytes=2)),
     Foreign("xz with threads", ["xz", "-6", "-T2", "--block-size=1MiB", "-c", "{input}"],
             make_input=partial(_text, megabytes=4)),
-    Foreign("gzip", ["gzip", "-9", "-n", "-c", "{input}"], make_input=partial(_text, megabytes=24)),
+    Foreign("gzip", ["gzip", "-9", "-n", "-c", "{input}"], make_input=partial(_text, megabytes=48)),
     Foreign("sort", ["sort", "--parallel=2", "-k7f", "-S", "512M", "{input}"], make_input=partial(_text, megabytes=128),
             settings={"LC_ALL": "C"}),
     Foreign("openssl dgst", ["openssl", "dgst", "-sha512"], stdin="{input}", make_input=partial(_sparse, megabytes=600)),

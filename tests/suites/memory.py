@@ -30,13 +30,18 @@ def inherited(lab) -> None:
     _again_and_again(["withheld"], 0, lab)
 
 
-def _again_and_again(command: list, bytes_per_second: int, lab) -> None:
+def guarded(lab) -> None:
+    """A page that a small program forbids to be touched right before it stops is forbidden after the move, and no other."""
+    _again_and_again(["guards"], 0, lab, moves=3 * _MOVES)
+
+
+def _again_and_again(command: list, bytes_per_second: int, lab, moves=_MOVES) -> None:
     """The program moves several times, watches itself, and ends with 5."""
     name, *arguments = command
     receivers = [lab.receiver() for _ in range(2)]
     process = lab.program(name, [compile_c(name, lab.directory), *arguments])
     process.wait_lines(1)
-    for step in range(_MOVES):
+    for step in range(moves):
         receiver = receivers[step % 2]
         link = lab.link(receiver, bytes_per_second=bytes_per_second) if bytes_per_second else None
         process = _move_when_it_can(process, receiver, link, lab)
@@ -191,6 +196,7 @@ def _checks() -> list:
                             partial(at_random, seed, True)))
     return checks + [
         Check("what is kept from children is what the program last said", inherited),
+        Check("what must not be touched is what the program last said", guarded),
         Check("System V shared memory that nobody else has moves with its ids, again and again",
               partial(segments, "postcopy")),
         Check("System V semaphores and messages that nobody else uses move with their ids, again and again",

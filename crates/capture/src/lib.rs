@@ -37,7 +37,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 
-use memory::{Addr, Backing, PageRange, Sharing};
+use memory::{Addr, Backing, PageRange, Sharing, Vma};
 use protocol::{FileVerdict, HostFacts, Manifest, SignalAction, ThreadRecord, VdsoRecord};
 use sys::clock;
 use sys::pagemap::Pagemap;
@@ -76,15 +76,15 @@ pub struct Surroundings<'a> {
     pub relays: bool,
 }
 
-/// What the destination said of the running process's files.
+/// What the destination said of the running process's files, and what is known of it since.
 #[derive(Clone, Copy, Debug)]
 pub struct Verdicts<'a> {
     /// One for each file of that manifest.
     pub files: &'a [FileVerdict],
     /// It runs under this kernel.
     pub same_kernel: bool,
-    /// A look at the mappings is quick: their flags are looked at anew.
-    pub is_quick: bool,
+    /// What [`look_again`] has returned last.
+    pub look: Option<&'a Look>,
 }
 
 /// A manifest, and what will be lost.
@@ -143,19 +143,32 @@ pub fn stopped(
     Ok(captured)
 }
 
-/// Looks at the mappings of the running process once more, shortly before the stop; true if that was quick. Then it is to be
-/// done again at the stop; otherwise what the program does with madvise(2) from here on is
-/// seen only where it makes or splits a mapping, unless its children do not inherit all of its memory as it is.
+/// The mappings of the running process shortly before the stop.
+#[derive(Debug)]
+pub struct Look {
+    vmas: Vec<Vma>,
+    guards: Vec<PageRange>,
+}
+
+/// Looks at the mappings of the running process once more. `None` if that was quick: then it is done again at the stop.
+/// Otherwise what the program does with madvise(2) from here on is seen only where it makes or splits a mapping, unless its
+/// children do not inherit all of its memory as it is.
 ///
 /// # Errors
 /// What cannot be moved.
-pub fn look_again(pagemap: &mut Pagemap, own: &[PageRange], before: &mut Manifest) -> Result<bool, Refusal> {
+pub fn look_again(
+    pagemap: &mut Pagemap,
+    own: &[PageRange],
+    before: &Manifest,
+) -> Result<Option<Look>, Refusal> {
     let mut files = Files::new(Some(before));
     let began = clock::own_work_ns();
     let (_, vmas) = mappings::collect(own, true, None, &mut files, &mut Objects::default())?;
-    before.guards = pages::guards(pagemap, &vmas, Some(before))?;
-    before.vmas = vmas;
-    Ok(clock::own_work_ns() - began < QUICK_LOOK_NS)
+    if clock::own_work_ns() - began < QUICK_LOOK_NS {
+        return Ok(None);
+    }
+    let guards = pages::guards(pagemap, &vmas, None)?;
+    Ok(Some(Look { vmas, guards }))
 }
 
 fn build(
@@ -167,7 +180,8 @@ fn build(
     let mut files = Files::new(before.map(|(manifest, _)| manifest));
     let mut objects = Objects::default();
     let mut ghosts = Ghosts::default();
-    let old = before.filter(|(_, known)| !known.is_quick).map(|(manifest, _)| manifest.vmas.as_slice());
+    let look = before.and_then(|(_, verdicts)| verdicts.look);
+    let old = look.map(|look| look.vmas.as_slice());
     let (mappings, mut vmas) =
         mappings::collect(around.ranges, before.is_some(), old, &mut files, &mut objects)?;
     let (table, notes) =
@@ -177,7 +191,7 @@ fn build(
     if before.is_some() {
         unmapped::complete(&vmas, &mut objects)?;
     }
-    let guards = pages::guards(pagemap, &vmas, before.map(|(manifest, _)| manifest))?;
+    let guards = pages::guards(pagemap, &vmas, look)?;
     let process =
         process::record(around, before.map(|(manifest, _)| &manifest.process), &mut files, &mut ghosts)?;
     let (mut eager, mut lazy) = match before {

@@ -3,10 +3,11 @@
 use alloc::vec::Vec;
 
 use memory::{Addr, Backing, PAGE_SIZE, PageRange, RangeSet, Sharing, Vma};
-use protocol::{FileVerdict, Manifest, MmFields, ThreadRecord};
+use protocol::{FileVerdict, MmFields, ThreadRecord};
 use sys::own_memory::own_words;
 use sys::pagemap::{Pagemap, Wanted};
 
+use crate::Look;
 use crate::refusal::{Doing, Refusal};
 use crate::tables::Objects;
 
@@ -128,19 +129,19 @@ fn wanted_by_kernel(threads: &[ThreadRecord], mm: &MmFields) -> RangeSet {
     wanted
 }
 
-/// Pages that must not be touched. Of the stopped process only mappings that had some while it ran are looked
-/// through, and those that are new: a look costs time for every page.
+/// Pages that must not be touched. Behind a `look` only mappings that had some then are looked through, and those that are
+/// new: it costs time for every page.
 pub(crate) fn guards(
     pagemap: &mut Pagemap,
     vmas: &[Vma],
-    before: Option<&Manifest>,
+    look: Option<&Look>,
 ) -> Result<Vec<PageRange>, Refusal> {
     let failed = Refusal::kernel(Doing::Pages);
     let mut found = Vec::new();
     for vma in vmas {
-        let is_free = before.is_some_and(|before| {
-            !before.guards.iter().any(|guard| guard.intersection(vma.range).is_some())
-                && before.vmas.binary_search_by_key(&vma.range.start(), |old| old.range.start()).is_ok()
+        let is_free = look.is_some_and(|look| {
+            !look.guards.iter().any(|guard| guard.intersection(vma.range).is_some())
+                && look.vmas.binary_search_by_key(&vma.range.start(), |old| old.range.start()).is_ok()
         });
         if !is_free {
             found.extend(pagemap.scan(vma.range, Wanted::Guards).map_err(&failed)?);

@@ -31,8 +31,8 @@ pub struct Sweep {
 
 /// The process at the source. Until [`Self::park`] it runs; after it nothing but this trait's owner touches it.
 pub trait SourceProcess {
-    /// Called when the manifest of the running process has gone and the destination is at work on it: what takes time and can
-    /// be done meanwhile.
+    /// Called when the manifest of the running process is on its way, and the destination will be at work on it: what takes
+    /// time and can be done meanwhile. A long one may still wait for the socket, and then for this.
     ///
     /// # Errors
     /// Why the process cannot move, in words for the user.

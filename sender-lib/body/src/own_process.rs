@@ -4,10 +4,11 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem::take;
 use core::sync::atomic::AtomicU32;
 
 use capture::refusal::Note;
-use capture::{Captured, Content, Leftover, Surroundings, Verdicts};
+use capture::{Captured, Content, Leftover, Look, Surroundings, Verdicts};
 use engine::Failure;
 use memory::{Addr, Backing, PageRange, PageSet, RangeSet, Sharing};
 use page_server::{Channels, ReadRun, SourceProcess, Sweep};
@@ -44,10 +45,11 @@ pub(crate) struct OwnProcess {
     same_kernel: bool,
     /// What the destination does with connections.
     connections: Connections,
-    /// When it was last looked at while it runs, in nanoseconds.
+    /// Its mappings when they were looked at again, unless that is quick. What goes ahead has its place in those of
+    /// `running`, which the destination has made.
+    look: Option<Look>,
+    /// When that was over, in nanoseconds.
     looked_at: u64,
-    /// That was quick.
-    is_quick: bool,
     /// What is lost with the move, unless the destination takes it.
     notes: Vec<Note>,
     /// What travels ahead of the manifest.
@@ -86,8 +88,8 @@ impl OwnProcess {
             all_pages_first: false,
             same_kernel: false,
             connections: Connections::Reset,
+            look: None,
             looked_at: 0,
-            is_quick: false,
             notes: captured.notes,
             contents: Vec::new(),
             clocks: Clocks::default(),
@@ -141,9 +143,8 @@ impl OwnProcess {
 
     /// Looks at what may change while it runs.
     fn look_again(&mut self) -> Result<(), Failure> {
-        // The page server has sent it and let go of it. `make_mut` would cost 5 KiB of code that copies manifests.
-        let running = Arc::get_mut(&mut self.running).ok_or(Failure::Protocol("a manifest in use"))?;
-        self.is_quick = capture::look_again(self.memory.pagemap(), arena::range().as_slice(), running)
+        let own = arena::range();
+        self.look = capture::look_again(self.memory.pagemap(), own.as_slice(), &self.running)
             .map_err(|refusal| Failure::Local(refusal.in_words()))?;
         self.looked_at = clock::monotonic_ns();
         Ok(())
@@ -260,14 +261,14 @@ impl SourceProcess for OwnProcess {
     }
 
     fn park(&mut self) -> Result<(), Failure> {
-        self.parked = quiesce::park(core::mem::take(&mut self.clocks)).map_err(Failure::Local)?;
+        self.parked = quiesce::park(take(&mut self.clocks)).map_err(Failure::Local)?;
         Ok(())
     }
 
     fn capture(&mut self) -> Result<Arc<Manifest>, Failure> {
-        let Parked { threads, pending } = core::mem::take(&mut self.parked);
+        let Parked { threads, pending } = take(&mut self.parked);
         let verdicts =
-            Verdicts { files: &self.verdicts, same_kernel: self.same_kernel, is_quick: self.is_quick };
+            Verdicts { files: &self.verdicts, same_kernel: self.same_kernel, look: self.look.as_ref() };
         let stopped = Some((threads, &*self.running, verdicts));
         let frozen = match self.connections {
             Connections::Reset | Connections::Relay => None,

@@ -35,6 +35,9 @@ impl Staying {
     /// Why not, in words for the user.
     pub(crate) fn open(&mut self, route: &Route, expected: usize) -> Result<(), Failure> {
         let opened = route.open_relay().map_err(|failure| Failure::Local(route.words(failure)))?;
+        // In the stop each gets a number of its own, and the kernel would take 10 ms to make the table longer.
+        let most = LOWEST_DESCRIPTOR.saturating_add(u32::try_from(expected).unwrap_or(0));
+        drop(descriptor::duplicate(opened.stream().fd().raw().cast_unsigned(), most + 8));
         self.link = Some(opened);
         if expected > 0 {
             log!(

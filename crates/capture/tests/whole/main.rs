@@ -72,7 +72,7 @@ fn stopped_with(frozen: Option<&[AtomicU32]>) -> Captured {
     let verdicts = vec![FileVerdict::Same; before.files.len()];
     capture::accept(&before, &verdicts).expect("all files are the same");
     let captured = look(&Surroundings { frozen, ..around() }, |pagemap, around| {
-        let verdicts = capture::Verdicts { files: &verdicts, same_kernel: false, is_quick: true };
+        let verdicts = capture::Verdicts { files: &verdicts, same_kernel: false, look: None };
         capture::stopped(pagemap, around, before.threads.clone(), &before, verdicts)
     });
     *captured.map_err(|refusal| refusal.in_words()).expect("an ordinary process")

@@ -30,7 +30,7 @@ fn advice_is_kept_and_taken_over_when_the_process_stops() {
         assert_eq!((vma.backing, vma.sharing), (Backing::Anonymous, Sharing::Private));
         let verdicts = vec![FileVerdict::Same; before.files.len()];
         let stopped = look(&around(), |pagemap, around| {
-            let verdicts = capture::Verdicts { files: &verdicts, same_kernel: false, is_quick: true };
+            let verdicts = capture::Verdicts { files: &verdicts, same_kernel: false, look: None };
             capture::stopped(pagemap, around, before.threads.clone(), &before, verdicts)
         });
         let manifest = stopped.map_err(|refusal| refusal.in_words()).expect("nothing new").manifest;
@@ -48,7 +48,7 @@ fn a_new_mapping_has_its_own_flags() {
         map.advise(Advice::DontFork).expect("anonymous memory");
         let verdicts = vec![FileVerdict::Same; before.files.len()];
         let stopped = look(&around(), |pagemap, around| {
-            let verdicts = capture::Verdicts { files: &verdicts, same_kernel: false, is_quick: true };
+            let verdicts = capture::Verdicts { files: &verdicts, same_kernel: false, look: None };
             capture::stopped(pagemap, around, before.threads.clone(), &before, verdicts)
         });
         let manifest = stopped.map_err(|refusal| refusal.in_words()).expect("nothing special").manifest;
@@ -81,7 +81,7 @@ fn a_mapped_file_is_proven_and_its_pages_travel_without_a_verdict() {
         let lazy_text = |verdict| {
             let verdicts = vec![verdict; before.files.len()];
             let stopped = look(&around(), |pagemap, around| {
-                let verdicts = capture::Verdicts { files: &verdicts, same_kernel: false, is_quick: true };
+                let verdicts = capture::Verdicts { files: &verdicts, same_kernel: false, look: None };
                 capture::stopped(pagemap, around, before.threads.clone(), &before, verdicts)
             });
             let manifest = stopped.map_err(|refusal| refusal.in_words()).expect("no shared file").manifest;
