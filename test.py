@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 
-from tests.harness import machine, scale
+from tests.harness import machine, scale, session
 from tests.harness.results import Results
 
 SKIPPED = 77
@@ -73,7 +73,7 @@ def main() -> int:
         if options.list:
             return print_list()
         if options.suite:
-            return run_suites(options)
+            return session.visible(lambda: run_suites(options))
         from tests.walk_through import walk_through
         return walk_through(options.workload, options.repeat, options.clean, options.json)
     except machine.Missing as missing:

@@ -9,7 +9,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -162,6 +162,12 @@ impl Place {
     /// Those of dup(2).
     pub fn beside(&self, name: OsString) -> io::Result<Self> {
         Ok(Self { directory: self.directory.try_clone()?, name })
+    }
+
+    /// The directory, open for nothing but being what it is (`O_PATH`).
+    #[must_use]
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
     }
 
     /// The last part of the path.

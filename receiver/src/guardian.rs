@@ -4,6 +4,7 @@
 //! and kills all of them when the session is gone before the migration is complete, and deletes the files that were made
 //! for a process that does not come. It holds a duplicate of every userfaultfd, so that no missing page turns into zeros between the session's death and that kill.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -87,6 +88,7 @@ pub struct Guardian {
     socket: Option<OwnedFd>,
     process: OwnedFd,
     released: bool,
+    making: OsString,
 }
 
 /// The blank child as its guardian presents it.
@@ -109,12 +111,13 @@ impl Guardian {
                 .map_err(talk)?;
         let kind = if blank.namespaces.user { Kind::FirstOfOwnNamespaces } else { Kind::FirstOfNamespaces };
         let ids = first::Ids::own();
+        let making = making_name()?;
         let process = match birth::birth(kind).map_err(GuardianError::Start)? {
-            Birth::Child => first::run(&theirs, blank, ids),
+            Birth::Child => first::run(&theirs, blank, ids, &making),
             Birth::Parent(child) => child.pidfd,
         };
         drop(theirs);
-        let guardian = Self { socket: Some(ours), process, released: false };
+        let guardian = Self { socket: Some(ours), process, released: false, making };
         guardian.wait_readable()?;
         match guardian.receive()? {
             Some((Word::Ready, Some(pidfd))) => {
@@ -149,12 +152,13 @@ impl Guardian {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(talk)?;
+        let making = making_name()?;
         let process = match birth::birth(Kind::FirstOfNamespaces).map_err(GuardianError::Start)? {
-            Birth::Child => first::run_over(&theirs, terminals, kept, begin),
+            Birth::Child => first::run_over(&theirs, terminals, kept, begin, &making),
             Birth::Parent(guardian) => guardian.pidfd,
         };
         drop(theirs);
-        let guardian = Self { socket: Some(ours), process, released: false };
+        let guardian = Self { socket: Some(ours), process, released: false, making };
         guardian.wait_readable()?;
         match guardian.receive()? {
             Some((Word::Ready, Some(begun))) => Ok((guardian, begun)),
@@ -191,6 +195,21 @@ impl Guardian {
     /// [`GuardianError::Talk`]
     pub fn follow(&self, process: BorrowedFd<'_>) -> Result<(), GuardianError> {
         self.order(Order::Follow, &[process.as_raw_fd()])
+    }
+
+    /// A name that is given to nothing but what this guardian is to know of.
+    #[must_use]
+    pub fn making_name(&self) -> &OsStr {
+        &self.making
+    }
+
+    /// Has what is found under [`Self::making_name`] in `directory` deleted if the session dies before the next
+    /// [`Self::entrust`].
+    ///
+    /// # Errors
+    /// [`GuardianError::Talk`]
+    pub fn expect(&self, directory: BorrowedFd<'_>) -> Result<(), GuardianError> {
+        self.order(Order::Making, &[directory.as_raw_fd()])
     }
 
     /// Has a file or directory deleted, under whatever name it has then, if the session dies before [`Self::keep`].
@@ -310,6 +329,13 @@ impl Drop for Guardian {
             let _ = waitid(Id::PIDFd(self.process.as_fd()), WaitPidFlag::WEXITED);
         }
     }
+}
+
+/// A name for what is being made, which nothing else has.
+fn making_name() -> Result<OsString, GuardianError> {
+    let random = sys::random::sixteen_bytes()
+        .map_err(|errno| GuardianError::Talk(io::Error::from_raw_os_error(errno.0)))?;
+    Ok(format!(".posthaste-{:032x}", u128::from_le_bytes(random)).into())
 }
 
 fn talk(errno: nix::errno::Errno) -> GuardianError {

@@ -23,6 +23,7 @@ mod huge;
 mod ipc;
 mod layout;
 mod locks;
+mod making;
 mod mappings;
 mod objects;
 mod plan;

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.harness import machine
 from tests.harness.results import Check
-from tests.harness.waiting import expect, until
+from tests.harness.waiting import Failure, expect, until
 from tests.suites.failures import Witness, try_and_stay
 
 _NOBODY = 65534
@@ -114,13 +114,16 @@ def killed_meanwhile(lab) -> None:
     witness, link = Witness(program), lab.link(receiver, bytes_per_second=8 << 20)
     program.aim(link.port)
     program.trigger()
-    until(lambda: list(there.glob("deep/file.posthaste-*")), "the file to come", alive=[receiver])
+    until(lambda: list(there.glob("deep/.posthaste-*")), "the file to come", alive=[receiver])
     for session in machine.children(receiver.pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(session, signal.SIGKILL)
     until(program.left, "the line that says why", 20, alive=[program])
     witness.expect_unharmed()
-    until(lambda: not os.listdir(there), "nothing to be left of it")
+    with contextlib.suppress(Failure):
+        until(lambda: not os.listdir(there), "nothing to be left of it")
+    left = [str(path.relative_to(there)) for path in there.rglob("*")]
+    expect(not left, f"left behind: {left}")
 
 
 def _system_python() -> str:

@@ -1,5 +1,6 @@
 //! The guardian's own process: the first of its namespaces.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -12,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, setpgid, setsid};
+use nix::unistd::{Gid, Pid, Uid, UnlinkatFlags, getegid, geteuid, setpgid, setsid, unlinkat};
 use protocol::ProcessRecord;
 use sys::birth::{self, Birth, BirthError, Child, Kind, Reaped};
 use sys::uffd::Uffd;
@@ -110,11 +111,11 @@ impl Ids {
 }
 
 /// Lives as the first process of the new namespaces, and never returns. `ids` are those of its parent.
-pub(super) fn run(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids) -> ! {
+pub(super) fn run(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids, making: &OsStr) -> ! {
     // Out of the terminal's process group: Ctrl-C is for the receiver.
     let _ = setsid();
     sys::thread::set_name(c"guardian");
-    let code = match serve(socket, blank, ids) {
+    let code = match serve(socket, blank, ids, making) {
         Ok(()) => 0,
         Err(word) => {
             say(socket, word, &[]);
@@ -130,10 +131,11 @@ pub(super) fn run_over(
     terminals: bool,
     kept: &[BorrowedFd<'_>],
     begin: &dyn Fn() -> std::io::Result<OwnedFd>,
+    making: &OsStr,
 ) -> ! {
     let _ = setsid();
     sys::thread::set_name(c"guardian");
-    let code = match watch_over(socket, terminals, kept, begin) {
+    let code = match watch_over(socket, terminals, kept, begin, making) {
         Ok(()) => 0,
         Err(word) => {
             say(socket, word, &[]);
@@ -148,6 +150,7 @@ fn watch_over(
     terminals: bool,
     kept: &[BorrowedFd<'_>],
     begin: &dyn Fn() -> std::io::Result<OwnedFd>,
+    making: &OsStr,
 ) -> Result<(), Word> {
     let kept: Vec<_> = kept.iter().copied().chain([socket.as_fd()]).collect();
     birth::close_all_but(&kept).map_err(|errno| Word::NoChild(errno.0))?;
@@ -160,7 +163,7 @@ fn watch_over(
     let deaths = deaths().map_err(|errno| Word::NoChild(errno as i32))?;
     say(socket, Word::Ready, &[begun.as_raw_fd()]);
     drop(begun);
-    watch(socket, &deaths, NOBODY);
+    watch(socket, &deaths, NOBODY, making);
     Ok(())
 }
 
@@ -204,7 +207,7 @@ fn deaths() -> Result<SignalFd, Errno> {
     SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
-fn serve(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids) -> Result<(), Word> {
+fn serve(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids, making: &OsStr) -> Result<(), Word> {
     let no_child = |errno: Errno| Word::NoChild(errno as i32);
     birth::close_all_but(&[socket.as_fd(), blank.memory, blank.control])
         .map_err(|errno| Word::NoChild(errno.0))?;
@@ -230,7 +233,7 @@ fn serve(socket: &OwnedFd, blank: &Blank<'_>, ids: Ids) -> Result<(), Word> {
         lead(socket, blank);
     }
     let _ = birth::close_all_but(&[socket.as_fd(), deaths.as_fd()]);
-    watch(socket, &deaths, pid.cast_signed());
+    watch(socket, &deaths, pid.cast_signed(), making);
     Ok(())
 }
 
@@ -351,7 +354,7 @@ fn become_blank(blank: &Blank<'_>, leader: Option<Pid>) -> ! {
 const NOBODY: i32 = 0;
 
 /// What the watch knows.
-struct Watch {
+struct Watch<'a> {
     /// Whose end is told.
     child: i32,
     /// Who goes on holding what is held when this process dies; none when nothing is missing any more.
@@ -360,22 +363,25 @@ struct Watch {
     /// When so many are held, those of memory that is gone are let go.
     held_at_most: usize,
     made: Vec<OwnedFd>,
+    /// Where something is being made, under this name.
+    making: (Option<OwnedFd>, &'a OsStr),
     complete: bool,
     listening: bool,
 }
 
-/// Reaps and obeys until no process is left.
-fn watch(socket: &OwnedFd, deaths: &SignalFd, child: i32) {
+/// Reaps and obeys until no process is left, and nothing that somebody may yet have to delete.
+fn watch(socket: &OwnedFd, deaths: &SignalFd, child: i32, making: &OsStr) {
     let mut state = Watch {
         child,
         keeper: make_keeper(),
         held: Vec::new(),
         held_at_most: HELD_AT_FIRST,
         made: Vec::new(),
+        making: (None, making),
         complete: false,
         listening: true,
     };
-    while reap(socket, state.child) {
+    while reap(socket, state.child) || state.is_needed() {
         let mut interests = vec![
             PollFd::new(deaths.as_fd(), PollFlags::POLLIN),
             PollFd::new(socket.as_fd(), PollFlags::POLLIN),
@@ -403,7 +409,12 @@ fn watch(socket: &OwnedFd, deaths: &SignalFd, child: i32) {
     say(socket, Word::Empty, &[]);
 }
 
-impl Watch {
+impl Watch<'_> {
+    /// Whether only the session knows what becomes of what was made.
+    const fn is_needed(&self) -> bool {
+        self.listening && !self.made.is_empty()
+    }
+
     fn obey(&mut self, socket: &OwnedFd) {
         let Ok((bytes, fd)) = receive(socket.as_fd(), MsgFlags::MSG_DONTWAIT) else { return };
         let Some(&byte) = bytes.first() else {
@@ -411,8 +422,11 @@ impl Watch {
             if !self.complete {
                 kill_everybody();
             }
-            let made = std::mem::take(&mut self.made);
-            peer::with_its_rights(|| made.iter().rev().for_each(delete));
+            let (making, made) = (self.making.0.take(), std::mem::take(&mut self.made));
+            peer::with_its_rights(|| {
+                let _ = making.map(|directory| delete_in(&directory, self.making.1));
+                made.iter().rev().for_each(delete);
+            });
             return;
         };
         match Order::from_byte(byte) {
@@ -421,7 +435,11 @@ impl Watch {
                 let followed = fd.and_then(|fd| pid_behind(&fd).ok());
                 self.child = followed.map_or(NOBODY, u32::cast_signed);
             }
-            Some(Order::Made) => self.made.extend(fd),
+            Some(Order::Making) => self.making.0 = fd,
+            Some(Order::Made) => {
+                self.making.0 = None;
+                self.made.extend(fd);
+            }
             Some(Order::Keep) => self.made.clear(),
             Some(Order::Complete) => {
                 self.complete = true;
@@ -444,6 +462,12 @@ impl Watch {
             self.held_at_most = HELD_AT_FIRST.max(2 * self.held.len());
         }
     }
+}
+
+/// Deletes a file or an empty directory; there may be none.
+fn delete_in(directory: &OwnedFd, name: &OsStr) {
+    let remove = |flag| unlinkat(directory, name, flag);
+    let _ = remove(UnlinkatFlags::NoRemoveDir).or_else(|_| remove(UnlinkatFlags::RemoveDir));
 }
 
 /// Deletes a file, or an empty directory, under the name that it has.

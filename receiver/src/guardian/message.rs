@@ -7,6 +7,9 @@ pub(super) enum Order {
     Hold,
     /// The end of the process whose pidfd comes along is told.
     Follow,
+    /// In the directory that comes along something is about to be made under the guardian's name: delete it if the session
+    /// dies before it says what it is.
+    Making,
     /// The file or directory that comes along was made for the process: delete it if that does not come.
     Made,
     /// The process comes: what was made for it stays.
@@ -23,6 +26,7 @@ impl Order {
         match self {
             Self::Hold => b'H',
             Self::Follow => b'F',
+            Self::Making => b'N',
             Self::Made => b'M',
             Self::Keep => b'P',
             Self::Complete => b'C',
@@ -35,6 +39,7 @@ impl Order {
         match byte {
             b'H' => Some(Self::Hold),
             b'F' => Some(Self::Follow),
+            b'N' => Some(Self::Making),
             b'M' => Some(Self::Made),
             b'P' => Some(Self::Keep),
             b'C' => Some(Self::Complete),
@@ -107,8 +112,8 @@ mod tests {
             assert_eq!(Word::decode(&word.encode()), Some(word));
         }
         assert_eq!(Word::decode(b"R"), None);
-        let orders = [Order::Hold, Order::Follow, Order::Made, Order::Keep, Order::Complete, Order::Kill];
-        for order in orders {
+        let orders = [Order::Hold, Order::Follow, Order::Making, Order::Made, Order::Keep, Order::Complete];
+        for order in orders.into_iter().chain([Order::Kill]) {
             assert_eq!(Order::from_byte(order.byte()), Some(order));
         }
     }

@@ -3,21 +3,19 @@
 //!
 //! ```text
 //! memfd, deleted file    made at once, handed to whoever makes the objects
-//! file that is not here  written under another name beside its own; has its own before anything opens it, and loses it
+//! file that is not here  written under another name (`making.rs`); has its own before anything opens it, and loses it
 //!                        again if the process does not run
 //! file that is here      compared, never written
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr};
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statvfs::fstatvfs;
@@ -28,6 +26,7 @@ use protocol::{
 use super::RestoreError;
 use super::error::shown;
 use super::ghosts::{self, Ghosts};
+use super::making::{self, Trustee};
 use crate::confinement::{self, Place};
 use crate::peer;
 
@@ -98,12 +97,12 @@ impl Contents {
         Ok(contents)
     }
 
-    /// Takes a frame. `entrust` hears of each file and directory that is made under a name.
+    /// Takes a frame.
     pub(super) fn take(
         &mut self,
         header: Header,
         body: &[u8],
-        entrust: &mut dyn FnMut(BorrowedFd<'_>),
+        trustee: &dyn Trustee,
     ) -> Result<(), RestoreError> {
         let nonsense =
             || RestoreError::Content { what: "content that nobody has asked for or that does not fit" };
@@ -125,7 +124,7 @@ impl Contents {
             return Err(nonsense());
         }
         let path = record.file.path.clone();
-        let begun = peer::with_its_rights(|| self.begin(kind, index, record, entrust));
+        let begun = peer::with_its_rights(|| self.begin(kind, index, record, trustee));
         begun.map_err(|source| refusal(&path, source))
     }
 
@@ -134,18 +133,18 @@ impl Contents {
         kind: ContentKind,
         index: u64,
         record: ContentRecord,
-        entrust: &mut dyn FnMut(BorrowedFd<'_>),
+        trustee: &dyn Trustee,
     ) -> io::Result<()> {
         let sink = match kind {
             ContentKind::Memory => Sink::Object(memory(&record)?),
-            ContentKind::Deleted => Sink::Object(Ghosts::nameless(&record.file, entrust)?),
-            ContentKind::File => self.file(&record, entrust)?,
+            ContentKind::Deleted => Sink::Object(Ghosts::nameless(&record.file, trustee)?),
+            ContentKind::File => self.file(&record, trustee)?,
         };
         self.arriving = Some(Arriving { index, record, at: 0, sink });
         Ok(())
     }
 
-    fn file(&mut self, record: &ContentRecord, entrust: &mut dyn FnMut(BorrowedFd<'_>)) -> io::Result<Sink> {
+    fn file(&mut self, record: &ContentRecord, trustee: &dyn Trustee) -> io::Result<Sink> {
         let path = Path::new(OsStr::from_bytes(&record.file.path));
         match open_present(path) {
             Ok(file) => return Ok(Sink::Present(file)),
@@ -155,17 +154,18 @@ impl Contents {
         let missing = path.ancestors().skip(1).take_while(|parent| !confinement::is_there(parent));
         for parent in missing.collect::<Vec<_>>().into_iter().rev() {
             let place = Place::of(parent)?;
-            DirBuilder::new().mode(0o700).create(place.path())?;
-            let directory = ghosts::open_directory(&place.path())?;
-            entrust(directory.as_fd());
+            making::directory(&place, trustee)?;
             self.directories.push(place);
+            let place = self.directories.last().ok_or(ErrorKind::NotFound)?;
+            let directory = ghosts::open_directory(&place.path())?;
             // As with the file itself. The program has to get there, as it got there at the source.
             let _ = fchown(&directory, Some(record.file.user), Some(record.file.group));
             directory.set_permissions(Permissions::from_mode(0o755))?;
         }
         let place = Place::of(path)?;
-        let (file, temporary) = temporary(&place)?;
-        entrust(file.as_fd());
+        let new =
+            |path: &Path| File::options().read(true).write(true).create_new(true).mode(0o600).open(path);
+        let (file, temporary) = making::make(&place, trustee, new)?;
         self.made.push(temporary);
         Ok(Sink::New { file, place })
     }
@@ -197,9 +197,8 @@ impl Contents {
                 let _ = fchown(&file, Some(record.file.user), Some(record.file.group));
                 file.set_permissions(Permissions::from_mode(record.file.mode & 0o7777))?;
                 ghosts::set_times(&file, &record.file)?;
-                let temporary = self.made.last().ok_or(ErrorKind::NotFound)?.path();
-                renameat2(AT_FDCWD, &temporary, AT_FDCWD, &place.path(), RenameFlags::RENAME_NOREPLACE)?;
-                self.made.pop();
+                let temporary = self.made.pop().ok_or(ErrorKind::NotFound)?;
+                making::settle(&temporary, &place)?;
                 self.made.push(place);
                 self.files.insert(index);
             }
@@ -282,15 +281,6 @@ fn open_present(path: &Path) -> io::Result<File> {
     if is_file { Ok(file) } else { Err(io::Error::other("it is not a file here")) }
 }
 
-/// A new file beside `place`.
-fn temporary(place: &Place) -> io::Result<(File, Place)> {
-    let mut name = place.name().to_owned();
-    name.push(format!(".posthaste-{}", std::process::id()));
-    let temporary = place.beside(name)?;
-    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(temporary.path())?;
-    Ok((file, temporary))
-}
-
 /// Proves that a file can be compared, or made with the size that it has now.
 fn prove(record: &FileRecord) -> io::Result<()> {
     let path = Path::new(OsStr::from_bytes(&record.path));
@@ -301,9 +291,7 @@ fn prove(record: &FileRecord) -> io::Result<()> {
     }
     let directory =
         path.ancestors().skip(1).find(|parent| confinement::is_there(parent)).ok_or(ErrorKind::NotFound)?;
-    let (file, temporary) = temporary(&Place::of(&directory.join("file"))?)?;
-    fs::remove_file(temporary.path())?;
-    let space = fstatvfs(&file)?;
+    let space = fstatvfs(&making::nameless(&Place::of(&directory.join("file"))?)?)?;
     let free = space.blocks_available().saturating_mul(space.fragment_size());
     if free < record.size {
         return Err(io::Error::other(format!("it has {} bytes, and there is room for {free}", record.size)));

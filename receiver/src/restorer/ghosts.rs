@@ -1,9 +1,8 @@
 //! What had lost its name at the source: made here under a name, for as long as it takes to open it, and deleted again.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown, lchown, symlink};
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use nix::libc;
 use protocol::{GhostRecord, Manifest};
 
 use super::RestoreError;
+use super::making::{self, Trustee};
 use crate::confinement::{self, Place};
 use crate::peer;
 
@@ -39,16 +39,12 @@ struct Made {
 }
 
 impl Ghosts {
-    /// Makes every ghost of `manifest`, with owner and permissions. `entrust` hears of each name, for the case that
-    /// nobody lives to delete it.
-    pub(super) fn make(
-        manifest: &Manifest,
-        entrust: &mut dyn FnMut(BorrowedFd<'_>),
-    ) -> Result<Self, RestoreError> {
+    /// Makes every ghost of `manifest`, with owner and permissions.
+    pub(super) fn make(manifest: &Manifest, trustee: &dyn Trustee) -> Result<Self, RestoreError> {
         let mut ghosts = Self { made: Vec::new(), parents: Vec::new() };
         for record in &manifest.ghosts {
             let path = OsStr::from_bytes(&record.path);
-            peer::with_its_rights(|| ghosts.one(record, entrust)).map_err(|source| RestoreError::Ghost {
+            peer::with_its_rights(|| ghosts.one(record, trustee)).map_err(|source| RestoreError::Ghost {
                 path: path.to_string_lossy().into_owned(),
                 source,
             })?;
@@ -57,12 +53,9 @@ impl Ghosts {
     }
 
     /// A file without a name, as `record` had it.
-    pub(super) fn nameless(
-        record: &GhostRecord,
-        entrust: &mut dyn FnMut(BorrowedFd<'_>),
-    ) -> io::Result<File> {
+    pub(super) fn nameless(record: &GhostRecord, trustee: &dyn Trustee) -> io::Result<File> {
         let mut ghosts = Self { made: Vec::new(), parents: Vec::new() };
-        ghosts.one(record, entrust)?;
+        ghosts.one(record, trustee)?;
         let made = ghosts.made.first().ok_or(ErrorKind::NotFound)?;
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(made.place.path())
     }
@@ -84,7 +77,7 @@ impl Ghosts {
     /// Ghost `index`, whatever it is, for nothing but being what it is (`O_PATH`).
     pub(super) fn open_itself(&self, index: u32) -> Result<File, RestoreError> {
         let made = self.made(index)?;
-        look_up(&made.place)
+        making::look_up(&made.place)
             .map_err(|source| RestoreError::Ghost { path: made.path.display().to_string(), source })
     }
 
@@ -94,29 +87,25 @@ impl Ghosts {
     }
 
     /// Where it was, or where everybody may put files: what had no name there need not have one in that place.
-    fn one(&mut self, record: &GhostRecord, entrust: &mut dyn FnMut(BorrowedFd<'_>)) -> io::Result<()> {
+    fn one(&mut self, record: &GhostRecord, trustee: &dyn Trustee) -> io::Result<()> {
         let wanted = Path::new(OsStr::from_bytes(&record.path));
         let name = wanted.file_name().unwrap_or(OsStr::new("deleted"));
-        let is_kept = !record.path.starts_with(PROC) && self.make_parents(wanted, entrust).is_ok();
-        let made =
-            match wanted.parent().filter(|_| is_kept).map(|parent| under_free_name(record, parent, name)) {
-                Some(Ok(made)) => made,
-                _ => under_free_name(record, &std::env::temp_dir(), name)?,
-            };
-        let itself = look_up(&made.place);
+        let is_kept = !record.path.starts_with(PROC) && self.make_parents(wanted, trustee).is_ok();
+        let under_free_name = |parent| under_free_name(record, parent, name, trustee);
+        let made = match wanted.parent().filter(|_| is_kept).map(under_free_name) {
+            Some(Ok(made)) => made,
+            _ => under_free_name(&std::env::temp_dir())?,
+        };
         self.made.push(made);
-        entrust(itself?.as_fd());
         Ok(())
     }
 
-    fn make_parents(&mut self, path: &Path, entrust: &mut dyn FnMut(BorrowedFd<'_>)) -> io::Result<()> {
+    fn make_parents(&mut self, path: &Path, trustee: &dyn Trustee) -> io::Result<()> {
         let missing = path.ancestors().skip(1).take_while(|parent| !confinement::is_there(parent));
         for parent in missing.collect::<Vec<_>>().into_iter().rev() {
             let place = Place::of(parent)?;
-            DirBuilder::new().mode(0o700).create(place.path())?;
-            let made = look_up(&place);
+            making::directory(&place, trustee)?;
             self.parents.push(place);
-            entrust(made?.as_fd());
         }
         Ok(())
     }
@@ -125,7 +114,7 @@ impl Ghosts {
 impl Drop for Ghosts {
     fn drop(&mut self) {
         for place in self.made.iter().map(|made| &made.place).chain(self.parents.iter().rev()) {
-            let removed = peer::with_its_rights(|| remove(&place.path()));
+            let removed = peer::with_its_rights(|| making::remove(&place.path()));
             if let Err(error) = removed {
                 let name = place.name().display();
                 tracing::warn!(%name, %error, "a name made for a deleted file is left behind");
@@ -134,20 +123,17 @@ impl Drop for Ghosts {
     }
 }
 
-/// What is at `place`, whatever it is, for nothing but being what it is (`O_PATH`).
-fn look_up(place: &Place) -> io::Result<File> {
-    File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(place.path())
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    if path.symlink_metadata()?.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) }
-}
-
 /// Makes a ghost in `directory`: as `name`, or as a name like it that nothing has.
-fn under_free_name(record: &GhostRecord, directory: &Path, name: &OsStr) -> io::Result<Made> {
+fn under_free_name(
+    record: &GhostRecord,
+    directory: &Path,
+    name: &OsStr,
+    trustee: &dyn Trustee,
+) -> io::Result<Made> {
     let mut place = Place::of(&directory.join(name))?;
     for attempt in 0..ATTEMPTS {
-        match create(record, &place.path()) {
+        let made = making::make(&place, trustee, |path| create(record, path));
+        match made.and_then(|((), temporary)| making::settle(&temporary, &place)) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let mut other = name.to_owned();
                 other.push(format!(".posthaste-{}-{attempt}", std::process::id()));
@@ -205,9 +191,9 @@ fn time(since_1970_ns: i64) -> SystemTime {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
     use std::os::unix::fs::MetadataExt;
 
+    use super::making::tests::Recorder;
     use super::*;
 
     #[test]
@@ -229,12 +215,9 @@ mod tests {
             record("a/link", libc::S_IFLNK | 0o777),
             record("a/file", libc::S_IFREG | 0o600),
         ];
-        let mut entrusted = Vec::new();
-        let mut entrust = |made: BorrowedFd<'_>| {
-            let name = fs::read_link(format!("/proc/self/fd/{}", made.as_raw_fd())).expect("open");
-            entrusted.push(name);
-        };
-        let ghosts = Ghosts::make(&manifest, &mut entrust).expect("room");
+        let trustee = Recorder::default();
+        let ghosts = Ghosts::make(&manifest, &trustee).expect("room");
+        let entrusted = trustee.entrusted();
         let in_base = |name: &str| base.join(name);
         for name in ["a", "a/file", "a/b", "a/b/directory", "a/link"].map(in_base).iter().chain([&base]) {
             assert!(entrusted.contains(name), "nobody else knows of {}", name.display());

@@ -216,10 +216,7 @@ impl Restorer<Reserved> {
     /// It is not what was agreed on, or there is no room for it.
     pub fn content(&mut self, header: Header, body: &[u8]) -> Result<(), RestoreError> {
         let guardian = self.child.guardian();
-        self.stage.contents.take(header, body, &mut |made| {
-            // Without it the files stay if this process is killed, and only then.
-            let _ = guardian.entrust(made);
-        })
+        self.stage.contents.take(header, body, guardian)
     }
 
     /// Has the connections that stay at the source relayed by `companion`.
@@ -244,10 +241,7 @@ impl Restorer<Reserved> {
         self.stage.early.end(&self.stage.uffd)?;
         let wanted = mappings::last(manifest)?;
         let guardian = self.child.guardian();
-        let ghosts = Ghosts::make(manifest, &mut |made| {
-            // As for the files that come along.
-            let _ = guardian.entrust(made);
-        })?;
+        let ghosts = Ghosts::make(manifest, guardian)?;
         let objects = {
             let Reserved { contents, memory, .. } = &mut self.stage;
             objects::make(&self.child, memory, manifest, &ghosts, contents)?

@@ -34,7 +34,7 @@ fn own_mappings() -> Vec<PageRange> {
     maps.lines().filter_map(range).collect()
 }
 
-fn start() -> BlankChild {
+pub(super) fn start() -> BlankChild {
     let hole = Hole::find(&own_mappings(), 4).expect("there is a gap");
     let identity = Identity { pid: PID, session: PID, group: PID, outside_too: false };
     BlankChild::start(identity, hole, CONTROL, Namespaces::default()).expect("a blank child")

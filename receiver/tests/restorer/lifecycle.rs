@@ -1,7 +1,10 @@
 //! Who lives and who dies: session, guardian, program.
 
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use nix::libc;
@@ -10,12 +13,13 @@ use sys::pidfd;
 
 use super::image::{Code, Image, LAZY};
 use super::whole::{main_thread, run};
-use super::{Case, Outcome, privileged};
+use super::{Case, Outcome, blank, privileged};
 
 pub(super) const CASES: &[Case] = &[
     ("a_program_dies_with_its_session_before_the_migration_is_complete", dies_with_its_session),
     ("a_program_survives_its_session_once_the_migration_is_complete", survives_its_session),
     ("a_program_that_waits_for_a_page_can_be_killed", waiting_can_be_killed),
+    ("what_is_being_made_is_gone_with_the_session", being_made_is_gone),
 ];
 
 /// The environment variable that makes this test program a session.
@@ -82,5 +86,38 @@ fn waiting_can_be_killed() -> Outcome {
     let pidfd = running.pidfd.try_clone().expect("a duplicate");
     drop(running);
     assert!(ends_within(&pidfd, 0), "dropping waits for the end");
+    Ok(())
+}
+
+/// At each moment of making something: before it is there, while only its temporary name is known, and behind that.
+fn being_made_is_gone() -> Outcome {
+    privileged()?;
+    let base = std::env::temp_dir().join(format!("posthaste-made-{}", std::process::id()));
+    let create: [&dyn Fn(&Path); 3] = [
+        &|path| fs::write(path, "half of it").expect("room"),
+        &|path| fs::create_dir(path).expect("room"),
+        &|path| symlink("nowhere", path).expect("room"),
+    ];
+    for create in create {
+        for moment in 0..3 {
+            fs::create_dir(&base).expect("room");
+            let directory = File::open(&base).expect("it is there");
+            let mut child = blank::start();
+            let guardian = child.guardian();
+            let path = base.join(guardian.making_name());
+            guardian.expect(directory.as_fd()).expect("the guardian");
+            if moment > 0 {
+                create(&path);
+            }
+            if moment > 1 {
+                let itself =
+                    File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(&path);
+                guardian.entrust(itself.expect("made").as_fd()).expect("the guardian");
+                fs::rename(&path, base.join("name")).expect("ours");
+            }
+            drop(child);
+            fs::remove_dir(&base).expect("nothing is left in it");
+        }
+    }
     Ok(())
 }
