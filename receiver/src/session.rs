@@ -16,6 +16,7 @@ mod migrant;
 mod report;
 mod standby;
 pub mod teller;
+pub mod warm;
 
 use std::process::ExitCode;
 use std::time::Duration;

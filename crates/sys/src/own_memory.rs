@@ -1,5 +1,7 @@
 //! The calling process's own memory: anonymous mappings, reading what may not be mapped, residency.
 
+use memory::{Addr, PAGE_SIZE, PageRange};
+
 use crate::raw::{nr, syscall, syscall3};
 use crate::{Errno, Fd};
 
@@ -13,6 +15,31 @@ pub fn map_anonymous(len: usize) -> Result<u64, Errno> {
     let arguments = [0, len, READ_WRITE, PRIVATE_ANONYMOUS_NORESERVE, usize::MAX, 0];
     // SAFETY: without MAP_FIXED the kernel picks a free place, so no existing memory changes.
     unsafe { syscall(nr::MMAP, arguments) }.map(|at| at as u64)
+}
+
+/// Has memory of the calling process brought in as if every page of it had been written, with what is in it
+/// (`MADV_POPULATE_WRITE`, Linux 5.14).
+///
+/// # Errors
+/// Those of madvise(2): `EFAULT` where it cannot be written, `ENOMEM` where nothing is mapped. Pages before that are there.
+pub fn touch(range: PageRange) -> Result<(), Errno> {
+    const MADV_POPULATE_WRITE: usize = 23;
+    let at = usize::try_from(range.start().0).map_err(|_| Errno::EINVAL)?;
+    let len = usize::try_from(range.end().0 - range.start().0).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: no content changes.
+    unsafe { syscall3(nr::MADVISE, at, len, MADV_POPULATE_WRITE) }.map(|_| ())
+}
+
+/// Has the kernel find `count` free pages, which whoever asks next gets: in a guest, from its host.
+///
+/// # Errors
+/// Those of mmap(2), and as for [`touch`].
+pub fn prepare_pages(count: usize) -> Result<(), Errno> {
+    let len = count.checked_mul(PAGE_SIZE as usize).ok_or(Errno::EINVAL)?;
+    let at = map_anonymous(len)?;
+    let touched = PageRange::from_pages(Addr(at), count as u64).ok_or(Errno::EINVAL).and_then(touch);
+    // SAFETY: nobody else has heard of it.
+    unsafe { unmap(at, len) }.and(touched)
 }
 
 /// Unmaps `len` bytes from `at`.

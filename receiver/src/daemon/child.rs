@@ -21,6 +21,7 @@ use crate::handover;
 use crate::inherited::{Inherited, Purpose};
 use crate::policy::Policy;
 use crate::sealing::Sealing;
+use crate::session::warm;
 
 /// One session.
 #[derive(Debug)]
@@ -74,6 +75,7 @@ impl Session {
             .arg0(trade.name)
             .args(&trade.session)
             .args(inherited.hand_over()?)
+            .envs(warm::ALLOCATOR)
             // A group of its own: the terminal's Ctrl-C is the daemon's to handle.
             .process_group(0)
             .spawn()?;

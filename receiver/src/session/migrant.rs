@@ -15,6 +15,7 @@ use super::account::{Account, Figures};
 use super::construction::Construction;
 use super::standby::Standby;
 use super::teller::Teller;
+use super::warm;
 use crate::config::RELAY_DEADLINE;
 use crate::events::SessionEvent;
 use crate::guardian::{ExitStatus, GuardianError, GuardianEvent, wait_for};
@@ -126,6 +127,7 @@ impl DestinationProcess for Migrant {
         self.account.refused = reserved.is_err();
         if let Ok(reserved) = &reserved {
             self.verdicts.clone_from(&reserved.files);
+            warm::prepare(manifest);
         }
         reserved
     }
