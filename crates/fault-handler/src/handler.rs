@@ -17,6 +17,7 @@ use crate::config::{
     CHANGE_WAIT_MS, FAREWELL, FRAMES_AHEAD, LISTEN_INTERVAL, PROGRESS_INTERVAL, READY_PER_WAIT, SILENCE_MS,
 };
 use crate::spaces::{News, Spaces};
+use crate::testament::Testament;
 use crate::{DestinationProcess, HandlerError, Measurement, Notification};
 
 /// Under which readiness of [`DestinationProcess::watched`] is reported.
@@ -68,6 +69,8 @@ pub struct FaultHandler<'process, P> {
     /// What has happened and has not been handed in yet, in this order.
     pub(crate) inputs: VecDeque<DestinationInput>,
     pub(crate) manifest: Option<Manifest>,
+    /// What a copy is left that was made ahead of the switchover; none if no such copy could go on.
+    pub(crate) testament: Option<Testament>,
     pub(crate) reserved: Option<Reserved>,
     /// Ranges that the userfaultfd of the process was given; where they were at the start.
     pub(crate) registered: RangeSet,
@@ -110,6 +113,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             poll,
             inputs: VecDeque::new(),
             manifest: None,
+            testament: None,
             reserved: None,
             registered: RangeSet::new(),
             running: None,

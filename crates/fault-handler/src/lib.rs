@@ -26,6 +26,7 @@ mod process;
 mod receive;
 mod spaces;
 mod succession;
+mod testament;
 
 pub use channels::Channels;
 pub use error::HandlerError;

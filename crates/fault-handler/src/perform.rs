@@ -26,7 +26,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
             DestinationAction::Assemble => self.assemble()?,
             DestinationAction::SendReady => {
                 self.signal(Kind::Ready, 0);
-                self.stand_by()?;
+                self.stand_by_for_the_run()?;
             }
             DestinationAction::Resume => self.resume()?,
             DestinationAction::SendRunning { patience_s } => self.send_running(patience_s),
@@ -64,6 +64,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         let input = match self.process.reserve(manifest) {
             Ok(reserved) => {
                 self.reserved = Some(reserved);
+                self.stand_by_ahead()?;
                 DestinationInput::Reserved
             }
             Err(failure) => DestinationInput::PrepareFailed(failure),
@@ -238,6 +239,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
 
     /// Writes pages that came ahead of the switchover.
     fn store(&mut self, pages: PageRange, content: Content) {
+        self.testament = None;
         let stored = match content {
             Content::Zero => single_pages(pages).try_for_each(|page| self.process.write(page, &ZERO_PAGE)),
             Content::Data | Content::Lost => {

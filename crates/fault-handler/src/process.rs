@@ -149,6 +149,18 @@ pub trait DestinationProcess {
     /// The copy that was made last is the valid one: earlier ones may end.
     fn stood_by(&mut self) {}
 
+    /// Whether a copy that was made at the end of [`reserve`](Self::reserve) can go on with the process as it was resumed.
+    /// Asked when all stands.
+    fn can_be_inherited(&self) -> bool {
+        false
+    }
+
+    /// Called on such a copy: the process was built by `manifest` and let go since. Returns its userfaultfd.
+    fn inherit(&mut self, manifest: &Manifest) -> Option<Uffd> {
+        let _ = manifest;
+        None
+    }
+
     /// Called on a copy that goes on in the place of its original, which has died after the process was let go. Returns
     /// the process id here and the descriptors that are still of use; all others are closed.
     ///

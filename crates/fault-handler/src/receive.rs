@@ -40,6 +40,8 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
             }
             Kind::Switchover => {
                 let manifest = control.message::<Manifest>()?;
+                self.testament =
+                    self.testament.take().and_then(|testament| testament.keep(&manifest, control));
                 let (eager, lazy) = (manifest.eager.clone(), manifest.lazy.clone());
                 let kept = manifest.kept.clone();
                 self.manifest = Some(manifest);

@@ -107,6 +107,12 @@ impl Spaces {
         Ok(space)
     }
 
+    /// Serves the first address space, which another loop has served. It is watched when [all begins anew](Self::begin_anew).
+    pub(crate) fn inherit(&mut self, uffd: Uffd) {
+        self.next = SpaceId::MAIN.0 + 1;
+        self.uffds.insert(SpaceId::MAIN, uffd);
+    }
+
     /// Leaves the numbers up to `last` to address spaces that come from the source.
     pub(crate) fn keep_numbers(&mut self, last: SpaceId) {
         self.next = self.next.max(last.0 + 1);

@@ -1,7 +1,7 @@
 //! Another loop goes on when this one is killed.
 //!
 //! ```text
-//! loop ── stand_by ──► a copy of the whole process, asleep; they share descriptors and the log
+//! loop ── stand_by ──► a copy of the whole process, asleep, made before the stop; they share descriptors and the log
 //!  │ events: the kernel writes them into the log        installed pages: noted behind the installation
 //!  ✗ killed                     copy wakes: hands in the log, hangs up, has every waiter wake and fault again
 //!                               └── the source connects again and is told what is lacking
@@ -21,23 +21,54 @@ use sys::uffd::{Note, Record};
 use crate::channels::Channels;
 use crate::config::MAX_SUCCESSIONS;
 use crate::handler::FaultHandler;
+use crate::testament::Testament;
 use crate::{DestinationProcess, HandlerError, Outcome, Role};
 
 impl<P: DestinationProcess> FaultHandler<'_, P> {
-    /// Has a copy of this process wait for its death. On the copy, returns when it has died and everything stands again.
-    pub(crate) fn stand_by(&mut self) -> Result<(), HandlerError> {
+    /// Has a copy stand by while the process still runs at the source: the stop is the shorter for it. What it does not know
+    /// of the process that is built from here on, the switchover will tell it.
+    pub(crate) fn stand_by_ahead(&mut self) -> Result<(), HandlerError> {
+        self.testament = Testament::new();
+        if self.testament.is_some() && !self.stand_by()? {
+            self.testament = None;
+        }
+        Ok(())
+    }
+
+    /// Before the word to run can come, somebody must stand by: the copy that was made ahead, or one that knows more.
+    pub(crate) fn stand_by_for_the_run(&mut self) -> Result<(), HandlerError> {
+        let is_left_enough = self.testament.as_ref().is_some_and(Testament::is_kept);
+        if is_left_enough && self.process.can_be_inherited() {
+            return Ok(());
+        }
+        self.testament = None;
+        if !self.stand_by()? {
+            self.stand_alone();
+        }
+        Ok(())
+    }
+
+    /// No copy may go on from here on.
+    fn stand_alone(&mut self) {
+        self.spaces.log().close();
+        self.process.stood_by();
+    }
+
+    /// Has a copy of this process wait for its death; false if none does. On the copy, returns when it has died and everything
+    /// stands again.
+    fn stand_by(&mut self) -> Result<bool, HandlerError> {
         loop {
-            let Ok(log) = self.spaces.log().successor() else { return Ok(()) };
+            let Ok(log) = self.spaces.log().successor() else { return Ok(false) };
             if log.generation() > MAX_SUCCESSIONS {
-                return Ok(());
+                return Ok(false);
             }
             match self.process.stand_by(&|| log.is_valid()) {
-                Role::Alone => return Ok(()),
+                Role::Alone => return Ok(false),
                 Role::Server => {
                     log.activate();
                     *self.spaces.log() = log;
                     self.process.stood_by();
-                    return Ok(());
+                    return Ok(true);
                 }
                 Role::Successor => {
                     *self.spaces.log() = log;
@@ -53,10 +84,15 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         if !self.spaces.log().is_nearly_full() {
             return Ok(());
         }
+        if self.running.is_none() {
+            // Nothing has happened that who goes on has to know: another one is made before it does.
+            self.testament = None;
+            self.stand_alone();
+            return Ok(());
+        }
         self.stand_by()?;
         if self.spaces.log().is_nearly_full() {
-            self.spaces.log().close();
-            self.process.stood_by();
+            self.stand_alone();
         }
         Ok(())
     }
@@ -67,11 +103,11 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         if let Some(lossy) = records.iter().find_map(finished) {
             return self.end_in_its_place(lossy);
         }
-        let inputs = self.spaces.take_over(&records)?;
         self.inputs.clear();
         if self.running.is_none() {
             self.be_let_go(&records)?;
         }
+        let inputs = self.spaces.take_over(&records)?;
         self.change_descriptors()?;
         inputs.into_iter().for_each(|input| self.engine.handle(self.now(), input));
         self.engine.handle(self.now(), DestinationInput::TakenOver);
@@ -80,6 +116,9 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
 
     /// The other loop had nothing left to do but to say so.
     fn end_in_its_place(&mut self, lossy: bool) -> Result<(), HandlerError> {
+        if let Some(testament) = self.testament.take() {
+            self.inherit(testament)?;
+        }
         self.spaces.leave();
         self.change_descriptors()?;
         self.process.finished();
@@ -90,9 +129,17 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
 
     /// The copy is from before the process was let go.
     fn be_let_go(&mut self, records: &[Record]) -> Result<(), HandlerError> {
+        let testament = self.testament.take();
         if !records.contains(&Record::Note(Note::Committed)) {
+            if testament.is_some() {
+                // The other one has spoken on them since, and nothing may be sealed twice alike.
+                self.leave_channels()?;
+            }
             let text = "the session was killed before the process was to run".to_owned();
             return Err(HandlerError::Abandoned(Failure::Local(text)));
+        }
+        if let Some(testament) = testament {
+            self.inherit(testament)?;
         }
         if !records.contains(&Record::Note(Note::Resumed)) {
             return Err(HandlerError::Torn);
@@ -102,10 +149,29 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         Ok(())
     }
 
-    /// Gives up every descriptor that may have been closed and made anew since this copy was made.
-    fn change_descriptors(&mut self) -> Result<(), HandlerError> {
+    /// The copy is from before the switchover.
+    fn inherit(&mut self, testament: Testament) -> Result<(), HandlerError> {
+        let manifest = testament.open().ok_or(HandlerError::Torn)?;
+        let uffd = self.process.inherit(&manifest).ok_or(HandlerError::Torn)?;
+        self.spaces.learn(&manifest);
+        self.spaces.inherit(uffd);
+        manifest.lazy.iter().for_each(|range| self.registered.insert(*range));
+        self.engine.catch_up(self.now(), manifest.eager.clone(), manifest.lazy.clone());
+        self.may_be_waited_for = true;
+        self.manifest = Some(manifest);
+        Ok(())
+    }
+
+    /// What is sent from here on goes nowhere.
+    fn leave_channels(&mut self) -> Result<(), HandlerError> {
         let nowhere = Channels::nowhere().map_err(HandlerError::Wait)?;
         std::mem::forget(std::mem::replace(&mut self.channels, nowhere));
+        Ok(())
+    }
+
+    /// Gives up every descriptor that may have been closed and made anew since this copy was made.
+    fn change_descriptors(&mut self) -> Result<(), HandlerError> {
+        self.leave_channels()?;
         let (pid, of_process) = self.process.succeed().map_err(HandlerError::Abandoned)?;
         self.running = Some(pid);
         let mut kept: Vec<BorrowedFd<'_>> = of_process;

@@ -33,6 +33,8 @@ pub(crate) struct DestinationSide {
     generation: u64,
     /// Who goes on in its place if it is killed.
     standby: Option<Standby>,
+    /// The same, made while everything was reserved.
+    ahead_of_stop: Option<Destination>,
     /// It has been killed: nothing that it was about to do happens.
     dead: bool,
     /// What was stored ahead of the switchover.
@@ -49,6 +51,7 @@ impl DestinationSide {
             fate: None,
             generation: 0,
             standby: None,
+            ahead_of_stop: None,
             dead: false,
             ahead: BTreeMap::new(),
             frames: BTreeMap::new(),
@@ -252,7 +255,10 @@ impl World {
         }
         let control = Channel::Control;
         match action {
-            DestinationAction::Reserve => self.prepare(Disturbance::Refused, DestinationInput::Reserved),
+            DestinationAction::Reserve => {
+                self.stand_by_ahead();
+                self.prepare(Disturbance::Refused, DestinationInput::Reserved);
+            }
             DestinationAction::SendReserved => self.tell_source(control, ToSource::Reserved),
             DestinationAction::Store { pages, content } => self.store(pages, content),
             DestinationAction::SendRoundTaken => self.tell_source(control, ToSource::RoundTaken),
@@ -264,7 +270,7 @@ impl World {
             }
             DestinationAction::Assemble => self.hand_in(DestinationInput::Assembled),
             DestinationAction::SendReady => {
-                self.stand_by();
+                self.stand_by_for_the_run();
                 self.tell_source(control, ToSource::Ready);
             }
             DestinationAction::Resume => self.resume(),

@@ -1,6 +1,6 @@
 //! The calling process's own memory: anonymous mappings, reading what may not be mapped, residency.
 
-use memory::{Addr, PAGE_SIZE, PageRange};
+use memory::{Addr, PageRange};
 
 use crate::raw::{nr, syscall, syscall3};
 use crate::{Errno, Fd};
@@ -35,11 +35,25 @@ pub fn touch(range: PageRange) -> Result<(), Errno> {
 /// # Errors
 /// Those of mmap(2), and as for [`touch`].
 pub fn prepare_pages(count: usize) -> Result<(), Errno> {
-    let len = count.checked_mul(PAGE_SIZE as usize).ok_or(Errno::EINVAL)?;
+    const PAGE: usize = 4096;
+    let len = count.checked_mul(PAGE).ok_or(Errno::EINVAL)?;
     let at = map_anonymous(len)?;
     let touched = PageRange::from_pages(Addr(at), count as u64).ok_or(Errno::EINVAL).and_then(touch);
     // SAFETY: nobody else has heard of it.
     unsafe { unmap(at, len) }.and(touched)
+}
+
+/// A file without a name, in memory.
+///
+/// # Errors
+/// Those of memfd_create(2).
+pub fn nameless_file() -> Result<Fd, Errno> {
+    const CLOSE_ON_EXEC: usize = 1;
+    const NEVER_A_PROGRAM: usize = 8;
+    let name = c"posthaste".as_ptr().expose_provenance();
+    // SAFETY: the name is a string in static memory; a new descriptor changes nobody's memory.
+    let raw = unsafe { syscall3(nr::MEMFD_CREATE, name, CLOSE_ON_EXEC | NEVER_A_PROGRAM, 0) }?;
+    Fd::from_result(raw)
 }
 
 /// Unmaps `len` bytes from `at`.
@@ -172,14 +186,8 @@ pub unsafe fn protect(at: u64, len: usize, access: Access) -> Result<(), Errno> 
 /// # Safety
 /// Whole pages, which nobody else uses.
 pub unsafe fn replace_by_executable(code: &[u8]) -> Result<(), Errno> {
-    const CLOSE_ON_EXEC: usize = 1;
-    const NEVER_A_PROGRAM: usize = 8;
     const PRIVATE_FIXED: usize = 0x2 | 0x10;
-    let name = c"posthaste".as_ptr().expose_provenance();
-    // SAFETY: the name is a string in static memory; a new descriptor changes nobody's memory.
-    let raw = unsafe { syscall3(nr::MEMFD_CREATE, name, CLOSE_ON_EXEC | NEVER_A_PROGRAM, 0) }?;
-    // SAFETY: the kernel just made it for nobody else.
-    let file = unsafe { Fd::from_raw(i32::try_from(raw).map_err(|_| Errno::EBADF)?) };
+    let file = nameless_file()?;
     crate::file::write_all(&file, code)?;
     let at = code.as_ptr().expose_provenance();
     let arguments = [at, code.len(), Access::Execute as usize, PRIVATE_FIXED, file.arg(), 0];

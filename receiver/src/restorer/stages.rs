@@ -419,6 +419,19 @@ impl Restorer<Assembled> {
     }
 }
 
+impl Restorer<Reserved> {
+    /// As [`Restorer::succeed`], in a copy from before the final image was built; and the userfaultfd.
+    #[must_use]
+    pub fn inherit(self) -> (Running, Uffd) {
+        let Self { child, here: _, stage } = self;
+        let pid = child.pid();
+        let Reserved { uffd, mappings, threads, memory, early, contents, companion, .. } = stage;
+        std::mem::forget((mappings, threads, memory, early, contents, companion));
+        let (guardian, pidfd) = child.succeed();
+        (Running { pid, pidfd, guardian, unbound: Vec::new(), unlocked: Vec::new(), companion: None }, uffd)
+    }
+}
+
 impl<Stage> Restorer<Stage> {
     /// The guardian, whose events tell if the child ends early.
     pub const fn guardian(&mut self) -> &mut Guardian {

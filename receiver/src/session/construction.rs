@@ -135,6 +135,23 @@ impl Construction {
         Ok((running.pid, descriptors))
     }
 
+    /// The same in a copy from before the switchover: hands out the userfaultfd.
+    pub(super) fn inherit(&mut self) -> Option<Uffd> {
+        let Self::Reserved(restorer) = mem::take(self) else { return None };
+        let (running, uffd) = restorer.inherit();
+        *self = Self::Running(Box::new(running));
+        Some(uffd)
+    }
+
+    /// Ends whatever is there, in a copy from before the switchover: by its death, which the guardian sees. What it knows of
+    /// descriptors may not be true any more.
+    pub(super) fn leave(&mut self) {
+        match mem::take(self) {
+            Self::Reserved(restorer) => mem::forget(restorer),
+            other => drop(other),
+        }
+    }
+
     /// Has the guardian keep a duplicate of a child's userfaultfd.
     pub(super) fn hold(&mut self, uffd: &Uffd) -> Result<(), Failure> {
         let guardian = self.guardian().ok_or_else(out_of_turn)?;

@@ -15,7 +15,7 @@ use super::account::{Account, Figures};
 use super::construction::Construction;
 use super::standby::Standby;
 use super::teller::Teller;
-use super::warm;
+use super::warm::Needs;
 use crate::config::RELAY_DEADLINE;
 use crate::events::SessionEvent;
 use crate::guardian::{ExitStatus, GuardianError, GuardianEvent, wait_for};
@@ -35,6 +35,10 @@ pub(super) struct Migrant {
     standby: Standby,
     verdicts: Vec<FileVerdict>,
     figures: Figures,
+    /// What is to be had before the stop.
+    needs: Option<Needs>,
+    /// This is a copy that goes on in the place of another process.
+    is_successor: bool,
     /// How it ended.
     exit: Option<ExitStatus>,
     /// No process of its namespace is left.
@@ -51,6 +55,8 @@ impl Migrant {
             standby: Standby::default(),
             verdicts: Vec::new(),
             figures: Figures::default(),
+            needs: None,
+            is_successor: false,
             exit: None,
             empty: false,
         }
@@ -127,7 +133,7 @@ impl DestinationProcess for Migrant {
         self.account.refused = reserved.is_err();
         if let Ok(reserved) = &reserved {
             self.verdicts.clone_from(&reserved.files);
-            warm::prepare(manifest);
+            self.needs = Some(Needs::of(manifest));
         }
         reserved
     }
@@ -176,11 +182,27 @@ impl DestinationProcess for Migrant {
     }
 
     fn stand_by(&mut self, is_next: &dyn Fn() -> bool) -> Role {
-        self.standby.make(&self.account.teller, is_next)
+        let role = self.standby.make(&self.account.teller, is_next);
+        self.is_successor |= role == Role::Successor;
+        // Behind the fork, which makes memory that was touched before it be copied when it is written next.
+        if let Some(needs) = self.needs.take().filter(|_| role != Role::Successor) {
+            needs.prepare();
+        }
+        role
     }
 
     fn stood_by(&mut self) {
         self.standby.turn();
+    }
+
+    fn can_be_inherited(&self) -> bool {
+        self.figures.relayed == 0
+    }
+
+    fn inherit(&mut self, manifest: &Manifest) -> Option<Uffd> {
+        self.account.prepared = true;
+        self.figures.same_file_pages = same_file_pages(manifest, &self.verdicts);
+        self.construction.inherit()
     }
 
     fn succeed(&mut self) -> Result<(u32, Vec<BorrowedFd<'_>>), Failure> {
@@ -200,7 +222,10 @@ impl DestinationProcess for Migrant {
 
     fn discard(&mut self, _reason: &Failure) {
         self.standby.dismiss();
-        self.construction.discard();
+        match self.is_successor {
+            true => self.construction.leave(),
+            false => self.construction.discard(),
+        }
     }
 
     fn watched(&mut self) -> Vec<BorrowedFd<'_>> {

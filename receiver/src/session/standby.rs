@@ -4,7 +4,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use fault_handler::Role;
+use nix::fcntl::{FcntlArg, fcntl};
 use sys::birth::{Birth, Kind, birth};
+use sys::fd::received;
 
 use super::teller::Teller;
 use crate::events::SessionEvent;
@@ -12,6 +14,9 @@ use crate::guardian::wait_for;
 
 /// How long the end of a copy is waited for.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// For numbers up to here there is room in the table of descriptors before it is shared: to make it larger then, the kernel
+/// waits for every processor (`expand_fdtable`).
+const DESCRIPTORS: i32 = 1000;
 /// How long a copy sleeps at a time.
 const A_WHILE: Duration = Duration::from_secs(1 << 20);
 
@@ -31,6 +36,8 @@ impl Standby {
     pub(super) fn make(&mut self, teller: &Teller, is_next: &dyn Fn() -> bool) -> Role {
         if self.own.is_none() {
             self.own = sys::pidfd::open(std::process::id()).ok();
+            let _ =
+                self.own.as_ref().map(|own| fcntl(own, FcntlArg::F_DUPFD_CLOEXEC(DESCRIPTORS)).map(received));
         }
         let Some(own) = &self.own else { return Role::Alone };
         match birth(Kind::Sibling) {

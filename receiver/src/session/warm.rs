@@ -7,8 +7,11 @@ use sys::own_memory::{prepare_pages, touch};
 use sys::proc::maps::own_mappings;
 
 /// How the allocator of a session is told to keep what is freed, rather than to give it back and fault it in again.
-pub const ALLOCATOR: [(&str, &str); 3] =
-    [("MALLOC_TOP_PAD_", "262144"), ("MALLOC_TRIM_THRESHOLD_", "67108864"), ("MALLOC_MMAP_THRESHOLD_", "1048576")];
+pub const ALLOCATOR: [(&str, &str); 3] = [
+    ("MALLOC_TOP_PAD_", "262144"),
+    ("MALLOC_TRIM_THRESHOLD_", "67108864"),
+    ("MALLOC_MMAP_THRESHOLD_", "1048576"),
+];
 
 /// Bytes of heap for any program; what is large is mapped rather than taken from the heap.
 const HEAP: usize = 384 << 10;
@@ -27,17 +30,33 @@ const PAGES_PER_THREAD: usize = 4;
 /// At most.
 const MOST_PAGES: usize = 2048;
 
-/// Touches what the final image of a program like `manifest` will take. What cannot be had now is had later.
-pub(super) fn prepare(manifest: &Manifest) {
-    let (threads, mappings) = (manifest.threads.len(), manifest.vmas.len());
-    let heap = HEAP + threads * HEAP_PER_THREAD + mappings * HEAP_PER_MAPPING;
-    let pieces = heap.min(MOST_HEAP) / PIECE;
-    drop(std::hint::black_box((0..pieces).map(|_| Vec::with_capacity(PIECE)).collect::<Vec<Vec<u8>>>()));
-    for mapping in own_mappings().unwrap_or_default() {
-        let is_own = mapping.sharing == Sharing::Private && mapping.protection.write;
-        if is_own && mapping.range.pages() * PAGE_SIZE <= LARGE {
-            let _ = touch(mapping.range);
-        }
+/// What the final image of a program will take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Needs {
+    /// Bytes of heap.
+    heap: usize,
+    /// Pages.
+    pages: usize,
+}
+
+impl Needs {
+    /// Of a program like `manifest`.
+    pub(super) fn of(manifest: &Manifest) -> Self {
+        let (threads, mappings) = (manifest.threads.len(), manifest.vmas.len());
+        let heap = HEAP + threads * HEAP_PER_THREAD + mappings * HEAP_PER_MAPPING;
+        Self { heap: heap.min(MOST_HEAP), pages: (PAGES + threads * PAGES_PER_THREAD).min(MOST_PAGES) }
     }
-    let _ = prepare_pages((PAGES + threads * PAGES_PER_THREAD).min(MOST_PAGES));
+
+    /// Touches it, behind the last fork. What cannot be had now is had later.
+    pub(super) fn prepare(self) {
+        let pieces = (0..self.heap / PIECE).map(|_| Vec::with_capacity(PIECE));
+        drop(std::hint::black_box(pieces.collect::<Vec<Vec<u8>>>()));
+        for mapping in own_mappings().unwrap_or_default() {
+            let is_own = mapping.sharing == Sharing::Private && mapping.protection.write;
+            if is_own && mapping.range.pages() * PAGE_SIZE <= LARGE {
+                let _ = touch(mapping.range);
+            }
+        }
+        let _ = prepare_pages(self.pages);
+    }
 }

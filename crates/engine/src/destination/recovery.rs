@@ -1,10 +1,13 @@
 //! A lost link behind `Run`: the process goes on as far as its pages reach, and the source connects again.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
+use memory::PageRange;
+
 use super::page_map::PageMap;
-use super::{Destination, DestinationAction, Phase};
-use crate::{Failure, OnLoss};
+use super::{Destination, DestinationAction, DestinationInput, InstallOutcome, Phase, SpaceId};
+use crate::{Failure, Instant, OnLoss};
 
 impl Destination {
     /// Something is wrong with the source or the link to it.
@@ -70,6 +73,23 @@ impl Destination {
             }
             Phase::Lost { .. } | Phase::Completed | Phase::Aborted => {}
         }
+    }
+
+    /// Brings a copy of an engine that was made in the course of the reservation to where its original was at `Ready`, from
+    /// what the switchover said: every page that had to be in place is. None has come ahead.
+    pub fn catch_up(&mut self, now: Instant, eager: Vec<PageRange>, lazy: Vec<PageRange>) {
+        let (space, outcome) = (SpaceId::MAIN, InstallOutcome::Installed);
+        let there = eager.clone().into_iter();
+        let arrived = there.map(|pages| DestinationInput::Installed { space, pages, outcome });
+        let stands = [
+            DestinationInput::Reserved,
+            DestinationInput::SwitchoverRequested { eager, lazy, kept: Vec::new() },
+            DestinationInput::Mapped { places: Vec::new() },
+        ];
+        for input in stands.into_iter().chain(arrived).chain([DestinationInput::Assembled]) {
+            self.handle(now, input);
+        }
+        self.actions.clear();
     }
 
     /// Another loop has died; this one has its pages. The link went with it.

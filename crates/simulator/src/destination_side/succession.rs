@@ -23,6 +23,23 @@ impl World {
         self.destination.standby = Some(Standby { engine, journal: Vec::new() });
     }
 
+    /// Makes a copy that goes on from here if it is told what the switchover said.
+    pub(super) fn stand_by_ahead(&mut self) {
+        self.destination.ahead_of_stop = Some(self.destination.engine.clone());
+    }
+
+    /// The copy that was made ahead goes on, unless pages have come since of which it does not know.
+    pub(super) fn stand_by_for_the_run(&mut self) {
+        let nothing_came = self.destination.ahead.is_empty() && self.source.kept.is_empty();
+        match self.destination.ahead_of_stop.take().filter(|_| nothing_came) {
+            None => self.stand_by(),
+            Some(mut engine) => {
+                engine.catch_up(Instant(self.now), self.source.eager.clone(), self.source.lazy.clone());
+                self.destination.standby = Some(Standby { engine, journal: Vec::new() });
+            }
+        }
+    }
+
     /// The kernel writes events down by itself; the loop adds what has been installed, and who runs.
     pub(super) fn write_down(&mut self, input: &DestinationInput) {
         let Some(standby) = &mut self.destination.standby else { return };
