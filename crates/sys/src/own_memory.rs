@@ -30,17 +30,33 @@ pub fn touch(range: PageRange) -> Result<(), Errno> {
     unsafe { syscall3(nr::MADVISE, at, len, MADV_POPULATE_WRITE) }.map(|_| ())
 }
 
-/// Has the kernel find `count` free pages, which whoever asks next gets: in a guest, from its host.
-///
-/// # Errors
-/// Those of mmap(2), and as for [`touch`].
-pub fn prepare_pages(count: usize) -> Result<(), Errno> {
-    const PAGE: usize = 4096;
-    let len = count.checked_mul(PAGE).ok_or(Errno::EINVAL)?;
-    let at = map_anonymous(len)?;
-    let touched = PageRange::from_pages(Addr(at), count as u64).ok_or(Errno::EINVAL).and_then(touch);
-    // SAFETY: nobody else has heard of it.
-    unsafe { unmap(at, len) }.and(touched)
+/// Pages that the kernel has found, in a guest also its host. Once they are dropped, whoever asks next on this processor
+/// gets them.
+#[derive(Debug)]
+pub struct SparePages {
+    at: u64,
+    len: usize,
+}
+
+impl SparePages {
+    /// Finds `count` of them.
+    ///
+    /// # Errors
+    /// Those of mmap(2), and as for [`touch`].
+    pub fn find(count: usize) -> Result<Self, Errno> {
+        const PAGE: usize = 4096;
+        let len = count.checked_mul(PAGE).ok_or(Errno::EINVAL)?;
+        let found = Self { at: map_anonymous(len)?, len };
+        PageRange::from_pages(Addr(found.at), count as u64).ok_or(Errno::EINVAL).and_then(touch)?;
+        Ok(found)
+    }
+}
+
+impl Drop for SparePages {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has heard of it.
+        let _ = unsafe { unmap(self.at, self.len) };
+    }
 }
 
 /// A file without a name, in memory.

@@ -9,6 +9,7 @@ use fault_handler::{
 use memory::{Backing, PageRange, RangeSet, Sharing};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::{FileVerdict, Header, Manifest, Reserved};
+use sys::own_memory::SparePages;
 use sys::uffd::Uffd;
 
 use super::account::{Account, Figures};
@@ -37,6 +38,8 @@ pub(super) struct Migrant {
     figures: Figures,
     /// What is to be had before the stop.
     needs: Option<Needs>,
+    /// Held until pages of the program are put in place.
+    spare: Option<SparePages>,
     /// This is a copy that goes on in the place of another process.
     is_successor: bool,
     /// How it ended.
@@ -56,6 +59,7 @@ impl Migrant {
             verdicts: Vec::new(),
             figures: Figures::default(),
             needs: None,
+            spare: None,
             is_successor: false,
             exit: None,
             empty: false,
@@ -151,6 +155,7 @@ impl DestinationProcess for Migrant {
                 self.construction.relay_over(&link, sealing.as_ref());
             }
         }
+        self.spare = None;
         let uffd = self.construction.map(manifest)?;
         self.account.prepared = true;
         self.figures.same_file_pages = same_file_pages(manifest, &self.verdicts);
@@ -186,7 +191,7 @@ impl DestinationProcess for Migrant {
         self.is_successor |= role == Role::Successor;
         // Behind the fork, which makes memory that was touched before it be copied when it is written next.
         if let Some(needs) = self.needs.take().filter(|_| role != Role::Successor) {
-            needs.prepare();
+            self.spare = needs.prepare();
         }
         role
     }

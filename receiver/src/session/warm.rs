@@ -3,7 +3,7 @@
 
 use memory::{PAGE_SIZE, Sharing};
 use protocol::Manifest;
-use sys::own_memory::{prepare_pages, touch};
+use sys::own_memory::{SparePages, touch};
 use sys::proc::maps::own_mappings;
 
 /// How the allocator of a session is told to keep what is freed, rather than to give it back and fault it in again.
@@ -25,7 +25,7 @@ const PIECE: usize = 128 << 10;
 /// Mappings beyond this length are not touched: they are used a part at a time.
 const LARGE: u64 = 16 << 20;
 /// Pages for others: for the program's memory, and for page tables.
-const PAGES: usize = 192;
+const PAGES: usize = 96;
 const PAGES_PER_THREAD: usize = 4;
 /// At most.
 const MOST_PAGES: usize = 2048;
@@ -47,8 +47,8 @@ impl Needs {
         Self { heap: heap.min(MOST_HEAP), pages: (PAGES + threads * PAGES_PER_THREAD).min(MOST_PAGES) }
     }
 
-    /// Touches it, behind the last fork. What cannot be had now is had later.
-    pub(super) fn prepare(self) {
+    /// Touches it, behind the last fork, and returns pages for others. What cannot be had now is had later.
+    pub(super) fn prepare(self) -> Option<SparePages> {
         let pieces = (0..self.heap / PIECE).map(|_| Vec::with_capacity(PIECE));
         drop(std::hint::black_box(pieces.collect::<Vec<Vec<u8>>>()));
         for mapping in own_mappings().unwrap_or_default() {
@@ -57,6 +57,6 @@ impl Needs {
                 let _ = touch(mapping.range);
             }
         }
-        let _ = prepare_pages(self.pages);
+        SparePages::find(self.pages).ok()
     }
 }
