@@ -37,11 +37,11 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
 
     /// Before the word to run can come, somebody must stand by: the copy that was made ahead, or one that knows more.
     pub(crate) fn stand_by_for_the_run(&mut self) -> Result<(), HandlerError> {
-        let is_left_enough = self.testament.as_ref().is_some_and(Testament::is_kept);
+        // Copies that are made from here on know all: only those from before are left anything.
+        let is_left_enough = self.testament.take().as_ref().is_some_and(Testament::is_kept);
         if is_left_enough && self.process.can_be_inherited() {
             return Ok(());
         }
-        self.testament = None;
         if !self.stand_by()? {
             self.stand_alone();
         }
@@ -84,7 +84,7 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
         if !self.spaces.log().is_nearly_full() {
             return Ok(());
         }
-        if self.running.is_none() {
+        if !self.engine.may_have_run() && self.engine.phase() != "ready" {
             // Nothing has happened that who goes on has to know: another one is made before it does.
             self.testament = None;
             self.stand_alone();
@@ -99,6 +99,8 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
 
     /// Goes on where the other loop was when it died.
     fn take_over(&mut self) -> Result<(), HandlerError> {
+        // The other one has spoken there since, and nothing may be sealed twice by the same number.
+        self.leave_channels()?;
         let records = self.spaces.log().records();
         if let Some(lossy) = records.iter().find_map(finished) {
             return self.end_in_its_place(lossy);
@@ -129,16 +131,11 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
 
     /// The copy is from before the process was let go.
     fn be_let_go(&mut self, records: &[Record]) -> Result<(), HandlerError> {
-        let testament = self.testament.take();
         if !records.contains(&Record::Note(Note::Committed)) {
-            if testament.is_some() {
-                // The other one has spoken on them since, and nothing may be sealed twice alike.
-                self.leave_channels()?;
-            }
             let text = "the session was killed before the process was to run".to_owned();
             return Err(HandlerError::Abandoned(Failure::Local(text)));
         }
-        if let Some(testament) = testament {
+        if let Some(testament) = self.testament.take() {
             self.inherit(testament)?;
         }
         if !records.contains(&Record::Note(Note::Resumed)) {
@@ -171,7 +168,6 @@ impl<P: DestinationProcess> FaultHandler<'_, P> {
 
     /// Gives up every descriptor that may have been closed and made anew since this copy was made.
     fn change_descriptors(&mut self) -> Result<(), HandlerError> {
-        self.leave_channels()?;
         let (pid, of_process) = self.process.succeed().map_err(HandlerError::Abandoned)?;
         self.running = Some(pid);
         let mut kept: Vec<BorrowedFd<'_>> = of_process;

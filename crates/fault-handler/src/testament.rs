@@ -19,7 +19,9 @@ pub(crate) struct Testament {
 impl Testament {
     /// An empty one.
     pub(crate) fn new() -> Option<Self> {
-        let file = File::from(OwnedFd::from(nameless_file().ok()?));
+        // Linux before 6.3 does not know the seal.
+        let file = nameless_file(true).or_else(|_| nameless_file(false)).ok()?;
+        let file = File::from(OwnedFd::from(file));
         Some(Self { file: std::mem::ManuallyDrop::new(file), is_kept: false })
     }
 

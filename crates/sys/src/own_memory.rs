@@ -59,16 +59,17 @@ impl Drop for SparePages {
     }
 }
 
-/// A file without a name, in memory.
+/// A file without a name, in memory; sealed, it can never be run (Linux 6.3).
 ///
 /// # Errors
 /// Those of memfd_create(2).
-pub fn nameless_file() -> Result<Fd, Errno> {
+pub fn nameless_file(sealed: bool) -> Result<Fd, Errno> {
     const CLOSE_ON_EXEC: usize = 1;
     const NEVER_A_PROGRAM: usize = 8;
+    let flags = if sealed { CLOSE_ON_EXEC | NEVER_A_PROGRAM } else { CLOSE_ON_EXEC };
     let name = c"posthaste".as_ptr().expose_provenance();
     // SAFETY: the name is a string in static memory; a new descriptor changes nobody's memory.
-    let raw = unsafe { syscall3(nr::MEMFD_CREATE, name, CLOSE_ON_EXEC | NEVER_A_PROGRAM, 0) }?;
+    let raw = unsafe { syscall3(nr::MEMFD_CREATE, name, flags, 0) }?;
     Fd::from_result(raw)
 }
 
@@ -203,7 +204,7 @@ pub unsafe fn protect(at: u64, len: usize, access: Access) -> Result<(), Errno> 
 /// Whole pages, which nobody else uses.
 pub unsafe fn replace_by_executable(code: &[u8]) -> Result<(), Errno> {
     const PRIVATE_FIXED: usize = 0x2 | 0x10;
-    let file = nameless_file()?;
+    let file = nameless_file(true)?;
     crate::file::write_all(&file, code)?;
     let at = code.as_ptr().expose_provenance();
     let arguments = [at, code.len(), Access::Execute as usize, PRIVATE_FIXED, file.arg(), 0];

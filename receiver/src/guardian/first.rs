@@ -412,7 +412,7 @@ fn watch(socket: &OwnedFd, deaths: &SignalFd, child: i32, making: &OsStr) {
 impl Watch<'_> {
     /// Whether only the session knows what becomes of what was made.
     const fn is_needed(&self) -> bool {
-        self.listening && !self.made.is_empty()
+        self.listening && (self.making.0.is_some() || !self.made.is_empty())
     }
 
     fn obey(&mut self, socket: &OwnedFd) {

@@ -112,7 +112,7 @@ impl Contents {
             let taken = peer::with_its_rights(|| arriving.take(header.argument, body));
             return taken.map_err(|source| refusal(&path, source));
         }
-        self.finish()?;
+        self.finish(trustee)?;
         if header.count == 0 {
             self.complete = true;
             return Ok(());
@@ -171,13 +171,13 @@ impl Contents {
     }
 
     /// Ends what has come last.
-    fn finish(&mut self) -> Result<(), RestoreError> {
+    fn finish(&mut self, trustee: &dyn Trustee) -> Result<(), RestoreError> {
         let Some(arriving) = self.arriving.take() else { return Ok(()) };
         let path = arriving.record.file.path.clone();
-        peer::with_its_rights(|| self.finish_one(arriving)).map_err(|source| refusal(&path, source))
+        peer::with_its_rights(|| self.finish_one(arriving, trustee)).map_err(|source| refusal(&path, source))
     }
 
-    fn finish_one(&mut self, arriving: Arriving) -> io::Result<()> {
+    fn finish_one(&mut self, arriving: Arriving, trustee: &dyn Trustee) -> io::Result<()> {
         let Arriving { index, record, at, sink } = arriving;
         match sink {
             Sink::Object(file) => {
@@ -198,7 +198,7 @@ impl Contents {
                 file.set_permissions(Permissions::from_mode(record.file.mode & 0o7777))?;
                 ghosts::set_times(&file, &record.file)?;
                 let temporary = self.made.pop().ok_or(ErrorKind::NotFound)?;
-                making::settle(&temporary, &place)?;
+                making::settle(&temporary, &place, trustee)?;
                 self.made.push(place);
                 self.files.insert(index);
             }

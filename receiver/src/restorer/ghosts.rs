@@ -133,7 +133,7 @@ fn under_free_name(
     let mut place = Place::of(&directory.join(name))?;
     for attempt in 0..ATTEMPTS {
         let made = making::make(&place, trustee, |path| create(record, path));
-        match made.and_then(|((), temporary)| making::settle(&temporary, &place)) {
+        match made.and_then(|((), temporary)| making::settle(&temporary, &place, trustee)) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let mut other = name.to_owned();
                 other.push(format!(".posthaste-{}-{attempt}", std::process::id()));

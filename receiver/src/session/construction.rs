@@ -137,7 +137,13 @@ impl Construction {
 
     /// The same in a copy from before the switchover: hands out the userfaultfd.
     pub(super) fn inherit(&mut self) -> Option<Uffd> {
-        let Self::Reserved(restorer) = mem::take(self) else { return None };
+        let restorer = match mem::take(self) {
+            Self::Reserved(restorer) => restorer,
+            other => {
+                *self = other;
+                return None;
+            }
+        };
         let (running, uffd) = restorer.inherit();
         *self = Self::Running(Box::new(running));
         Some(uffd)

@@ -155,7 +155,8 @@ impl DestinationProcess for Migrant {
                 self.construction.relay_over(&link, sealing.as_ref());
             }
         }
-        self.spare = None;
+        // The stop has begun.
+        (self.needs, self.spare) = (None, None);
         let uffd = self.construction.map(manifest)?;
         self.account.prepared = true;
         self.figures.same_file_pages = same_file_pages(manifest, &self.verdicts);
@@ -201,7 +202,7 @@ impl DestinationProcess for Migrant {
     }
 
     fn can_be_inherited(&self) -> bool {
-        self.figures.relayed == 0
+        self.figures.relayed == 0 && self.standby.is_there()
     }
 
     fn inherit(&mut self, manifest: &Manifest) -> Option<Uffd> {

@@ -62,6 +62,11 @@ impl Standby {
         }
     }
 
+    /// Whether the valid copy is alive.
+    pub(super) fn is_there(&self) -> bool {
+        self.current.as_ref().is_some_and(|copy| matches!(wait_for(copy.as_fd(), Duration::ZERO), Ok(false)))
+    }
+
     /// The copy made last is the valid one.
     pub(super) fn turn(&mut self) {
         if let Some(old) = std::mem::replace(&mut self.current, self.next.take()) {
