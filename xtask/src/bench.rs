@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Who is compared takes turns within a round, so that whatever else the machine does meets all of them. It tunes
-//! nothing but the limit of pipes, which CRIU needs raised, and leaves nothing behind.
+//! nothing but the limit of pipes, which CRIU needs raised, and what becomes of free memory, and leaves nothing behind.
 
 mod criu;
 mod document;
@@ -21,6 +21,7 @@ mod plots;
 mod programs;
 mod promises;
 mod relay;
+mod setting;
 mod sizes;
 mod table;
 mod waits;
@@ -40,6 +41,7 @@ use self::machine::Machine;
 use self::parts::Part;
 use self::plots::{Chart, Kind};
 use self::promises::Promise;
+use self::setting::Setting;
 use self::sizes::Sizes;
 use self::table::Table;
 
@@ -96,13 +98,17 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<bool> {
     let machine = Machine::here();
     machine.warn_of_load();
     let mut results = Results::default();
-    let criu =
-        Criu::find().map_err(|error| results.trouble(format!("the peers are missing: {error:#}"))).ok();
+    let peers = Criu::find().and_then(|criu| Ok((criu, Setting::large_pipes()?)));
+    let peers = peers.map_err(|error| results.trouble(format!("the peers are missing: {error:#}"))).ok();
+    let (criu, pipes) = peers.unzip();
+    let free_memory = Setting::keep_free_memory().ok();
+    let keeps_memory = free_memory.is_some();
+    let settings: Vec<Setting> = pipes.into_iter().chain(free_memory).collect();
     let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 5 });
     let sizes = Sizes::new(options.quick, machine::room_mib());
     let bench = Bench { bin, criu, rounds, sizes };
-    interruption::clean_up_after(bench.criu.as_ref().map(Criu::limit), parts::images())?;
-    let header = Header { machine, rounds, quick: options.quick };
+    interruption::clean_up_after(settings.clone(), parts::images())?;
+    let header = Header { machine, rounds, quick: options.quick, keeps_memory };
     let is_wanted = |part| options.only.is_empty() || options.only.contains(&part);
     for part in Part::ALL.into_iter().filter(|part| is_wanted(*part)) {
         let begin = Instant::now();
@@ -125,12 +131,15 @@ struct Header {
     machine: Machine,
     rounds: u32,
     quick: bool,
+    /// Free memory stays with the machine.
+    keeps_memory: bool,
 }
 
 fn write(options: &Options, header: &Header, results: &Results, promises: &[Promise]) -> anyhow::Result<()> {
     if let Some(path) = &options.json {
         let all = json!({
             "machine": header.machine.as_json(), "rounds": header.rounds, "quick": header.quick,
+            "keeps_memory": header.keeps_memory,
             "figures": results.figures.as_json(), "promises": promises::as_json(promises),
             "troubles": results.troubles,
         });

@@ -2,7 +2,6 @@
 //! page server, lazy-pages daemon and restore on this machine), or whole (dump into files, then restore). The daemon in
 //! the middle is CRIU's or ours; `criu-bridge send` and `receive` are a move by CRIU as well.
 
-mod pipes;
 mod sent;
 mod steps;
 
@@ -13,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-pub(super) use self::pipes::PipeLimit;
 use self::steps::{Killed, free_port, is_listening, wait_for};
 use super::moving::{LINES_AFTER, Look, WARM_LINES};
 use super::programs::{Foreign, Line, Workload};
@@ -59,28 +57,22 @@ pub(super) struct Carried {
     pub(super) waits: Waits,
 }
 
-/// The program, and what it needs of the machine for as long as this lives.
+/// The program.
 #[derive(Debug)]
 pub(super) struct Criu {
     path: PathBuf,
-    limit: PipeLimit,
 }
 
 impl Criu {
     /// The one that `make criu` has left.
     ///
     /// # Errors
-    /// There is none, or pipes may not be large enough for it.
+    /// There is none.
     pub(super) fn find() -> anyhow::Result<Self> {
         let prefix = std::env::var_os("CRIU_PREFIX").unwrap_or_else(|| "/usr/local/lib/posthaste".into());
         let path = Path::new(&prefix).join("criu");
         ensure!(path.exists(), "there is no {}: run make criu first", path.display());
-        Ok(Self { path, limit: PipeLimit::raise()? })
-    }
-
-    /// The limit that is raised, for who has to put it back as well.
-    pub(super) fn limit(&self) -> PipeLimit {
-        self.limit.clone()
+        Ok(Self { path })
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

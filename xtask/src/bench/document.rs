@@ -35,9 +35,14 @@ fn page(name: &str, header: &Header, results: &Results, promises: &[Promise]) ->
         "# Benchmarks\n\nWritten by `{command}`; do not edit. {}\n\nEvery figure is the median of {} rounds \
          (of {PEER_ROUNDS} at most where CRIU's daemon takes minutes, with a random reader of a GiB), in brackets the least and the most; what has no brackets was measured once, a ratio is that of two medians. Who is \
          compared took turns in the same run. CRIU is the one that `make criu` installs; pipes were allowed to be as large as \
-         it wants them. Memory is incompressible unless its row says otherwise.\n",
+         it wants them{}. Memory is incompressible unless its row says otherwise.\n",
         header.machine.in_words(),
-        header.rounds
+        header.rounds,
+        if header.keeps_memory {
+            ", and the machine kept its free memory, which its host would have taken back"
+        } else {
+            ""
+        },
     );
     for table in std::iter::once(&promises::table(promises)).chain(&results.tables) {
         let _ = write!(text, "\n{}", table.as_markdown());
@@ -68,9 +73,9 @@ mod tests {
         results.tables.push(Table::new("Sizes", &["MiB"]));
         results.chart(Kind::Pages).add("ours", vec![(0.0, 1.0)]);
         results.troubles.push("no peer".to_owned());
-        let header = Header { machine: Machine::here(), rounds: 5, quick: false };
+        let header = Header { machine: Machine::here(), rounds: 5, quick: false, keeps_memory: true };
         let page = page("numbers", &header, &results, &[]);
-        for part in ["## Sizes", "(numbers/pages.svg)", "- no peer", "median of 5"] {
+        for part in ["## Sizes", "(numbers/pages.svg)", "- no peer", "median of 5", "kept its free memory"] {
             assert!(page.contains(part), "{part} in {page}");
         }
     }

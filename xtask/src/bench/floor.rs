@@ -22,7 +22,7 @@ use anyhow::Context as _;
 use memory::PAGE_SIZE;
 use serde_json::Value;
 
-pub(super) use self::install::install_gb_per_s;
+pub(super) use self::install::{gigabytes, install_gb_per_s};
 use super::place::Place;
 use super::programs::Running;
 

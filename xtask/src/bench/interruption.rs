@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::criu::PipeLimit;
+use super::setting::Setting;
 use super::watch::descendants;
 
 /// What a shell makes of a death by SIGINT.
@@ -41,12 +41,12 @@ pub(super) fn wait_if_ended() {
     drop(STARTING.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
-/// From here on a signal that ends this process ends all that it has started as well, puts `limit` back and removes
+/// From here on a signal that ends this process ends all that it has started as well, puts `settings` back and removes
 /// `images`.
 ///
 /// # Errors
 /// No handler, no thread.
-pub(super) fn clean_up_after(limit: Option<PipeLimit>, images: PathBuf) -> anyhow::Result<()> {
+pub(super) fn clean_up_after(settings: Vec<Setting>, images: PathBuf) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("handling signals")?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if signals.forever().next().is_some() {
@@ -60,7 +60,7 @@ pub(super) fn clean_up_after(limit: Option<PipeLimit>, images: PathBuf) -> anyho
                 thread::park_timeout(PAUSE);
                 let _ = std::fs::remove_dir_all(&images);
             }
-            drop(limit);
+            drop(settings);
             process::exit(INTERRUPTED);
         }
     })?;

@@ -81,11 +81,11 @@ pub(super) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Touches so much memory and gives it back, but never more than a third of what is available: a virtual machine may
+/// Touches so much memory and gives it back, but never more than three quarters of what is available: a virtual machine may
 /// have to get memory from its host that nobody has touched for long, seconds for a GiB.
 pub(super) fn warm_memory(mib: u64) {
     const STEP: usize = 4096;
-    let mib = mib.min(meminfo_mib(&text("/proc/meminfo"), "MemAvailable:") / 3);
+    let mib = mib.min(meminfo_mib(&text("/proc/meminfo"), "MemAvailable:") / 4 * 3);
     let mut memory = vec![0_u8; usize::try_from(mib << 20).unwrap_or(0)];
     memory.iter_mut().step_by(STEP).for_each(|byte| *byte = 1);
     std::hint::black_box(&memory);

@@ -1,12 +1,13 @@
-//! A histogram of bounded size: eight buckets to each power of two, so that a percentile is exact to 12.5 %.
+//! A histogram of bounded size: 32 buckets to each power of two, so that a percentile is exact to 3.2 %, and to a
+//! microsecond up to 63.
 
 use core::fmt;
 use core::time::Duration;
 
-const BUCKETS_PER_OCTAVE: u64 = 8;
-const OCTAVE_BITS: u32 = 3;
+const BUCKETS_PER_OCTAVE: u64 = 32;
+const OCTAVE_BITS: u32 = 5;
 /// Up to 2^40 µs; longer ones share the last bucket.
-const BUCKETS: usize = 304;
+const BUCKETS: usize = 1152;
 
 /// Durations, kept as counts in logarithmic buckets of microseconds.
 #[derive(Clone, PartialEq, Eq)]
@@ -24,9 +25,10 @@ impl Default for Latency {
 }
 
 impl Latency {
-    /// Counts one duration.
+    /// Counts one duration, to the nearest microsecond.
     pub fn record(&mut self, duration: Duration) {
-        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        const HALF: Duration = Duration::from_nanos(500);
+        let us = u64::try_from(duration.saturating_add(HALF).as_micros()).unwrap_or(u64::MAX);
         let last = BUCKETS - 1;
         if let Some(bucket) = self.buckets.get_mut(bucket_of(us).min(last)) {
             *bucket += 1;
@@ -103,7 +105,7 @@ impl fmt::Debug for Latency {
     }
 }
 
-/// Values below 8 have a bucket each; from there on the top four bits choose.
+/// Values below 64 have a bucket each; from there on the top six bits choose.
 fn bucket_of(us: u64) -> usize {
     let bucket = match us.checked_ilog2() {
         Some(log) if log >= OCTAVE_BITS => {
@@ -136,8 +138,15 @@ mod tests {
     fn every_value_falls_into_a_bucket_that_bounds_it_closely() {
         for us in (0..5000_u64).chain((10..40).map(|bit| (1 << bit) + 17)) {
             let bound = upper_bound_us(bucket_of(us));
-            assert!(us <= bound && bound <= us + us / 8, "{us} in a bucket up to {bound}");
+            assert!(us <= bound && bound <= us + us / 32, "{us} in a bucket up to {bound}");
         }
+    }
+
+    #[test]
+    fn a_duration_is_counted_to_the_nearest_microsecond() {
+        let mut latency = Latency::default();
+        [30_499, 30_500].into_iter().for_each(|ns| latency.record(Duration::from_nanos(ns)));
+        assert_eq!(latency.buckets().collect::<Vec<_>>(), [(30, 1), (31, 1)]);
     }
 
     #[test]
@@ -145,8 +154,8 @@ mod tests {
         let mut latency = Latency::default();
         (1..=1000).for_each(|us| latency.record(Duration::from_micros(us)));
         latency.record(Duration::MAX);
-        assert!((500..=570).contains(&latency.p50_us()), "{latency:?}");
-        assert!((990..=1120).contains(&latency.p99_us()), "{latency:?}");
+        assert!((500..=516).contains(&latency.p50_us()), "{latency:?}");
+        assert!((990..=1022).contains(&latency.p99_us()), "{latency:?}");
         assert_eq!((latency.count(), latency.percentile_us(100)), (1001, latency.max_us()));
     }
 
@@ -155,6 +164,6 @@ mod tests {
         let mut latency = Latency::default();
         [3, 3, 100, 70_000].into_iter().for_each(|us| latency.record(Duration::from_micros(us)));
         let buckets: Vec<(u64, u64)> = latency.buckets().collect();
-        assert_eq!(buckets, [(3, 2), (103, 1), (70_000, 1)]);
+        assert_eq!(buckets, [(3, 2), (101, 1), (70_000, 1)]);
     }
 }

@@ -28,6 +28,6 @@ pub(in crate::bench) fn install_gb_per_s(mib: u64, in_blocks: bool) -> anyhow::R
 }
 
 /// So many MiB in GB.
-pub(super) fn gigabytes(mib: u64) -> f64 {
+pub(in crate::bench) fn gigabytes(mib: u64) -> f64 {
     (mib << 20) as f64 / 1e9
 }

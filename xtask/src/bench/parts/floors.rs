@@ -3,34 +3,51 @@
 use serde_json::Value;
 
 use super::super::figures::number;
-use super::super::floor::{Passage, install_gb_per_s};
+use super::super::floor::{Passage, gigabytes, install_gb_per_s};
 use super::super::place::Place;
 use super::super::table::Table;
 use super::super::{Bench, Results, machine};
 
 pub(super) fn measure(bench: &Bench, results: &mut Results) -> anyhow::Result<()> {
     let mib = bench.sizes.floor;
-    let gb = (mib << 20) as f64 / 1e9;
-    let stream = Passage { mib, push: true, install: false, reader: false, place: Place::Free };
-    let bare = Passage { install: true, ..stream };
-    let stormed = Passage { reader: true, ..bare };
+    let stormed = Passage { install: true, reader: true, ..stream(mib) };
     bench.each_round(&format!("floors, {mib} MiB"), || {
-        let figures = &mut results.figures;
-        let all_ms = |done: &Value| done["all_ms"].as_f64().unwrap_or(f64::INFINITY);
-        figures.add("floor/tcp_gb_s", gb * 1e3 / all_ms(&stream.carry_out()?));
-        figures.add("floor/copy_blocks_gb_s", install_gb_per_s(mib, true)?);
-        figures.add("floor/copy_pages_gb_s", install_gb_per_s(mib, false)?);
-        figures.add("floor/bare_gb_s", gb * 1e3 / all_ms(&bare.carry_out()?));
+        streams(bench, results)?;
+        results.figures.add("floor/copy_pages_gb_s", install_gb_per_s(mib, false)?);
         let done = stormed.carry_out()?;
-        figures.add("floor/bare_reader_gb_s", gb * 1e3 / all_ms(&done));
+        results.figures.add("floor/bare_reader_gb_s", gb_per_s(mib, &done));
         let touched = done["touched"].as_f64().unwrap_or(0.0);
-        figures.add("floor/bare_reader/pages_s", touched * 1e3 / all_ms(&done));
+        results.figures.add("floor/bare_reader/pages_s", touched * 1e3 / all_ms(&done));
         add_latency(results, "floor/bare_reader", &done);
         Ok(())
     })?;
     single_faults(bench, results)?;
     tables(results);
     Ok(())
+}
+
+/// What a program that is moved without being touched stands beside, once; in turn with it, because the machine is not the
+/// same from one minute to the next.
+pub(super) fn streams(bench: &Bench, results: &mut Results) -> anyhow::Result<()> {
+    let (mib, figures) = (bench.sizes.floor, &mut results.figures);
+    figures.add("floor/tcp_gb_s", gb_per_s(mib, &stream(mib).carry_out()?));
+    figures.add("floor/copy_blocks_gb_s", install_gb_per_s(mib, true)?);
+    let bare = Passage { install: true, ..stream(mib) };
+    figures.add("floor/bare_gb_s", gb_per_s(mib, &bare.carry_out()?));
+    Ok(())
+}
+
+/// Sent, received and forgotten.
+const fn stream(mib: u64) -> Passage {
+    Passage { mib, push: true, install: false, reader: false, place: Place::Free }
+}
+
+fn gb_per_s(mib: u64, done: &Value) -> f64 {
+    gigabytes(mib) * 1e3 / all_ms(done)
+}
+
+fn all_ms(done: &Value) -> f64 {
+    done["all_ms"].as_f64().unwrap_or(f64::INFINITY)
 }
 
 /// No push: the reader makes every page come.

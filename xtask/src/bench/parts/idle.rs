@@ -6,14 +6,15 @@ use super::super::moving::Plan;
 use super::super::programs::Workload;
 use super::super::table::Table;
 use super::super::{Bench, Results};
-use super::{by_criu, note_move};
+use super::{by_criu, floors, note_move};
 
 pub(super) fn measure(bench: &Bench, results: &mut Results) -> anyhow::Result<()> {
     let mut done = Ok(());
     for mib in &bench.sizes.idle {
         done = bench.each_round(&format!("idle, {mib} MiB"), || {
             one_round(bench, results, &format!("idle/{mib}"), &Workload::new("ticks", *mib))?;
-            one_round(bench, results, &format!("asleep/{mib}"), &Workload::asleep(*mib))
+            one_round(bench, results, &format!("asleep/{mib}"), &Workload::asleep(*mib))?;
+            if *mib == bench.sizes.floor { floors::streams(bench, results) } else { Ok(()) }
         });
         if done.is_err() {
             break;
