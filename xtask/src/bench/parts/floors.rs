@@ -97,8 +97,11 @@ fn tables(results: &mut Results) {
     if let (Some(tcp), Some(copy)) =
         (figures.median("floor/tcp_gb_s"), figures.median("floor/copy_blocks_gb_s"))
     {
-        limits
-            .note(format!("The limit is the slower of TCP and UFFDIO_COPY: {} GB/s", number(tcp.min(copy))));
+        limits.note(format!(
+            "The limit is the slower of TCP and UFFDIO_COPY: {} GB/s. Both, and the bare loop idle, are measured twice: by \
+             themselves, and in turn with the program that sleeps",
+            number(tcp.min(copy))
+        ));
     }
     results.tables.push(limits);
 }
