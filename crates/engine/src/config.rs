@@ -48,7 +48,7 @@ pub struct Config {
     /// Pages that one push frame carries while page requests come: whoever waits for an answer waits for the rest of such
     /// a frame on both sides. Default 32.
     pub push_pages_under_fire: u64,
-    /// Pages of such a frame that the destination installs before it looks who waits. Default 8.
+    /// Pages of such a frame that the destination installs before it looks who waits. Default 16.
     pub install_pages_under_fire: u64,
     /// How long after the last page request. Default 5 ms.
     pub under_fire: Duration,
@@ -116,7 +116,7 @@ impl Default for Config {
             takes_ahead: false,
             push_pages: 64,
             push_pages_under_fire: 32,
-            install_pages_under_fire: 8,
+            install_pages_under_fire: 16,
             under_fire: Duration::from_millis(5),
             push_window: 2,
             prefetch_pages: 15,

@@ -265,11 +265,12 @@ fn in_the_middle_of_what_was_pushed_there_is_room_for_an_answer() {
     };
     let touched = DestinationInput::Fault { space: MAIN, addr: range(650, 1).start(), thread: 1 };
     assert_eq!(next(&[touched]), None);
-    let piece = |page| Some((Channel::Push, range(page, 8)));
+    let piece_pages = Config::default().install_pages_under_fire;
+    let piece = |page| Some((Channel::Push, range(page, piece_pages)));
     assert_eq!(next(&[arrived(Channel::Push, range(500, 64))]), piece(500));
     let answer = Some((Channel::Fault, range(650, 16)));
     assert_eq!(next(&[arrived(Channel::Fault, range(650, 16))]), answer);
-    for page in (508..564).step_by(8) {
+    for page in (500 + piece_pages..564).step_by(piece_pages.try_into().expect("a few pages")) {
         assert_eq!(next(&[]), piece(page));
     }
     assert_eq!(next(&[]), None);
