@@ -101,7 +101,11 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<bool> {
     let peers = Criu::find().and_then(|criu| Ok((criu, Setting::large_pipes()?)));
     let peers = peers.map_err(|error| results.trouble(format!("the peers are missing: {error:#}"))).ok();
     let (criu, pipes) = peers.unzip();
-    let free_memory = Setting::keep_free_memory().ok();
+    let free_memory = Setting::keep_free_memory();
+    if let Err(error) = &free_memory {
+        let _ = writeln!(io::stderr(), "free memory may go back to a host, if there is one: {error:#}");
+    }
+    let free_memory = free_memory.ok();
     let keeps_memory = free_memory.is_some();
     let settings: Vec<Setting> = pipes.into_iter().chain(free_memory).collect();
     let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 5 });

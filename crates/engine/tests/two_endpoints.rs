@@ -266,6 +266,7 @@ fn in_the_middle_of_what_was_pushed_there_is_room_for_an_answer() {
     let touched = DestinationInput::Fault { space: MAIN, addr: range(650, 1).start(), thread: 1 };
     assert_eq!(next(&[touched]), None);
     let piece_pages = Config::default().install_pages_under_fire;
+    assert!(piece_pages < 64, "a frame is more than one piece");
     let piece = |page| Some((Channel::Push, range(page, piece_pages)));
     assert_eq!(next(&[arrived(Channel::Push, range(500, 64))]), piece(500));
     let answer = Some((Channel::Fault, range(650, 16)));

@@ -84,10 +84,14 @@ pub(super) fn processors() -> usize {
 /// Touches so much memory and gives it back, but never more than three quarters of what is available: a virtual machine may
 /// have to get memory from its host that nobody has touched for long, seconds for a GiB.
 pub(super) fn warm_memory(mib: u64) {
-    const STEP: usize = 4096;
     let mib = mib.min(meminfo_mib(&text("/proc/meminfo"), "MemAvailable:") / 4 * 3);
-    let mut memory = vec![0_u8; usize::try_from(mib << 20).unwrap_or(0)];
-    memory.iter_mut().step_by(STEP).for_each(|byte| *byte = 1);
+    let mut memory = Vec::new();
+    let len = usize::try_from(mib << 20).unwrap_or(0);
+    // Where so much cannot be had at once, a move finds it by itself.
+    if memory.try_reserve_exact(len).is_err() {
+        return;
+    }
+    memory.resize(len, 0_u8);
     std::hint::black_box(&memory);
 }
 

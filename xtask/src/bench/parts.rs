@@ -11,6 +11,7 @@ mod scaling;
 mod throughput;
 mod writer;
 
+pub(super) use self::idle::beside;
 pub(super) use self::links::LONG_DELAY;
 pub(super) use self::scaling::MAPPINGS;
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 pub(super) use self::promise::Promise;
 use super::figures::Figures;
 use super::machine;
-use super::parts::{LONG_DELAY, MAPPINGS, Part};
+use super::parts::{LONG_DELAY, MAPPINGS, Part, beside};
 use super::place::Place;
 use super::sizes::{MOST, Sizes};
 use super::table::Table;
@@ -53,12 +53,12 @@ fn downtime(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
         .collect()
 }
 
-/// The size is the one that is nearest to a GiB.
 fn arrival(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
-    let Some(mib) = sizes.idle.iter().copied().filter(|mib| *mib <= 1024).max() else { return Vec::new() };
+    let Some(mib) = sizes.promised_asleep() else { return Vec::new() };
     let ours = format!("asleep/{mib}/postcopy/all_ms");
     let rate = figures.median(&ours).map(|ms| (mib << 20) as f64 / 1e6 / ms);
-    let limit = figures.median("floor/tcp_gb_s").zip(figures.median("floor/copy_blocks_gb_s"));
+    let floor = |name: &str| figures.median(&format!("{}/{name}_gb_s", beside(mib)));
+    let limit = floor("tcp").zip(floor("copy_blocks"));
     let limit = limit.map(|(tcp, copy)| tcp.min(copy));
     let share = |of: Option<f64>| rate.zip(of).map(|(rate, of)| rate / of);
     vec![
@@ -70,9 +70,8 @@ fn arrival(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
         )
         .by(&[Part::Idle]),
         Promise::at_least("share of the slower of TCP and UFFDIO_COPY", share(limit), 0.5, "")
-            .by(&[Part::Idle, Part::Floors]),
-        Promise::at_least("share of the bare loop", share(figures.median("floor/bare_gb_s")), 0.9, "")
-            .by(&[Part::Idle, Part::Floors]),
+            .by(&[Part::Idle]),
+        Promise::at_least("share of the bare loop", share(floor("bare")), 0.9, "").by(&[Part::Idle]),
     ]
 }
 

@@ -33,20 +33,21 @@ impl Setting {
     /// whoever does it: no property of those who are compared, and another one from minute to minute.
     ///
     /// # Errors
-    /// It has no such host, or decides by itself.
+    /// It has no such host, or its kernel takes no such order (mainline, from 6.2 on, none above `MAX_PAGE_ORDER`).
     pub(super) fn keep_free_memory() -> anyhow::Result<Self> {
         Self::raise(REPORTING, NEVER)
     }
 
     fn raise(path: &'static str, least: u64) -> anyhow::Result<Self> {
-        let value = || fs::read_to_string(path).with_context(|| format!("reading {path}"));
-        let is_low = |value: &str| value.trim().parse().is_ok_and(|value: u64| value < least);
-        let before = Some(value()?).filter(|value| is_low(value));
-        let raised = Self { path, before };
-        if raised.before.is_some() {
+        let read = || fs::read_to_string(path).with_context(|| format!("reading {path}"));
+        let number = |text: &str| text.trim().parse::<u64>().with_context(|| format!("{path}: {text:?}"));
+        let text = read()?;
+        let is_low = number(&text)? < least;
+        let raised = Self { path, before: is_low.then_some(text) };
+        if is_low {
             fs::write(path, least.to_string())
-                .with_context(|| format!("raising {path}, which takes root"))?;
-            ensure!(!is_low(&value()?), "{path} stays as it is");
+                .with_context(|| format!("raising {path} to {least}, which takes root"))?;
+            ensure!(number(&read()?)? >= least, "{path} stays as it is");
         }
         Ok(raised)
     }
@@ -87,6 +88,14 @@ mod tests {
         fs::write(path, "13\n").expect("a file");
         drop(setting.expect("nothing is written"));
         assert_eq!(fs::read_to_string(path).expect("it is there"), "13\n");
+        fs::remove_file(path).expect("it is there");
+    }
+
+    #[test]
+    fn what_is_no_number_is_an_error_and_stays() {
+        let (path, setting) = raised("none", "-1\n", 11);
+        assert!(setting.is_err());
+        assert_eq!(fs::read_to_string(path).expect("it is there"), "-1\n");
         fs::remove_file(path).expect("it is there");
     }
 

@@ -67,6 +67,11 @@ impl Sizes {
             }
     }
 
+    /// The sleeping program of whose arrival a promise speaks: the one that is nearest to a GiB.
+    pub(super) fn promised_asleep(&self) -> Option<u64> {
+        self.idle.iter().copied().filter(|mib| *mib <= 1024).max()
+    }
+
     /// The smallest and the largest idle program.
     pub(super) fn ends(&self) -> Option<[u64; 2]> {
         Some([*self.idle.first()?, *self.idle.last()?])

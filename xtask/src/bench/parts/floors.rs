@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-use super::super::figures::number;
 use super::super::floor::{Passage, gigabytes, install_gb_per_s};
 use super::super::place::Place;
 use super::super::table::Table;
@@ -12,7 +11,7 @@ pub(super) fn measure(bench: &Bench, results: &mut Results) -> anyhow::Result<()
     let mib = bench.sizes.floor;
     let stormed = Passage { install: true, reader: true, ..stream(mib) };
     bench.each_round(&format!("floors, {mib} MiB"), || {
-        streams(bench, results)?;
+        streams(results, "floor", mib)?;
         results.figures.add("floor/copy_pages_gb_s", install_gb_per_s(mib, false)?);
         let done = stormed.carry_out()?;
         results.figures.add("floor/bare_reader_gb_s", gb_per_s(mib, &done));
@@ -26,14 +25,13 @@ pub(super) fn measure(bench: &Bench, results: &mut Results) -> anyhow::Result<()
     Ok(())
 }
 
-/// What a program that is moved without being touched stands beside, once; in turn with it, because the machine is not the
-/// same from one minute to the next.
-pub(super) fn streams(bench: &Bench, results: &mut Results) -> anyhow::Result<()> {
-    let (mib, figures) = (bench.sizes.floor, &mut results.figures);
-    figures.add("floor/tcp_gb_s", gb_per_s(mib, &stream(mib).carry_out()?));
-    figures.add("floor/copy_blocks_gb_s", install_gb_per_s(mib, true)?);
+/// What a program that is moved without being touched stands beside, under names that begin with `name`.
+pub(super) fn streams(results: &mut Results, name: &str, mib: u64) -> anyhow::Result<()> {
+    let figures = &mut results.figures;
+    figures.add(format!("{name}/tcp_gb_s"), gb_per_s(mib, &stream(mib).carry_out()?));
+    figures.add(format!("{name}/copy_blocks_gb_s"), install_gb_per_s(mib, true)?);
     let bare = Passage { install: true, ..stream(mib) };
-    figures.add("floor/bare_gb_s", gb_per_s(mib, &bare.carry_out()?));
+    figures.add(format!("{name}/bare_gb_s"), gb_per_s(mib, &bare.carry_out()?));
     Ok(())
 }
 
@@ -93,15 +91,6 @@ fn tables(results: &mut Results) {
             _ => String::new(),
         });
         limits.row([what.to_owned(), rate].into_iter().chain(cells));
-    }
-    if let (Some(tcp), Some(copy)) =
-        (figures.median("floor/tcp_gb_s"), figures.median("floor/copy_blocks_gb_s"))
-    {
-        limits.note(format!(
-            "The limit is the slower of TCP and UFFDIO_COPY: {} GB/s. Both, and the bare loop idle, are measured twice: by \
-             themselves, and in turn with the program that sleeps",
-            number(tcp.min(copy))
-        ));
     }
     results.tables.push(limits);
 }

@@ -2,6 +2,8 @@
 //! leaves the processors to who moves it: when all of it is there.
 
 use super::super::criu::{Daemon, Method};
+use super::super::figures::number;
+use super::super::floor::gigabytes;
 use super::super::moving::Plan;
 use super::super::programs::Workload;
 use super::super::table::Table;
@@ -14,7 +16,11 @@ pub(super) fn measure(bench: &Bench, results: &mut Results) -> anyhow::Result<()
         done = bench.each_round(&format!("idle, {mib} MiB"), || {
             one_round(bench, results, &format!("idle/{mib}"), &Workload::new("ticks", *mib))?;
             one_round(bench, results, &format!("asleep/{mib}"), &Workload::asleep(*mib))?;
-            if *mib == bench.sizes.floor { floors::streams(bench, results) } else { Ok(()) }
+            // In turn, because the machine is not the same from one minute to the next.
+            match bench.sizes.promised_asleep() {
+                Some(promised) if promised == *mib => floors::streams(results, &beside(promised), promised),
+                _ => Ok(()),
+            }
         });
         if done.is_err() {
             break;
@@ -22,7 +28,37 @@ pub(super) fn measure(bench: &Bench, results: &mut Results) -> anyhow::Result<()
     }
     let tables = [downtimes(bench, results), totals(bench, results), phases(bench, results)];
     results.tables.extend(tables);
+    results.tables.extend(bench.sizes.promised_asleep().map(|mib| limits(results, mib)));
     done
+}
+
+/// Under which the floors are noted that took turns with the program asleep.
+pub(in crate::bench) fn beside(mib: u64) -> String {
+    format!("asleep/{mib}/floor")
+}
+
+/// As many pages as the sleeping program has, without any promise.
+fn limits(results: &Results, mib: u64) -> Table {
+    let columns = ["what", "GB/s", "what ours is of it"];
+    let mut table = Table::new(format!("{mib} MiB of a sleeping program, and what limits them"), &columns);
+    let figures = &results.figures;
+    let ours = figures.median(&format!("asleep/{mib}/postcopy/all_ms")).map(|ms| gigabytes(mib) * 1e3 / ms);
+    let share = |of: Option<f64>| ours.zip(of).map_or_else(String::new, |(ours, of)| number(ours / of));
+    table.row([
+        "ours, from the signal to the last page".to_owned(),
+        ours.map_or_else(String::new, number),
+        String::new(),
+    ]);
+    for (what, name) in [
+        ("one TCP stream over loopback", "tcp"),
+        ("UFFDIO_COPY in blocks of 256 KiB", "copy_blocks"),
+        ("both: the bare post-copy loop", "bare"),
+    ] {
+        let floor = format!("{}/{name}_gb_s", beside(mib));
+        table.row([what.to_owned(), figures.cell(&floor), share(figures.median(&floor))]);
+    }
+    table.note("All took turns. The promises speak of these; the slower of TCP and UFFDIO_COPY is the limit");
+    table
 }
 
 fn one_round(bench: &Bench, results: &mut Results, name: &str, workload: &Workload) -> anyhow::Result<()> {
