@@ -38,6 +38,8 @@ static struct region {
     {"dontdump", PRIVATE, PROT_READ | PROT_WRITE, MADV_DONTDUMP, "dd", NULL, 0},
     {"locked", PRIVATE, PROT_READ | PROT_WRITE, -1, "lo", NULL, 0},
     {"shared anonymous", SHARED, PROT_READ | PROT_WRITE, -1, "sh", NULL, 0},
+    {"read-only shared anonymous", SHARED, PROT_READ, -1, "sh", NULL, 0},
+    {"PROT_NONE shared anonymous", SHARED, PROT_NONE, -1, "sh", NULL, 0},
     {"memfd", MEMFD, PROT_READ | PROT_WRITE, -1, "sh", NULL, 0},
     {"second view of the memfd", MEMFD, PROT_READ, -1, "sh", NULL, 0},
     {"private file, unchanged", FILE_CLEAN, PROT_READ, -1, NULL, NULL, 0},

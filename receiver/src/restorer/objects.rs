@@ -6,6 +6,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt, fchown};
 
+use fault_handler::part;
+use memory::{Addr, Backing, PageRange, Sharing, Vma};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use protocol::{Manifest, ObjectRecord};
@@ -56,6 +58,51 @@ pub(super) fn seal(manifest: &Manifest, objects: &[OwnedFd]) -> Result<(), Resto
         }
     }
     Ok(())
+}
+
+/// Objects that a mapping shows which the process may not write: `/proc/PID/mem` does not either where memory is shared.
+#[derive(Debug)]
+pub(super) struct Shown {
+    objects: Vec<File>,
+    /// Where, ascending, which object, and from which byte of it on.
+    views: Vec<(PageRange, u32, u64)>,
+}
+
+impl Shown {
+    pub(super) fn of(manifest: &Manifest, objects: Vec<OwnedFd>) -> Self {
+        // Huge TLB pages are mapped writable until they are filled.
+        let is_closed =
+            |vma: &&Vma| vma.sharing == Sharing::Shared && !vma.protection.write && vma.flags.huge_kib == 0;
+        let view = |vma: &Vma| match vma.backing {
+            Backing::Object { object, offset } => Some((vma.range, object, offset)),
+            _ => None,
+        };
+        let mut views: Vec<_> = manifest.vmas.iter().filter(is_closed).filter_map(view).collect();
+        views.sort_unstable_by_key(|(range, ..)| range.start());
+        let objects =
+            if views.is_empty() { Vec::new() } else { objects.into_iter().map(File::from).collect() };
+        Self { objects, views }
+    }
+
+    /// Writes pages of the process, into the objects where they are shown, else to its `memory`.
+    pub(super) fn write(&self, memory: &File, at: PageRange, bytes: &[u8]) -> io::Result<()> {
+        let through_memory = |from: Addr, to: Addr| match PageRange::new(from, to) {
+            Some(run) => memory.write_all_at(part(bytes, at, run), run.start().0),
+            None => Ok(()),
+        };
+        let mut from = at.start();
+        let first = self.views.partition_point(|(range, ..)| range.end() <= at.start());
+        for (range, object, offset) in self.views.iter().skip(first) {
+            let Some(shown) = range.intersection(at) else { break };
+            let object = usize::try_from(*object).ok().and_then(|index| self.objects.get(index));
+            let object = object.ok_or(io::ErrorKind::NotFound)?;
+            through_memory(from, shown.start())?;
+            let place = offset.saturating_add(shown.start().0 - range.start().0);
+            object.write_all_at(part(bytes, at, shown), place)?;
+            from = shown.end();
+        }
+        through_memory(from, at.end())
+    }
 }
 
 /// An object of huge TLB pages, which take no write(2).

@@ -2,7 +2,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 
 use memory::PageRange;
 use nix::libc;
@@ -18,6 +17,7 @@ use super::descriptors::{self, Finish};
 use super::early::Early;
 use super::ghosts::Ghosts;
 use super::mappings::{self, Mappings};
+use super::objects::Shown;
 use super::requirements::{self, Here};
 use super::threads::{Ahead, Threads};
 use super::vdso::Vdso;
@@ -86,6 +86,7 @@ struct Image {
     threads: Threads,
     finish: Finish,
     memory: File,
+    shown: Shown,
     remade: Vec<PageRange>,
     contents: Contents,
     companion: Option<Companion>,
@@ -281,9 +282,10 @@ impl Restorer<Reserved> {
         threads::become_main(program, manifest)?;
         process::set_limits(program, &manifest.process, &process::OTHER_LIMITS)?;
         let under_way = UnderWay { begun: batch.begin()?, _ghosts: ghosts };
+        let shown = Shown::of(manifest, objects);
         let Reserved { uffd, memory, contents, companion, .. } = self.stage;
         let image =
-            Image { manifest: manifest.clone(), threads, finish, memory, remade, contents, companion };
+            Image { manifest: manifest.clone(), threads, finish, memory, shown, remade, contents, companion };
         let stage = Mapped { image, under_way, uffd };
         Ok(Restorer { child: self.child, here: self.here, stage })
     }
@@ -348,7 +350,8 @@ impl Restorer<Registered> {
     /// # Errors
     /// [`RestoreError::Write`]: `EIO` for pages that are registered and missing.
     pub fn write(&self, at: PageRange, bytes: &[u8]) -> Result<(), RestoreError> {
-        let written = self.stage.0.memory.write_all_at(bytes, at.start().0);
+        let Image { shown, memory, .. } = &self.stage.0;
+        let written = shown.write(memory, at, bytes);
         written.map_err(|source| RestoreError::Write { range: at, source })
     }
 
