@@ -255,15 +255,13 @@ pub fn read_own(at: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
 /// Words of the calling process's memory at `at`; `None` where they cannot be read, and for a null pointer.
 #[must_use]
 pub fn own_words<const N: usize>(at: u64) -> Option<[u64; N]> {
-    let mut words = [0; N];
-    for (at, word) in (at..).step_by(8).zip(&mut words) {
-        let mut bytes = [0; 8];
-        if at == 0 || read_own(at, &mut bytes) != Ok(bytes.len()) {
-            return None;
-        }
-        *word = u64::from_ne_bytes(bytes);
+    let mut words = [[0; 8]; N];
+    let bytes = words.as_flattened_mut();
+    let len = bytes.len();
+    if at == 0 || read_own(at, bytes) != Ok(len) {
+        return None;
     }
-    Some(words)
+    Some(words.map(u64::from_ne_bytes))
 }
 
 /// The bytes of `len` bytes of memory at `at` where they are, once the kernel has brought all of them in

@@ -137,22 +137,35 @@ pub(in crate::restorer) fn prove_missing(
         source: errno.into(),
     };
     let Some(mut pages) = Pagemap::of(child.pid()).map_err(unread)? else { return Ok(()) };
-    let kept: RangeSet = kept.iter().copied().collect();
-    for range in lazy {
-        for found in pages.scan(*range, Wanted::Known).map_err(unread)? {
-            if kept.covers(found) {
-                continue;
-            }
-            let mut surplus: RangeSet = [found].into_iter().collect();
-            for run in kept.runs_in(found) {
-                surplus.remove(run);
-            }
-            if let Some(page) = surplus.runs().next() {
-                return Err(RestoreError::NotMissing(page));
+    let [lazy, kept]: [RangeSet; 2] = [lazy, kept].map(|ranges| ranges.iter().copied().collect());
+    for near in neighbours(lazy.runs()) {
+        for found in pages.scan(near, Wanted::Known).map_err(unread)? {
+            for lazy in lazy.runs_in(found).filter(|lazy| !kept.covers(*lazy)) {
+                let mut surplus: RangeSet = [lazy].into_iter().collect();
+                for run in kept.runs_in(lazy) {
+                    surplus.remove(run);
+                }
+                if let Some(page) = surplus.runs().next() {
+                    return Err(RestoreError::NotMissing(page));
+                }
             }
         }
     }
     Ok(())
+}
+
+/// Ascending `ranges`, those together between which there is little, as a guard is between two stacks: to look at them
+/// costs one call.
+fn neighbours(ranges: impl Iterator<Item = PageRange>) -> impl Iterator<Item = PageRange> {
+    const LITTLE: u64 = 16 * memory::PAGE_SIZE;
+    let mut ranges = ranges.peekable();
+    std::iter::from_fn(move || {
+        let mut all = ranges.next()?;
+        while let Some(next) = ranges.next_if(|next| next.start().0 - all.end().0 <= LITTLE) {
+            all = PageRange::new(all.start(), next.end())?;
+        }
+        Some(all)
+    })
 }
 
 /// Cuts private memory that is not the same in both at each other's ends.
@@ -248,6 +261,13 @@ mod tests {
         for wrong in [range(9, 1), range(9, 2), range(19, 2), range(20, 1), range(25, 1), range(30, 4)] {
             assert!(!is_private_memory(&map, wrong), "{wrong}");
         }
+    }
+
+    #[test]
+    fn ranges_that_are_close_are_looked_at_together() {
+        let ranges = [range(10, 5), range(16, 4), range(36, 1), range(54, 1), range(55, 2)];
+        let expected = [range(10, 27), range(54, 3)];
+        assert_eq!(neighbours(ranges.into_iter()).collect::<Vec<_>>(), expected);
     }
 
     #[test]
