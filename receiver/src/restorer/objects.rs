@@ -60,12 +60,22 @@ pub(super) fn seal(manifest: &Manifest, objects: &[OwnedFd]) -> Result<(), Resto
     Ok(())
 }
 
-/// Objects that a mapping shows which the process may not write: `/proc/PID/mem` does not either where memory is shared.
+/// Objects that only mappings show, where one does which the process may not write: `/proc/PID/mem` does not either where
+/// memory is shared.
 #[derive(Debug)]
 pub(super) struct Shown {
     objects: Vec<File>,
-    /// Where, ascending, which object, and from which byte of it on.
-    views: Vec<(PageRange, u32, u64)>,
+    views: Vec<View>,
+}
+
+/// A mapping of an object.
+#[derive(Debug)]
+struct View {
+    range: PageRange,
+    /// Which object.
+    object: usize,
+    /// From which byte of it on.
+    offset: u64,
 }
 
 impl Shown {
@@ -73,12 +83,17 @@ impl Shown {
         // Huge TLB pages are mapped writable until they are filled.
         let is_closed =
             |vma: &&Vma| vma.sharing == Sharing::Shared && !vma.protection.write && vma.flags.huge_kib == 0;
-        let view = |vma: &Vma| match vma.backing {
-            Backing::Object { object, offset } => Some((vma.range, object, offset)),
-            _ => None,
+        // Where a descriptor is open its file could grow, or be sealed; and its content came with it.
+        let comes_by_pages =
+            |record: &ObjectRecord| record.mode == 0 && record.segment.is_empty() && record.ghost.is_none();
+        let view = |vma: &Vma| {
+            let Backing::Object { object, offset } = vma.backing else { return None };
+            let object = usize::try_from(object).ok()?;
+            let of_pages = manifest.objects.get(object).is_some_and(comes_by_pages);
+            of_pages.then_some(View { range: vma.range, object, offset })
         };
         let mut views: Vec<_> = manifest.vmas.iter().filter(is_closed).filter_map(view).collect();
-        views.sort_unstable_by_key(|(range, ..)| range.start());
+        views.sort_unstable_by_key(|view| view.range.start());
         let objects =
             if views.is_empty() { Vec::new() } else { objects.into_iter().map(File::from).collect() };
         Self { objects, views }
@@ -91,11 +106,10 @@ impl Shown {
             None => Ok(()),
         };
         let mut from = at.start();
-        let first = self.views.partition_point(|(range, ..)| range.end() <= at.start());
-        for (range, object, offset) in self.views.iter().skip(first) {
+        let first = self.views.partition_point(|view| view.range.end() <= at.start());
+        for View { range, object, offset } in self.views.iter().skip(first) {
             let Some(shown) = range.intersection(at) else { break };
-            let object = usize::try_from(*object).ok().and_then(|index| self.objects.get(index));
-            let object = object.ok_or(io::ErrorKind::NotFound)?;
+            let object = self.objects.get(*object).ok_or(io::ErrorKind::NotFound)?;
             through_memory(from, shown.start())?;
             let place = offset.saturating_add(shown.start().0 - range.start().0);
             object.write_all_at(part(bytes, at, shown), place)?;
@@ -177,6 +191,8 @@ fn add(object: &OwnedFd, seals: SealFlag) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     #[test]
@@ -198,5 +214,37 @@ mod tests {
         assert_eq!(bytes, [9; 10]);
         assert!(object.write_all_at(&[1], 0).is_err());
         assert_eq!(object.metadata().expect("a size").len(), 8192);
+    }
+
+    fn pages(start: u64, count: u64) -> PageRange {
+        PageRange::from_pages(Addr(start * memory::PAGE_SIZE), count).expect("a small range")
+    }
+
+    fn file() -> File {
+        memfd_create(c"test", MFdFlags::MFD_CLOEXEC).expect("a memfd").into()
+    }
+
+    /// The first byte of each page.
+    fn content(mut file: &File) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).expect("it can be read");
+        bytes.chunks(4096).map(|page| page.first().copied().unwrap_or(0)).collect()
+    }
+
+    #[test]
+    fn a_page_goes_where_its_mapping_shows_it() {
+        let views = vec![
+            View { range: pages(2, 1), object: 1, offset: 4096 },
+            View { range: pages(3, 2), object: 0, offset: 0 },
+        ];
+        let (shown, memory) = (Shown { objects: vec![file(), file()], views }, file());
+        let bytes: Vec<u8> = (1..=7_u8).flat_map(|number| [number; 4096]).collect();
+        shown.write(&memory, pages(0, 7), &bytes).expect("all can be written");
+        assert_eq!(content(&memory), [1, 2, 0, 0, 0, 6, 7], "pages that no view shows");
+        assert_eq!(shown.objects.iter().map(content).collect::<Vec<_>>(), [vec![4, 5], vec![0, 3]]);
+        shown.write(&memory, pages(4, 1), &[9; 4096]).expect("one page");
+        let mut second = [0];
+        shown.objects.first().expect("an object").read_exact_at(&mut second, 4096).expect("it has two pages");
+        assert_eq!(second, [9]);
     }
 }

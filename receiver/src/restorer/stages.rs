@@ -385,8 +385,8 @@ impl Restorer<Assembled> {
     /// # Errors
     /// What did not work: no thread has run then, and the child is dead.
     pub fn resume(mut self) -> Result<Running, RestoreError> {
-        let Image { manifest, threads, finish, memory, mut contents, companion, .. } = self.stage.0;
-        drop(memory);
+        let Image { manifest, threads, finish, memory, shown, mut contents, companion, .. } = self.stage.0;
+        drop((memory, shown));
         let unbound = descriptors::finish(&self.child, &finish)?;
         finish.let_connections_go(&manifest);
         drop(finish);
