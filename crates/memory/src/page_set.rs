@@ -114,16 +114,16 @@ impl PageSet {
     /// The first page from `from` on that is not in the set; `limit` if there is none before it.
     fn next_absent(&self, from: u64, limit: u64) -> u64 {
         let mut at = from;
-        while at < limit {
-            let bit = at % CHUNK_PAGES;
-            let absent = !self.chunks.get(at / CHUNK_PAGES).unwrap_or(0) >> bit;
-            if absent != 0 {
-                at += u64::from(absent.trailing_zeros());
-                break;
+        while let Some(chunks) = self.chunks.some_at_or_above(at / CHUNK_PAGES) {
+            for (chunk, bits) in chunks {
+                let absent = if *chunk == at / CHUNK_PAGES { !bits >> (at % CHUNK_PAGES) } else { 1 };
+                if absent != 0 || at >= limit {
+                    return limit.min(at + u64::from(absent.trailing_zeros()));
+                }
+                at += CHUNK_PAGES - at % CHUNK_PAGES;
             }
-            at += CHUNK_PAGES - bit;
         }
-        at.min(limit)
+        limit.min(at)
     }
 }
 

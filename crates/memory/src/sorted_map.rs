@@ -35,6 +35,11 @@ impl SortedMap {
 
     /// The first entry with a key of at least `key`.
     pub(crate) fn at_or_above(&self, key: u64) -> Option<(u64, u64)> {
+        self.some_at_or_above(key)?.first().copied()
+    }
+
+    /// The first entries with a key of at least `key`, in ascending order, as many as lie side by side: at least one.
+    pub(crate) fn some_at_or_above(&self, key: u64) -> Option<&[(u64, u64)]> {
         let (block, index) = match self.place(key) {
             Some((block, index)) => {
                 let entries = self.blocks.get(block)?;
@@ -44,7 +49,7 @@ impl SortedMap {
             }
             None => (0, 0),
         };
-        self.blocks.get(block)?.get(index).copied()
+        self.blocks.get(block)?.get(index..)
     }
 
     /// Every entry, in ascending order.

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use memory::{PageRange, PageSet, RangeSet};
+use memory::{Addr, PageRange, PageSet, RangeSet, USER_END};
 use protocol::{Channel, MAX_PAGES_PER_FRAME};
 
 use super::{Content, Destination, DestinationAction, Phase};
@@ -35,11 +35,19 @@ impl Ahead {
         for run in eager {
             holds.remove(*run);
         }
-        let mut stale = self.written.clone();
-        for run in holds.runs() {
-            stale.remove(run);
+        // Between what is held, run by run: the program stands still, and a copy to take that out of is as large as its memory.
+        let mut stale = Vec::new();
+        let mut from = Addr(0);
+        for held in holds.runs() {
+            stale.extend(self.written_between(from, held.start()));
+            from = held.end();
         }
-        (holds, stale.runs().collect())
+        stale.extend(self.written_between(from, Addr(USER_END)));
+        (holds, stale)
+    }
+
+    fn written_between(&self, from: Addr, to: Addr) -> impl Iterator<Item = PageRange> + '_ {
+        PageRange::new(from, to).into_iter().flat_map(|gap| self.written.runs_in(gap))
     }
 }
 

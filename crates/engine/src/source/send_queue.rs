@@ -31,19 +31,21 @@ pub(super) struct SendQueue {
 impl SendQueue {
     /// A queue with the eager pages in it. The destination has those that are `kept`.
     pub(super) fn new(eager: &[PageRange], lazy: RangeSet, kept: &[PageRange]) -> Self {
+        let mut sent_unscanned = PageSet::new();
+        // The program stands still: what will never be scanned, most of them, would cost it as much time as it has memory.
+        for range in kept.iter().filter(|range| lazy.first_in(**range).is_some()) {
+            sent_unscanned.insert(*range);
+        }
         let mut queue = Self {
             served: lazy,
             scanned: RangeSet::new(),
             rescan: RangeSet::new(),
             data: PageSet::new(),
             to_push: PageSet::new(),
-            sent_unscanned: PageSet::new(),
+            sent_unscanned,
             pushed: PageSet::new(),
             cursor: Addr(0),
         };
-        for range in kept {
-            queue.sent_unscanned.insert(*range);
-        }
         for range in eager {
             queue.served.insert(*range);
             queue.to_push.insert(*range);
