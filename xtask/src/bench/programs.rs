@@ -17,8 +17,12 @@ use super::place;
 /// Filling and moving the largest program on a busy machine takes a fraction of this.
 pub(super) const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Milliseconds between two lines; long against a move, short against what comes after it.
-const INTERVAL_MS: &str = "10";
+/// Milliseconds between two lines; long against the stop, short against what comes after it.
+const INTERVAL_MS: u32 = 10;
+
+/// The same of a program whose steps are counted up to the last page. A program that has nearly all of its memory takes a
+/// hundred thousand of them in the next ten milliseconds, and what follows the last line before that page counts as none.
+const COUNTED_INTERVAL_MS: u32 = 2;
 
 /// A workload of `target`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub(super) struct Workload {
     pub(super) name: &'static str,
     /// Its memory in MiB.
     pub(super) resident_mib: u64,
+    /// Milliseconds between two of its lines.
+    interval_ms: u32,
     /// What else it is told.
     pub(super) more: Vec<String>,
 }
@@ -34,12 +40,17 @@ pub(super) struct Workload {
 impl Workload {
     /// The workload with so much memory.
     pub(super) fn new(name: &'static str, resident_mib: u64) -> Self {
-        Self { name, resident_mib, more: Vec::new() }
+        Self { name, resident_mib, interval_ms: INTERVAL_MS, more: Vec::new() }
     }
 
     /// A program that sleeps: a hundred times a second it looks at the clock.
     pub(super) fn asleep(resident_mib: u64) -> Self {
         Self::new("ticks", resident_mib).with("--rest-ms", &INTERVAL_MS)
+    }
+
+    /// A program that goes through its memory at random and counts its steps.
+    pub(super) fn counted_reader(resident_mib: u64) -> Self {
+        Self { interval_ms: COUNTED_INTERVAL_MS, ..Self::new("chase", resident_mib) }
     }
 
     /// With an option.
@@ -57,7 +68,8 @@ impl Workload {
     /// What follows `target`.
     pub(super) fn arguments(&self) -> Vec<String> {
         let resident = self.resident_mib.to_string();
-        let own = [self.name, "--interval-ms", INTERVAL_MS, "--resident-mib", &resident];
+        let interval = self.interval_ms.to_string();
+        let own = [self.name, "--interval-ms", &interval, "--resident-mib", &resident];
         own.into_iter().map(str::to_owned).chain(self.more.iter().cloned()).collect()
     }
 

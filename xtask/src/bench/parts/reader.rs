@@ -32,7 +32,7 @@ pub(super) fn measure(bench: &Bench, results: &mut Results) -> anyhow::Result<()
 }
 
 fn one_round(bench: &Bench, results: &mut Results, mib: u64) -> anyhow::Result<()> {
-    let workload = Workload::new("chase", mib);
+    let workload = Workload::counted_reader(mib);
     let moved = Plan::of(workload.clone()).carry_out(&bench.bin)?;
     let name = format!("reader/{mib}/postcopy");
     note_move(results, &name, &moved);
@@ -62,7 +62,7 @@ fn by_peer(bench: &Bench, results: &mut Results, mib: u64, round: u32) -> anyhow
     if mib > promised || (mib == promised && round > PEER_ROUNDS) {
         return Ok(());
     }
-    let workload = Workload::new("chase", mib);
+    let workload = Workload::counted_reader(mib);
     by_criu(bench, results, &format!("reader/{mib}/criu"), &workload, Method::LazyPages(Daemon::Criu))
 }
 
@@ -108,14 +108,15 @@ fn table(bench: &Bench, results: &mut Results) {
     }
     table.note(
         "Stalls are those that begin 100 ms after it goes on and end before the last page is there, a dash if that is too short a \
-         time; CRIU moves what is larger than 1 GiB for minutes and is spared that",
+         time. New pages are counted from its first line here to its last one before that page; a line comes every 2 ms. CRIU \
+         moves what is larger than 1 GiB for minutes and is spared that",
     );
     results.tables.push(table);
 }
 
 /// Moves once more, with somebody looking.
 fn charts(bench: &Bench, results: &mut Results, mib: u64) -> anyhow::Result<()> {
-    let reader = Workload::new("chase", mib);
+    let reader = Workload::counted_reader(mib);
     for (label, workload) in
         [("ours, asleep", Workload::asleep(mib)), ("ours, random reader", reader.clone())]
     {
