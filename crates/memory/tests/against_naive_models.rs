@@ -142,6 +142,25 @@ fn move_both(map: &mut AddressMap, model: &mut BTreeMap<u64, u64>, from: PageRan
 }
 
 #[test]
+fn a_run_of_a_hundred_thousand_pages_ends_where_the_first_is_missing() {
+    const PAGES: u64 = 100_000;
+    let all = range(7, PAGES);
+    let mut set = PageSet::new();
+    set.insert(all);
+    assert_eq!(set.runs().collect::<Vec<_>>(), [all]);
+    assert_eq!(set.next_run(Addr(0), 40_000), Some(range(7, 40_000)));
+    for missing in (64..PAGES).step_by(4096).flat_map(|at| [at - 1, at, at + 64]) {
+        set.remove(range(missing, 1));
+        let run = set.next_run(Addr(0), u64::MAX).expect("what is before it");
+        assert_eq!((run.start(), run.end()), (all.start(), range(missing, 1).start()));
+        set.insert(range(missing, 1));
+        set.remove(range(missing, 640));
+        assert_eq!(set.first_in(range(missing - 1, 700)), Some(range(missing - 1, 1)));
+        set.insert(range(missing, 640));
+    }
+}
+
+#[test]
 fn ten_thousand_extents_are_looked_up_without_a_walk() {
     let mut map = AddressMap::new();
     for index in 0..10_000 {

@@ -170,6 +170,13 @@ impl Moved {
         longest_gap_within(&self.after, self.resumed + than, self.completed)
     }
 
+    /// When its last page was there, as the receiver measured it: it says so only when both sides have taken leave of each other.
+    pub(super) fn last_page(&self) -> Instant {
+        let us = self.reported_number("/phases/postcopy_us").unwrap_or(f64::MAX);
+        let took = Duration::try_from_secs_f64(us / 1e6).unwrap_or(Duration::MAX);
+        self.resumed.checked_add(took).map_or(self.completed, |at| at.min(self.completed))
+    }
+
     /// From the signal to the last page.
     pub(super) fn total(&self) -> Duration {
         self.completed - self.signalled

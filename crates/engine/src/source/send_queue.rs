@@ -32,7 +32,8 @@ impl SendQueue {
     /// A queue with the eager pages in it. The destination has those that are `kept`.
     pub(super) fn new(eager: &[PageRange], lazy: RangeSet, kept: &[PageRange]) -> Self {
         let mut sent_unscanned = PageSet::new();
-        // The program stands still: what will never be scanned, most of them, would cost it as much time as it has memory.
+        // The program stands still: what will never be scanned (nothing is, where all pages come first) would cost it as much
+        // time as it has memory.
         for range in kept.iter().filter(|range| lazy.first_in(**range).is_some()) {
             sent_unscanned.insert(*range);
         }

@@ -80,7 +80,8 @@ fn by_peer(bench: &Bench, results: &mut Results, mib: u64, round: u32) -> anyhow
 /// Steps a second while pages are missing: between its first line at the destination, which began at the source, and the
 /// last page. Each is a new page as long as the circle is not closed.
 fn pages_a_second(moved: &Moved, mib: u64) -> Option<f64> {
-    let (first, last) = (moved.after.first()?, moved.after.iter().rfind(|line| line.at <= moved.completed)?);
+    let until = moved.last_page();
+    let (first, last) = (moved.after.first()?, moved.after.iter().rfind(|line| line.at <= until)?);
     let steps = last.count.saturating_sub(first.count).min(mib * 256);
     let seconds = last.at.saturating_duration_since(first.at).as_secs_f64();
     (seconds > 0.0).then(|| steps as f64 / seconds)
@@ -120,7 +121,7 @@ fn table(bench: &Bench, results: &mut Results) {
     table.note(
         "Stalls are those that begin 100 ms after it goes on and end before the last page is there, a dash if that is too short a \
          time. New pages are counted from its first line here to its last one before that page; a line comes every 2 ms. The \
-         size that is promised moves three times in a round, and so does what sleeps beside it. CRIU moves what is larger than \
+         size that is promised moves three times in a round by post-copy, and so does what sleeps beside it. CRIU moves what is larger than \
          1 GiB for minutes and is spared that",
     );
     results.tables.push(table);
