@@ -20,8 +20,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(600);
 /// Milliseconds between two lines; long against the stop, short against what comes after it.
 const INTERVAL_MS: u32 = 10;
 
-/// The same of a program whose steps are counted up to the last page. A program that has nearly all of its memory takes a
-/// hundred thousand of them in the next ten milliseconds, and what follows the last line before that page counts as none.
+/// The same of a program whose steps are counted up to the last page. A program that has nearly all of its memory takes some
+/// twenty thousand of them in ten milliseconds, and what follows the last line before that page counts as none.
 const COUNTED_INTERVAL_MS: u32 = 2;
 
 /// A workload of `target`.

@@ -32,7 +32,7 @@ pub(super) fn measure(bench: &Bench, results: &mut Results) -> anyhow::Result<()
 }
 
 /// Of the size that is promised, moves in one round of the reader and of what sleeps beside it: how its program, the sender and
-/// the receiver share the processors is the kernel's choice anew in each, and tells twofold in what it gets done.
+/// the receiver share the processors is the kernel's choice anew in each, and tells threefold in what it gets done.
 const MOVES: u32 = 3;
 
 fn one_round(bench: &Bench, results: &mut Results, mib: u64) -> anyhow::Result<()> {
