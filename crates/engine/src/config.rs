@@ -45,12 +45,9 @@ pub struct Config {
     pub takes_ahead: bool,
     /// Pages that one push frame carries, 1 to 64. Default 64.
     pub push_pages: u64,
-    /// Pages that one push frame carries while page requests come: whoever waits for an answer waits for the rest of such
-    /// a frame on both sides. Default 32.
-    pub push_pages_under_fire: u64,
-    /// Pages of such a frame that the destination installs before it looks who waits. Default 16.
+    /// Pages of a push frame that the destination installs before it looks who waits, while page requests go out. Default 32.
     pub install_pages_under_fire: u64,
-    /// How long after the last page request. Default 5 ms.
+    /// How long after the last page request that is. Default 5 ms.
     pub under_fire: Duration,
     /// Push frames on their way to the socket at a time. Default 2.
     pub push_window: u32,
@@ -115,8 +112,7 @@ impl Default for Config {
             precopy_rest_pages: 64,
             takes_ahead: false,
             push_pages: 64,
-            push_pages_under_fire: 32,
-            install_pages_under_fire: 16,
+            install_pages_under_fire: 32,
             under_fire: Duration::from_millis(5),
             push_window: 2,
             prefetch_pages: 15,

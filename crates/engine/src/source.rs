@@ -58,8 +58,8 @@ pub struct Source {
     grace: Duration,
     /// When the other side last gave a sign of life.
     heard: Instant,
-    /// When the last page was asked for.
-    requested: Option<Instant>,
+    /// Until when the last page request counts as one of many.
+    fire_until: Instant,
     /// Answers to page requests: handed out before all else.
     urgent: VecDeque<SourceAction>,
     actions: VecDeque<SourceAction>,
@@ -126,7 +126,7 @@ impl Source {
             since: now,
             grace: Duration::ZERO,
             heard: now,
-            requested: None,
+            fire_until: now,
             urgent: VecDeque::new(),
             actions: VecDeque::new(),
         }
@@ -318,7 +318,7 @@ impl Source {
 
     fn answer(&mut self, pages: PageRange) {
         let (now, config) = (self.now, self.config);
-        self.requested = Some(now);
+        self.fire_until = now + self.config.under_fire;
         if let Some(serving) = self.serving() {
             serving.head_start.prolong(now, &config);
         }
@@ -396,14 +396,17 @@ impl Source {
         }
     }
 
+    /// Whether pages have been asked for just now: more will be.
+    #[must_use]
+    pub fn is_under_fire(&self) -> bool {
+        self.now < self.fire_until
+    }
+
     fn most_pushed(&self) -> u64 {
-        let config = &self.config;
-        let most = match config.push_pages {
+        match self.config.push_pages {
             0 => MAX_PAGES_PER_FRAME,
             pages => pages.min(MAX_PAGES_PER_FRAME),
-        };
-        let is_under_fire = self.requested.is_some_and(|at| self.now < at + config.under_fire);
-        if is_under_fire { most.min(config.push_pages_under_fire.max(1)) } else { most }
+        }
     }
 
     /// `deadline`, or when the next page may go out, whichever is first.

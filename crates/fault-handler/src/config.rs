@@ -32,3 +32,5 @@ pub(crate) const LISTEN_INTERVAL: Duration = Duration::from_secs(2);
 pub(crate) const READY_PER_WAIT: usize = 256;
 /// How often progress is told at most.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the loop goes to another processor at most: coming to rest there takes milliseconds if it was in use.
+pub(crate) const PLACEMENT_INTERVAL: Duration = Duration::from_millis(5);

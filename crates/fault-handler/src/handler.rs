@@ -16,6 +16,7 @@ use crate::channels::{Channels, token};
 use crate::config::{
     CHANGE_WAIT_MS, FAREWELL, FRAMES_AHEAD, LISTEN_INTERVAL, PROGRESS_INTERVAL, READY_PER_WAIT, SILENCE_MS,
 };
+use crate::placement::{self, Placement};
 use crate::spaces::{News, Spaces};
 use crate::testament::Testament;
 use crate::{DestinationProcess, HandlerError, Measurement, Notification};
@@ -80,6 +81,7 @@ pub struct FaultHandler<'process, P> {
     pub(crate) may_be_waited_for: bool,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) traffic: Traffic,
+    placement: Placement,
     events: Events,
     /// What earlier channels have received.
     received_before: u64,
@@ -120,6 +122,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             may_be_waited_for: false,
             outcome: None,
             traffic: Traffic::default(),
+            placement: Placement::default(),
             events: Events::with_capacity(READY_PER_WAIT),
             received_before: 0,
             lost: None,
@@ -233,9 +236,22 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
                 self.process.forked(uffd).map_err(HandlerError::Abandoned)?;
             }
         }
+        for fault in &news.faults {
+            self.tell_placement(fault);
+        }
         self.inputs.extend(news.events);
         self.inputs.extend(news.faults);
         Ok(())
+    }
+
+    fn tell_placement(&mut self, fault: &DestinationInput) {
+        let DestinationInput::Fault { space, thread, .. } = *fault else { return };
+        let waited = Duration::from_micros(self.engine.report().fault_latency.total_us());
+        if let Some((space, tid)) = self.placement.faulted(self.now(), (space, thread), waited)
+            && let Some(pid) = self.spaces.pid(space)
+        {
+            placement::go_next_to(pid, tid);
+        }
     }
 
     /// The kernel refuses to fill pages while the program changes its mappings. Reads what stands behind

@@ -22,6 +22,7 @@ mod error;
 mod fill;
 mod handler;
 mod perform;
+mod placement;
 mod process;
 mod receive;
 mod spaces;

@@ -91,6 +91,11 @@ impl Spaces {
         self.pids.insert(space, pid);
     }
 
+    /// As what the process behind `space` runs, if that is known.
+    pub(crate) fn pid(&self, space: SpaceId) -> Option<u32> {
+        self.pids.get(&space).copied()
+    }
+
     /// Looks at what children of a process inherit now.
     fn learn_again(&mut self, space: SpaceId) {
         let pid = self.pids.get(&space).copied();

@@ -27,3 +27,10 @@ pub(crate) const LISTEN_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long the last frames may take to leave, once the migration is over.
 pub(crate) const LAST_FLUSH: Duration = Duration::from_secs(2);
+
+/// How long the loop looks for requests without sleeping while they keep coming, in nanoseconds: several times what a
+/// program needs to touch the next missing page.
+pub(crate) const VIGIL_NS: u64 = 1_000_000;
+
+/// For how long it sleeps whenever there is nothing to do, after that was in vain.
+pub(crate) const REST_NS: u64 = 20_000_000;

@@ -30,6 +30,7 @@ mod perform;
 mod process;
 mod serve;
 mod socket;
+mod vigil;
 
 pub use channels::{Channels, introduce};
 pub use process::{Outcome, ReadRun, SourceProcess, Sweep};

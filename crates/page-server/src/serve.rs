@@ -23,6 +23,7 @@ use crate::packer::Packer;
 use crate::pages::BUFFER_BYTES;
 use crate::process::{Outcome, SourceProcess};
 use crate::socket::{now, wait};
+use crate::vigil::Vigil;
 
 /// What a migration starts from.
 #[derive(Debug)]
@@ -106,6 +107,7 @@ pub(crate) struct Server<'process, P> {
     lost: Option<Failure>,
     /// When to look next whether the other machine is there.
     listen_at: Instant,
+    vigil: Vigil,
     pub(crate) outcome: Option<Outcome>,
 }
 
@@ -133,6 +135,7 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             ready: false,
             lost: None,
             listen_at: now() + LISTEN_INTERVAL,
+            vigil: Vigil::default(),
             outcome: None,
         }
     }
@@ -413,7 +416,8 @@ impl<'process, P: SourceProcess> Server<'process, P> {
                 (false, false) => Interest::nothing(),
             });
         }
-        if wait(&mut interests, until).is_err() {
+        let is_watched = !is_busy && self.engine.is_under_fire() && self.vigil.keep(&mut interests);
+        if !is_watched && wait(&mut interests, until).is_err() {
             self.lost.get_or_insert(Failure::LinkLost(Channel::Control));
         }
         for (channel, interest) in Channel::ALL.into_iter().rev().zip(interests.iter().rev()) {

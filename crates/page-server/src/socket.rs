@@ -1,7 +1,5 @@
 //! The clock and the one place that waits.
 
-use core::time::Duration;
-
 use engine::Instant;
 use sys::Errno;
 use sys::poll::{Interest, poll};
@@ -14,7 +12,6 @@ pub(crate) fn now() -> Instant {
 /// Waits until one of `interests` is ready or `until` has come.
 pub(crate) fn wait(interests: &mut [Interest], until: Instant) -> Result<(), Errno> {
     // Rounded up, so that the deadline has passed when the wait is over.
-    let left = until.since(now()) + Duration::from_nanos(999_999);
-    let timeout_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
-    poll(interests, Some(timeout_ms)).map(|_| ())
+    let left_ms = until.0.saturating_sub(now().0).div_ceil(1_000_000);
+    poll(interests, Some(u32::try_from(left_ms).unwrap_or(u32::MAX))).map(|_| ())
 }

@@ -116,7 +116,6 @@ fn config(random: &mut Random) -> Config {
         precopy_rest_pages: random.below(20),
         push_pages: random.between(1, 64),
         push_window: u32::try_from(random.between(1, 3)).unwrap_or(1),
-        push_pages_under_fire: random.between(1, 64),
         prefetch_pages: random.between(0, 63),
         scan_bytes: random.between(1, 200) * PAGE_SIZE,
         page_map_runs: usize::try_from(random.between(1, 12)).unwrap_or(1),

@@ -99,6 +99,7 @@ pub mod nr {
     pub const STATX: usize = 332;
     pub const IOPRIO_GET: usize = 252;
     pub const SCHED_GETATTR: usize = 315;
+    pub const GETCPU: usize = 309;
     pub const RSEQ: usize = 334;
 }
 

@@ -204,6 +204,15 @@ pub fn memory_policy() -> (u32, u64) {
     if told.is_ok() { (mode, nodes) } else { (0, 0) }
 }
 
+/// The processor on which the calling thread runs at the moment.
+#[must_use]
+pub fn processor() -> Option<u32> {
+    let mut processor = 0_u32;
+    // SAFETY: the kernel writes one int through the pointer.
+    let told = unsafe { syscall3(nr::GETCPU, (&raw mut processor).expose_provenance(), 0, 0) };
+    told.ok().map(|_| processor)
+}
+
 /// Runs `action` on `processor`, at the beginning of a time slice, and lets the calling thread run where it could before.
 /// `None` if it may not run there.
 pub fn on_processor<T>(processor: u32, action: impl FnOnce() -> Option<T>) -> Option<T> {
@@ -225,6 +234,23 @@ pub fn on_processor<T>(processor: u32, action: impl FnOnce() -> Option<T>) -> Op
     // They were allowed a moment ago; if some are not any more, the kernel takes the rest.
     let _ = run_on(&allowed);
     result
+}
+
+/// Moves the calling thread to `processor`, from where the kernel may move it on; not if it was told not to run there.
+pub fn go_to(processor: u32) {
+    let index = usize::try_from(processor / 64).unwrap_or(usize::MAX);
+    let (mut allowed, mut only) = ([0_u64; MASK_BYTES / 8], [0_u64; MASK_BYTES / 8]);
+    let pointer = allowed.as_mut_ptr().expose_provenance();
+    // SAFETY: the kernel writes at most that many bytes.
+    let told = unsafe { syscall3(nr::SCHED_GETAFFINITY, 0, MASK_BYTES, pointer) };
+    let Some((told, (word, may))) = told.ok().zip(only.get_mut(index).zip(allowed.get(index))) else {
+        return;
+    };
+    *word = may & (1 << (processor % 64));
+    for set in [&only, &allowed] {
+        // SAFETY: the kernel reads that many bytes. A set that is empty is an error, which changes nothing.
+        let _ = unsafe { syscall3(nr::SCHED_SETAFFINITY, 0, told, set.as_ptr().expose_provenance()) };
+    }
 }
 
 /// Sleeps while `word` holds `expected`, at most `timeout_ns` (`None`: for ever). Returns on a wake, a signal,
@@ -275,6 +301,37 @@ mod tests {
         assert!((-20..=19).contains(&found.nice), "{}", found.nice);
         assert!(found.processors.iter().any(|byte| *byte != 0));
         assert_eq!(death_signal(), 0);
+    }
+
+    fn processors() -> [u64; MASK_BYTES / 8] {
+        let mut set = [0; MASK_BYTES / 8];
+        let pointer = set.as_mut_ptr().expose_provenance();
+        // SAFETY: the kernel writes at most that many bytes.
+        unsafe { syscall3(nr::SCHED_GETAFFINITY, 0, MASK_BYTES, pointer) }.expect("room for the set");
+        set
+    }
+
+    #[test]
+    fn a_thread_goes_where_it_may_run_and_nowhere_else() {
+        let before = processors();
+        let may = |processor: u32| before[processor as usize / 64] & (1 << (processor % 64)) != 0;
+        for there in (0..256).filter(|processor| may(*processor)) {
+            // The kernel may move it on at once, but not each time.
+            let arrived = (0..100).any(|_| {
+                go_to(there);
+                processor() == Some(there)
+            });
+            assert!(arrived, "{there}");
+            assert_eq!(processors(), before, "what it may do is as before");
+        }
+        let here = (0..256).find(|processor| may(*processor)).expect("it runs somewhere");
+        let stayed = on_processor(here, || {
+            (0..256).for_each(go_to);
+            Some((processor(), processors().iter().map(|word| word.count_ones()).sum::<u32>()))
+        });
+        assert_eq!(stayed, Some((Some(here), 1)));
+        go_to(u32::MAX);
+        assert_eq!(processors(), before);
     }
 
     #[test]

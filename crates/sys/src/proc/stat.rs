@@ -1,9 +1,13 @@
 //! `/proc/PID/stat`: one line, whose second field may hold anything.
 
+use alloc::format;
+
 use protocol::MmFields;
 
 use super::{ProcError, ProcFile};
+use crate::file;
 use crate::number::{decimal, words};
+use crate::path::KernelPath;
 
 const FILE: ProcFile = ProcFile::Stat;
 const LIMIT: usize = 64 << 10;
@@ -14,6 +18,23 @@ const LIMIT: usize = 64 << 10;
 /// The file cannot be read or is not what the kernel writes.
 pub fn own() -> Result<MmFields, ProcError> {
     parse(&super::read(c"/proc/thread-self/stat", FILE, LIMIT)?)
+}
+
+/// The processor on which a thread runs, or ran last, by its whole `stat` file.
+#[must_use]
+pub fn processor(bytes: &[u8]) -> Option<u32> {
+    /// Fields between the name and `processor`.
+    const BEFORE: usize = 36;
+    let name_end = bytes.iter().rposition(|byte| *byte == b')')?;
+    let processor = words(bytes.get(name_end + 1..)?).nth(BEFORE)?;
+    u32::try_from(decimal(processor)?).ok()
+}
+
+/// The same of thread `tid` of process `pid`; none if there is no such thread.
+#[must_use]
+pub fn processor_of(pid: u32, tid: u32) -> Option<u32> {
+    let path = KernelPath::new(format!("/proc/{pid}/task/{tid}/stat").as_bytes()).ok()?;
+    processor(&file::read_file(path.as_c_str(), LIMIT).ok()?)
 }
 
 /// Parses a whole `stat` file.
@@ -69,6 +90,7 @@ mod tests {
         let stat = parse(REAL).expect("what a kernel wrote");
         assert_eq!(stat.start_code, 94_174_584_336_384);
         assert_eq!(stat.start_stack, 140_733_372_225_376);
+        assert_eq!(processor(REAL), Some(1));
         assert_eq!(stat.start_brk, 94_175_165_702_144);
         assert_eq!((stat.arg_end, stat.env_start), (140_733_372_230_388, 140_733_372_230_388));
         assert_eq!(stat.env_end, 140_733_372_231_659);

@@ -10,6 +10,7 @@ use protocol::{SignalInfo, ThreadRecord};
 use sender_seam::restart::{self, Call, Place};
 use sys::number::{decimal, hexadecimal, words};
 use sys::path::KernelPath;
+use sys::proc::stat::processor;
 use sys::proc::status::{self, Status};
 use sys::{clock, file, signal, thread};
 
@@ -84,12 +85,7 @@ impl Clocks {
     }
 
     fn asleep_since(&mut self, tid: u32) -> Option<u64> {
-        /// Fields of proc(5)'s `stat` between the name and `processor`.
-        const BEFORE: usize = 36;
-        let stat = read(tid, "/stat");
-        let name_end = stat.iter().rposition(|byte| *byte == b')')?;
-        let processor = words(stat.get(name_end + 1..)?).nth(BEFORE)?;
-        let processor = u32::try_from(decimal(processor)?).ok()?;
+        let processor = processor(&read(tid, "/stat"))?;
         let known = self.ahead.iter().find(|(of, _)| *of == processor).map(|(_, ahead)| *ahead);
         let ahead = match known {
             Some(ahead) => ahead,
