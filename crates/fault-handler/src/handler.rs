@@ -167,10 +167,12 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             self.take_events()?;
             self.take_notifications()?;
             self.take_time();
-            if self.inputs.is_empty() {
-                self.take_frame();
-            }
+            // Requests go out before bulk is taken, and that need not wait for another look.
             self.settle()?;
+            if self.outcome.is_none() {
+                self.take_frame();
+                self.settle()?;
+            }
             self.take_more()?;
             self.keep_log_short()?;
             self.tell_pauses();

@@ -6,6 +6,7 @@
 
 use sys::clock::monotonic_ns;
 use sys::poll::{Interest, poll};
+use sys::thread::let_others_run;
 
 use crate::config::{REST_NS, VIGIL_NS};
 
@@ -25,6 +26,7 @@ impl Vigil {
             if poll(interests, Some(0)) != Ok(0) {
                 return true;
             }
+            let_others_run();
             let now = monotonic_ns();
             if now - began > VIGIL_NS {
                 self.from = now + REST_NS;

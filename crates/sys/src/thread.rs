@@ -213,6 +213,12 @@ pub fn processor() -> Option<u32> {
     told.ok().map(|_| processor)
 }
 
+/// Lets whoever waits for the processor of the calling thread run first (`sched_yield(2)`).
+pub fn let_others_run() {
+    // SAFETY: no arguments.
+    let _ = unsafe { syscall3(nr::SCHED_YIELD, 0, 0, 0) };
+}
+
 /// Runs `action` on `processor`, at the beginning of a time slice, and lets the calling thread run where it could before.
 /// `None` if it may not run there.
 pub fn on_processor<T>(processor: u32, action: impl FnOnce() -> Option<T>) -> Option<T> {
@@ -228,8 +234,7 @@ pub fn on_processor<T>(processor: u32, action: impl FnOnce() -> Option<T>) -> Op
         unsafe { syscall3(nr::SCHED_SETAFFINITY, 0, bytes, set.as_ptr().expose_provenance()) }
     };
     run_on(&only).ok()?;
-    // SAFETY: no arguments.
-    let _ = unsafe { syscall3(nr::SCHED_YIELD, 0, 0, 0) };
+    let_others_run();
     let result = action();
     // They were allowed a moment ago; if some are not any more, the kernel takes the rest.
     let _ = run_on(&allowed);
