@@ -158,6 +158,11 @@ impl Line {
         self.pages = Some(pages);
     }
 
+    /// How many pages the frame in hand holds, if it holds the bytes of any.
+    pub(crate) fn pages_in_hand(&self) -> u64 {
+        self.pages.map_or(0, PageRange::pages)
+    }
+
     /// The bytes of `source`, which lies within the frame in hand: the engine was told of no other.
     pub(crate) fn page_bytes(&self, source: PageRange) -> &[u8] {
         let pages = self.pages.expect("page bytes are asked for only while their frame is in hand");

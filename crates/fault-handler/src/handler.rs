@@ -9,7 +9,7 @@ use engine::{Config, Destination, DestinationInput, Failure, Instant, SpaceId};
 use memory::RangeSet;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use protocol::{Channel, Kind, Manifest, Reason, Reserved};
+use protocol::{Channel, Kind, MAX_PAGES_PER_FRAME, Manifest, Reason, Reserved};
 use transport::ConnectionError;
 
 use crate::channels::{Channels, token};
@@ -170,8 +170,11 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             // Requests go out before bulk is taken, and that need not wait for another look.
             self.settle()?;
             if self.outcome.is_none() {
-                self.take_frame();
+                let taken = self.take_frame();
                 self.settle()?;
+                if taken == Some(Channel::Push) {
+                    self.take_short_frames()?;
+                }
             }
             self.take_more()?;
             self.keep_log_short()?;
@@ -351,7 +354,7 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
                 && self.running.is_none()
                 && self.outcome.is_none()
                 && self.engine.takes_pages();
-            if !is_ahead || !self.take_any_frame() {
+            if !is_ahead || self.take_any_frame().is_none() {
                 break;
             }
             self.settle()?;
@@ -359,20 +362,38 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
         Ok(())
     }
 
-    /// Takes at most one frame: an answer to a fault first, bulk last. The end of a connection counts only when
+    /// Where pages were asked for, bulk comes without them, in short frames: those that together hold no more than a long
+    /// one need not wait for a look at everything else each.
+    fn take_short_frames(&mut self) -> Result<(), HandlerError> {
+        let in_hand = |channels: &Channels| channels.get(Channel::Push).pages_in_hand().max(1);
+        let mut pages = in_hand(&self.channels);
+        while pages < MAX_PAGES_PER_FRAME
+            && self.outcome.is_none()
+            && self.engine.takes_pages()
+            && self.take_frame_of(Channel::Push)
+        {
+            self.settle()?;
+            pages += in_hand(&self.channels);
+        }
+        Ok(())
+    }
+
+    /// Takes at most one frame, and tells of which channel: an answer to a fault first, bulk last. The end of a connection counts only when
     /// the others have nothing more to say: they race each other.
-    fn take_frame(&mut self) {
-        if !self.take_any_frame()
+    fn take_frame(&mut self) -> Option<Channel> {
+        let taken = self.take_any_frame();
+        if taken.is_none()
             && let Some(channel) = self.lost.take()
         {
             self.inputs.push_back(DestinationInput::Broken(Failure::LinkLost(channel)));
         }
+        taken
     }
 
-    /// Whether there was one.
-    fn take_any_frame(&mut self) -> bool {
+    /// Of which channel there was one.
+    fn take_any_frame(&mut self) -> Option<Channel> {
         let order: Vec<Channel> = self.frame_order().collect();
-        order.into_iter().any(|channel| self.take_frame_of(channel))
+        order.into_iter().find(|channel| self.take_frame_of(*channel))
     }
 
     /// Whether there was one.

@@ -2,7 +2,8 @@
 //!
 //! A request that finds the source asleep costs the destination the wake-up, some 6 us of the loop that everybody there
 //! waits for, and the program the time until the source runs. So the source stays awake while requests keep coming.
-//! If none comes meanwhile, somebody else may need this processor in order to make one.
+//! Whoever else has something to do on this processor goes first, and if no request comes meanwhile, it may be needed
+//! in order to make one.
 
 use sys::clock::monotonic_ns;
 use sys::poll::{Interest, poll};
