@@ -244,6 +244,18 @@ fn an_install_that_was_put_off_is_asked_for_at_the_page_s_new_place() {
 }
 
 #[test]
+fn a_source_expects_requests_for_a_while_after_one() {
+    let mut pair = Pair::new(image());
+    pair.migrate_without_push();
+    assert!(!pair.source.is_under_fire(), "nobody has asked");
+    assert_eq!(pair.touch(MAIN, 650), source_page(650));
+    assert!(pair.source.is_under_fire());
+    pair.now = pair.now + Config::default().under_fire;
+    pair.source_does(SourceInput::Tick);
+    assert!(!pair.source.is_under_fire(), "it was long ago");
+}
+
+#[test]
 fn in_the_middle_of_what_was_pushed_there_is_room_for_an_answer() {
     let mut pair = Pair::new(image());
     pair.migrate_without_push();

@@ -15,7 +15,7 @@ pub(crate) const EVENTS_PER_TURN: usize = 4096;
 /// Address spaces at a time: the process and the children that it forked before all pages were there. One
 /// more ends the migration, because a child without a server would read zeros.
 pub(crate) const MAX_SPACES: usize = 4096;
-/// Frames of pages that come ahead of the process, between two looks at everything else.
+/// Frames of pages between two looks at everything else, at most: of those that come ahead of the process, and of short ones.
 pub(crate) const FRAMES_AHEAD: usize = 16;
 /// How long a refused request waits for the event that stands behind the refusal, in milliseconds.
 pub(crate) const CHANGE_WAIT_MS: u32 = 1;
@@ -34,3 +34,5 @@ pub(crate) const READY_PER_WAIT: usize = 256;
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// How often the loop goes to another processor at most: coming to rest there takes milliseconds if it was in use.
 pub(crate) const PLACEMENT_INTERVAL: Duration = Duration::from_millis(5);
+/// For how long it goes nowhere once it had to wait for as long as that for its turn on another processor.
+pub(crate) const PLACEMENT_REST: Duration = Duration::from_secs(1);

@@ -168,8 +168,10 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
             self.take_notifications()?;
             self.take_time();
             // Requests go out before bulk is taken, and that need not wait for another look.
+            let was_lost = self.lost.is_some();
             self.settle()?;
-            if self.outcome.is_none() {
+            // A connection that ended just now may have left the reason on another one, where it was not looked for yet.
+            if self.outcome.is_none() && self.lost.is_some() == was_lost {
                 let taken = self.take_frame();
                 self.settle()?;
                 if taken == Some(Channel::Push) {
@@ -199,7 +201,8 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     /// How long nothing can be done: no time at all while something is known to be ready.
     fn patience(&self) -> Duration {
         let frames = self.frame_order().any(|channel| self.channels.get(channel).may_have_frame());
-        if frames || self.spaces.may_have_news() || self.notified || self.lost.is_some() {
+        let inputs = !self.inputs.is_empty();
+        if frames || inputs || self.spaces.may_have_news() || self.notified || self.lost.is_some() {
             return Duration::ZERO;
         }
         let until = self.engine.poll_timeout().map_or(self.listen_at, |at| at.min(self.listen_at));
@@ -255,7 +258,9 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
         if let Some((space, tid)) = self.placement.faulted(self.now(), (space, thread), waited)
             && let Some(pid) = self.spaces.pid(space)
         {
+            let began = self.now();
             placement::go_next_to(pid, tid);
+            self.placement.went(began, self.now());
         }
     }
 
@@ -362,18 +367,18 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
         Ok(())
     }
 
-    /// Where pages were asked for, bulk comes without them, in short frames: those that together hold no more than a long
-    /// one need not wait for a look at everything else each.
+    /// Where pages were asked for, bulk comes without them, in short frames: of those that follow one in hand, as many as make
+    /// up a long one need not wait for a look at everything else each.
     fn take_short_frames(&mut self) -> Result<(), HandlerError> {
-        let in_hand = |channels: &Channels| channels.get(Channel::Push).pages_in_hand().max(1);
-        let mut pages = in_hand(&self.channels);
-        while pages < MAX_PAGES_PER_FRAME
-            && self.outcome.is_none()
-            && self.engine.takes_pages()
-            && self.take_frame_of(Channel::Push)
-        {
+        let mut taken = 0;
+        for _ in 1..FRAMES_AHEAD {
+            let pages = self.channels.get(Channel::Push).pages_in_hand();
+            taken += pages;
+            let is_short = pages > 0 && taken < MAX_PAGES_PER_FRAME && self.outcome.is_none();
+            if !is_short || !self.engine.takes_pages() || !self.take_frame_of(Channel::Push) {
+                break;
+            }
             self.settle()?;
-            pages += in_hand(&self.channels);
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use engine::{Instant, SpaceId};
 use sys::proc::stat;
 use sys::{namespace, thread};
 
-use crate::config::PLACEMENT_INTERVAL;
+use crate::config::{PLACEMENT_INTERVAL, PLACEMENT_REST};
 
 /// A thread of one of the processes that are served.
 pub(crate) type Waiter = (SpaceId, u32);
@@ -27,14 +27,19 @@ pub(crate) struct Placement {
     waiter: Option<Waiter>,
     /// Nobody else has waited.
     is_alone: bool,
+    /// Not before then.
+    from: Instant,
 }
 
 impl Placement {
     /// `waiter` waits for a page; all waits until now have taken `waited`. Returns the thread next to which the loop
     /// should run, not more often than [`PLACEMENT_INTERVAL`].
     pub(crate) fn faulted(&mut self, now: Instant, waiter: Waiter, waited: Duration) -> Option<Waiter> {
+        if now < self.from {
+            return None;
+        }
         let Some(known) = self.waiter else {
-            *self = Self { began: now, waited_before: waited, waiter: Some(waiter), is_alone: true };
+            *self = Self { began: now, waited_before: waited, waiter: Some(waiter), is_alone: true, ..*self };
             return None;
         };
         self.is_alone &= known == waiter;
@@ -46,15 +51,23 @@ impl Placement {
         self.waiter = None;
         (self.is_alone && waits_mostly).then_some(known)
     }
+
+    /// The loop went somewhere. If it had to wait for its turn there for that long, somebody else has more right to that
+    /// processor, and the loop stays where the kernel puts it for a while.
+    pub(crate) fn went(&mut self, began: Instant, now: Instant) {
+        if now.since(began) >= PLACEMENT_INTERVAL {
+            self.from = now + PLACEMENT_REST;
+        }
+    }
 }
 
-/// Goes to the processor of a thread of process `pid`, which knows itself as `tid`.
+/// Goes to the processor of a thread of process `pid`, which knows itself as `tid`. Nowhere, if the kernel cannot tell
+/// which thread that is (before Linux 6.11) or it is not of that process.
 pub(crate) fn go_next_to(pid: u32, tid: u32) {
-    let ids = File::open(format!("/proc/{pid}/ns/pid"));
-    // Kernels that do not say which thread that is are asked about the main one.
-    let known_as = ids.ok().and_then(|ids| namespace::thread_outside(ids.as_fd(), tid).ok()).unwrap_or(pid);
-    let processor = stat::processor_of(pid, known_as).filter(|there| thread::processor() != Some(*there));
-    processor.into_iter().for_each(thread::go_to);
+    let ids = File::open(format!("/proc/{pid}/ns/pid")).ok();
+    let known_as = ids.and_then(|ids| namespace::thread_outside(ids.as_fd(), tid).ok());
+    let processor = known_as.and_then(|tid| stat::processor_of(pid, tid));
+    processor.filter(|there| thread::processor() != Some(*there)).into_iter().for_each(thread::go_to);
 }
 
 #[cfg(test)]
@@ -82,6 +95,20 @@ mod tests {
     #[test]
     fn a_thread_that_has_something_to_do_keeps_its_processor() {
         assert_eq!(neighbour(&[READER], 20), None);
+    }
+
+    #[test]
+    fn a_processor_that_others_hold_is_left_to_them() {
+        let mut placement = Placement::default();
+        let (began, went) = (Instant(0), Instant::default() + PLACEMENT_INTERVAL);
+        placement.went(began, went);
+        let mut neighbour_at = |since| {
+            let (first, second) = (went + since, went + since + PLACEMENT_INTERVAL);
+            assert_eq!(placement.faulted(first, READER, Duration::ZERO), None);
+            placement.faulted(second, READER, PLACEMENT_INTERVAL)
+        };
+        assert_eq!(neighbour_at(Duration::ZERO), None);
+        assert_eq!(neighbour_at(PLACEMENT_REST), Some(READER));
     }
 
     #[test]

@@ -24,8 +24,9 @@ impl Vigil {
     pub(crate) fn keep(&mut self, interests: &mut [Interest]) -> bool {
         let began = monotonic_ns();
         while began >= self.from {
-            if poll(interests, Some(0)) != Ok(0) {
-                return true;
+            match poll(interests, Some(0)) {
+                Ok(0) => {}
+                ready => return ready.is_ok(),
             }
             let_others_run();
             let now = monotonic_ns();
