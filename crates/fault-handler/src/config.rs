@@ -17,6 +17,8 @@ pub(crate) const EVENTS_PER_TURN: usize = 4096;
 pub(crate) const MAX_SPACES: usize = 4096;
 /// Frames of pages between two looks at everything else, at most: of those that come ahead of the process, and of short ones.
 pub(crate) const FRAMES_AHEAD: usize = 16;
+/// Pages in short frames behind one another, beyond which the next frame waits for a look at everything else.
+pub(crate) const SHORT_FRAMES_PAGES: u64 = 32;
 /// How long a refused request waits for the event that stands behind the refusal, in milliseconds.
 pub(crate) const CHANGE_WAIT_MS: u32 = 1;
 /// How long a page for which there is no memory waits before it is tried again, in milliseconds.

@@ -9,12 +9,13 @@ use engine::{Config, Destination, DestinationInput, Failure, Instant, SpaceId};
 use memory::RangeSet;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use protocol::{Channel, Kind, MAX_PAGES_PER_FRAME, Manifest, Reason, Reserved};
+use protocol::{Channel, Kind, Manifest, Reason, Reserved};
 use transport::ConnectionError;
 
 use crate::channels::{Channels, token};
 use crate::config::{
-    CHANGE_WAIT_MS, FAREWELL, FRAMES_AHEAD, LISTEN_INTERVAL, PROGRESS_INTERVAL, READY_PER_WAIT, SILENCE_MS,
+    CHANGE_WAIT_MS, FAREWELL, FRAMES_AHEAD, LISTEN_INTERVAL, PROGRESS_INTERVAL, READY_PER_WAIT,
+    SHORT_FRAMES_PAGES, SILENCE_MS,
 };
 use crate::placement::{self, Placement};
 use crate::spaces::{News, Spaces};
@@ -368,13 +369,13 @@ impl<'process, P: DestinationProcess> FaultHandler<'process, P> {
     }
 
     /// Where pages were asked for, bulk comes without them, in short frames: of those that follow one in hand, as many as make
-    /// up a long one need not wait for a look at everything else each.
+    /// up half a long one need not wait for a look at everything else each.
     fn take_short_frames(&mut self) -> Result<(), HandlerError> {
         let mut taken = 0;
         for _ in 1..FRAMES_AHEAD {
             let pages = self.channels.get(Channel::Push).pages_in_hand();
             taken += pages;
-            let is_short = pages > 0 && taken < MAX_PAGES_PER_FRAME && self.outcome.is_none();
+            let is_short = pages > 0 && taken < SHORT_FRAMES_PAGES && self.outcome.is_none();
             if !is_short || !self.engine.takes_pages() || !self.take_frame_of(Channel::Push) {
                 break;
             }
