@@ -5,7 +5,7 @@ mod ahead;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use memory::{Backing, PageRange, Protection, RangeSet, Sharing, VmaFlags};
+use memory::{Backing, PageRange, Protection, RangeSet, Sharing, Vma, VmaFlags};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
 use protocol::{FileRecord, FileVerdict, Manifest};
@@ -51,16 +51,45 @@ impl Mapping {
 }
 
 /// The mappings that the child has, or shall have, by address.
-pub(super) type Mappings = BTreeMap<PageRange, Mapping>;
+#[derive(Default, Debug)]
+pub(super) struct Mappings(Vec<Mapping>);
+
+impl Mappings {
+    fn iter(&self) -> impl Iterator<Item = &Mapping> {
+        self.0.iter()
+    }
+
+    fn get(&self, range: PageRange) -> Option<&Mapping> {
+        let place = self.0.binary_search_by_key(&range, |mapping| mapping.range);
+        place.ok().and_then(|place| self.0.get(place))
+    }
+
+    /// Those that `others` has not, or has otherwise: one look at each, for there may be tens of thousands, and the program
+    /// stands still.
+    fn not_in<'a>(&'a self, others: &Self) -> Vec<&'a Mapping> {
+        let mut others = others.iter().peekable();
+        let differs = |mapping: &&Mapping| {
+            while others.next_if(|other| other.range < mapping.range).is_some() {}
+            others.peek() != Some(mapping)
+        };
+        self.iter().filter(differs).collect()
+    }
+}
+
+impl FromIterator<Mapping> for Mappings {
+    fn from_iter<I: IntoIterator<Item = Mapping>>(mappings: I) -> Self {
+        let mut mappings: Vec<_> = mappings.into_iter().collect();
+        mappings.sort_by_key(|mapping| mapping.range);
+        Self(mappings)
+    }
+}
 
 /// The mappings of a running program, as far as they can be made ahead: shared-memory objects are made once
 /// nothing changes them any more.
 pub(super) fn ahead(manifest: &Manifest, verdicts: &[FileVerdict]) -> Result<Mappings, RestoreError> {
-    let wanted = wanted(manifest, &|index, _| verdicts.get(index as usize) == Some(&FileVerdict::Same))?;
-    Ok(wanted
-        .into_iter()
-        .filter(|(_, mapping)| !matches!(mapping.source, Source::Object { .. } | Source::Segment(_)))
-        .collect())
+    let mut wanted = wanted(manifest, &|index, _| verdicts.get(index as usize) == Some(&FileVerdict::Same))?;
+    wanted.0.retain(|mapping| !matches!(mapping.source, Source::Object { .. } | Source::Segment(_)));
+    Ok(wanted)
 }
 
 /// The mappings of the final manifest: a private file mapping whose pages are to come is anonymous here.
@@ -95,8 +124,7 @@ fn lazy(manifest: &Manifest) -> RangeSet {
 }
 
 fn wanted(manifest: &Manifest, from_file: &dyn Fn(u32, PageRange) -> bool) -> Result<Mappings, RestoreError> {
-    let mut mappings = Mappings::new();
-    for vma in &manifest.vmas {
+    let mapping = |vma: &Vma| {
         let source = match vma.backing {
             Backing::Anonymous => Source::Anonymous,
             Backing::File { file, offset } => {
@@ -113,9 +141,9 @@ fn wanted(manifest: &Manifest, from_file: &dyn Fn(u32, PageRange) -> bool) -> Re
             },
         };
         let (range, protection, sharing, flags) = (vma.range, vma.protection, vma.sharing, vma.flags);
-        mappings.insert(range, Mapping { range, protection, sharing, flags, source });
-    }
-    Ok(mappings)
+        Ok(Mapping { range, protection, sharing, flags, source })
+    };
+    manifest.vmas.iter().map(mapping).collect()
 }
 
 fn different(path: &[u8], range: PageRange) -> RestoreError {
@@ -129,16 +157,14 @@ fn change(
     want: &Mappings,
     objects: &[OwnedFd],
 ) -> Result<(), RestoreError> {
-    let differs = |map: &Mappings, mapping: &Mapping| map.get(&mapping.range) != Some(mapping);
-    let gone: Vec<&Mapping> = have.values().filter(|mapping| differs(want, mapping)).collect();
-    for part in gone.chunks(MAPPINGS_PER_PROGRAM) {
+    for part in have.not_in(want).chunks(MAPPINGS_PER_PROGRAM) {
         let mut program = child.program();
         for mapping in part {
             program.step(Step::Unmap(mapping.range)).unmap(mapping.range);
         }
         child.run(program, &[])?;
     }
-    let new: Vec<&Mapping> = want.values().filter(|mapping| differs(have, mapping)).collect();
+    let new = want.not_in(have);
     let attached: Vec<Wanted> = new.iter().filter_map(|mapping| mapping.attached()).collect();
     segments::attach(child, &attached)?;
     for part in new.chunks(MAPPINGS_PER_PROGRAM) {
@@ -150,7 +176,7 @@ fn change(
 /// Makes the first mappings, and what they show quick to reach.
 pub(super) fn make_first(child: &BlankChild, wanted: &Mappings) -> Result<(), RestoreError> {
     read_ahead(wanted);
-    change(child, &Mappings::new(), wanted, &[])
+    change(child, &Mappings::default(), wanted, &[])
 }
 
 /// Has the kernel read what is written while the program stands still, changed pages of private mappings, and its code, which it
@@ -164,7 +190,7 @@ fn read_ahead(wanted: &Mappings) {
     const OF_ALL: u64 = 64 << 20;
     let mut left = OF_ALL;
     let mut opened: Option<(&[u8], OwnedFd)> = None;
-    for mapping in wanted.values() {
+    for mapping in wanted.iter() {
         let Source::File { path, offset } = &mapping.source else { continue };
         let Mapping { sharing: Sharing::Private, protection, .. } = mapping else { continue };
         let most = if protection.write || protection.execute { OF_ONE_MAPPING } else { OF_DATA };

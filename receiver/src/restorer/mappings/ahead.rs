@@ -17,10 +17,9 @@ const MADV_DONTNEED_LOCKED: u64 = 24;
 
 /// Whether `at` lies in private memory of the program, and nowhere else.
 pub(in crate::restorer) fn is_private_memory(mappings: &Mappings, at: PageRange) -> bool {
-    let before = mappings.range(..=PageRange::new(at.start(), Addr(memory::USER_END)).unwrap_or(at));
     let mut rest = at;
-    let first = before.clone().next_back().map_or(at, |(range, _)| *range);
-    for mapping in mappings.range(first..).map(|(_, mapping)| mapping) {
+    let first = mappings.0.partition_point(|mapping| mapping.range.end() <= at.start());
+    for mapping in mappings.iter().skip(first) {
         if rest.is_empty() || mapping.range.start() > rest.start() {
             break;
         }
@@ -36,7 +35,7 @@ pub(in crate::restorer) fn is_private_memory(mappings: &Mappings, at: PageRange)
 /// Private memory that may be used, the largest mapping first.
 pub(in crate::restorer) fn largest(mappings: &Mappings) -> Vec<PageRange> {
     let is_usable = |mapping: &&Mapping| mapping.is_private_memory() && mapping.protection.bits() != 0;
-    let private = mappings.values().filter(is_usable);
+    let private = mappings.iter().filter(is_usable);
     let mut ranges: Vec<PageRange> = private.map(|mapping| mapping.range).collect();
     ranges.sort_by_key(|range| Reverse(range.pages()));
     ranges
@@ -58,8 +57,8 @@ pub(in crate::restorer) fn change_around(
     let (mut have, want) = cut(have, want);
     protect(child, &mut have, &want)?;
     change(child, &have, &want, objects)?;
-    let stays = have.values().filter(|mapping| {
-        mapping.is_private_memory() && want.get(&mapping.range).is_some_and(|other| other == *mapping)
+    let stays = have.iter().filter(|mapping| {
+        mapping.is_private_memory() && want.get(mapping.range).is_some_and(|other| other == *mapping)
     });
     let stays: RangeSet = stays.map(|mapping| mapping.range).collect();
     let mut remade: RangeSet = kept.iter().copied().collect();
@@ -76,7 +75,7 @@ pub(in crate::restorer) fn forget(
     stale: &[PageRange],
 ) -> Result<(), RestoreError> {
     let stale: RangeSet = stale.iter().copied().collect();
-    let private = mappings.values().filter(|mapping| mapping.is_private_memory());
+    let private = mappings.iter().filter(|mapping| mapping.is_private_memory());
     let parts: Vec<_> = private.flat_map(|mapping| stale.runs_in(mapping.range)).collect();
     let by_lists = forget_by_lists(child, &parts)?;
     for part in parts.get(by_lists..).unwrap_or_default().chunks(MAPPINGS_PER_PROGRAM) {
@@ -170,22 +169,24 @@ fn neighbours(ranges: impl Iterator<Item = PageRange>) -> impl Iterator<Item = P
 
 /// Cuts private memory that is not the same in both at each other's ends.
 fn cut(have: &Mappings, want: &Mappings) -> (Mappings, Mappings) {
-    let ends = |map: &Mappings| map.keys().flat_map(|range| [range.start(), range.end()]).collect::<Vec<_>>();
+    let ends = |map: &Mappings| {
+        map.iter().flat_map(|mapping| [mapping.range.start(), mapping.range.end()]).collect::<Vec<_>>()
+    };
     let ends: BTreeSet<Addr> = ends(have).into_iter().chain(ends(want)).collect();
     let pieces = |map: &Mappings, other: &Mappings| {
-        let mut pieces = Mappings::new();
-        for mapping in map.values() {
+        let mut pieces = Vec::new();
+        for mapping in map.iter() {
             let mut rest = mapping.range;
-            if mapping.is_private_memory() && other.get(&mapping.range) != Some(mapping) {
+            if mapping.is_private_memory() && other.get(mapping.range) != Some(mapping) {
                 for end in ends.range(rest.start()..rest.end()).skip(1) {
                     let (near, far) = rest.split_at_pages((end.0 - rest.start().0) / memory::PAGE_SIZE);
-                    pieces.insert(near, Mapping { range: near, ..mapping.clone() });
+                    pieces.push(Mapping { range: near, ..mapping.clone() });
                     rest = far;
                 }
             }
-            pieces.insert(rest, Mapping { range: rest, ..mapping.clone() });
+            pieces.push(Mapping { range: rest, ..mapping.clone() });
         }
-        pieces
+        pieces.into_iter().collect()
     };
     (pieces(have, want), pieces(want, have))
 }
@@ -193,19 +194,19 @@ fn cut(have: &Mappings, want: &Mappings) -> (Mappings, Mappings) {
 /// Changes the protection of private memory that is the same but for that.
 fn protect(child: &BlankChild, have: &mut Mappings, want: &Mappings) -> Result<(), RestoreError> {
     let differs = |mapping: &&mut Mapping| {
-        let wanted = want.get(&mapping.range);
+        let wanted = want.get(mapping.range);
         wanted.is_some_and(|wanted| {
             mapping.protection != wanted.protection
                 && *wanted == Mapping { protection: wanted.protection, ..(**mapping).clone() }
                 && wanted.is_private_memory()
         })
     };
-    let mut changed: Vec<&mut Mapping> = have.values_mut().filter(differs).collect();
+    let mut changed: Vec<&mut Mapping> = have.0.iter_mut().filter(differs).collect();
     for part in changed.chunks_mut(MAPPINGS_PER_PROGRAM) {
         let mut program = child.program();
         for mapping in part {
             let range = mapping.range;
-            mapping.protection = want.get(&range).map_or(mapping.protection, |wanted| wanted.protection);
+            mapping.protection = want.get(range).map_or(mapping.protection, |wanted| wanted.protection);
             program.step(Step::Map(range));
             let protection = u64::from(mapping.protection.bits());
             program.call(libc::SYS_mprotect, [range.start().0, range.len(), protection]);
@@ -239,16 +240,8 @@ mod tests {
         let mapping = |(start, pages, source): &(u64, u64, Source)| {
             let range = range(*start, *pages);
             let flags = VmaFlags::default();
-            (
-                range,
-                Mapping {
-                    range,
-                    protection: READ_WRITE,
-                    sharing: Sharing::Private,
-                    flags,
-                    source: source.clone(),
-                },
-            )
+            let source = source.clone();
+            Mapping { range, protection: READ_WRITE, sharing: Sharing::Private, flags, source }
         };
         list.iter().map(mapping).collect()
     }
@@ -264,6 +257,17 @@ mod tests {
     }
 
     #[test]
+    fn what_both_have_is_not_made_again() {
+        let file = |offset| Source::File { path: b"/x".to_vec(), offset };
+        let have = mappings(&[(10, 5, Source::Anonymous), (20, 5, file(0)), (30, 5, Source::Anonymous)]);
+        let want = mappings(&[(30, 5, Source::Anonymous), (10, 4, Source::Anonymous), (20, 5, file(1))]);
+        let ranges = |those: Vec<&Mapping>| those.iter().map(|mapping| mapping.range).collect::<Vec<_>>();
+        assert_eq!(ranges(have.not_in(&want)), [range(10, 5), range(20, 5)]);
+        assert_eq!(ranges(want.not_in(&have)), [range(10, 4), range(20, 5)]);
+        assert_eq!(want.not_in(&Mappings::default()).len(), 3);
+    }
+
+    #[test]
     fn ranges_that_are_close_are_looked_at_together() {
         let ranges = [range(10, 5), range(16, 4), range(36, 1), range(54, 1), range(55, 2)];
         let expected = [range(10, 27), range(54, 3)];
@@ -275,7 +279,7 @@ mod tests {
         let have = mappings(&[(10, 10, Source::Anonymous), (40, 5, Source::Anonymous)]);
         let want = mappings(&[(5, 12, Source::Anonymous), (40, 5, Source::Anonymous)]);
         let (have, want) = cut(&have, &want);
-        let ranges = |map: &Mappings| map.keys().copied().collect::<Vec<_>>();
+        let ranges = |map: &Mappings| map.iter().map(|mapping| mapping.range).collect::<Vec<_>>();
         assert_eq!(ranges(&have), [range(10, 7), range(17, 3), range(40, 5)]);
         assert_eq!(ranges(&want), [range(5, 5), range(10, 7), range(40, 5)]);
     }
