@@ -9,7 +9,7 @@ use super::note_move;
 /// Threads of the program, itself included.
 const THREADS: [u32; 3] = [1, 16, 256];
 /// Mappings on top of those that every program has, some fifty.
-pub(in crate::bench) const MAPPINGS: [u32; 3] = [0, 1000, 20_000];
+pub(in crate::bench) const MAPPINGS: [u32; 4] = [0, 1000, 10_000, 20_000];
 /// Memory of the programs of which threads and mappings are counted.
 const RESIDENT_MIB: u64 = 16;
 
