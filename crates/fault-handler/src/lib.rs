@@ -9,7 +9,7 @@
 //!  notifications, time ───────────────┘     page bytes: socket buffer ──────┴► UFFDIO_COPY
 //! ```
 //!
-//! A fault goes first: the userfaultfds are looked at before every long frame of bulk. Page bytes go from
+//! A fault goes first: the userfaultfds are looked at between any two long frames of bulk. Page bytes go from
 //! the receive buffer to the kernel without a copy in between, packed ones from where they were unpacked; the engine sees ranges and outcomes only.
 //!
 //! What this crate does not do: decide (`engine`), build the process ([`DestinationProcess`]), or follow it once

@@ -11,7 +11,6 @@ use memory::PageRange;
 use protocol::{Channel, Manifest, Reserved};
 use sys::net::{silent_for, take_at_most};
 use sys::poll::Interest;
-use sys::thread::let_others_run;
 
 use crate::channels::{Channels, failure_of};
 use crate::config::{
@@ -385,8 +384,6 @@ impl<'process, P: SourceProcess> Server<'process, P> {
             }
         }
         self.send(Channel::Push, |push| push.flush().map(|_| ()));
-        // The program, as long as it runs, need not wait until a time slice ends.
-        let_others_run();
         true
     }
 

@@ -98,6 +98,7 @@ pub mod nr {
     pub const MEMBARRIER: usize = 324;
     pub const STATX: usize = 332;
     pub const IOPRIO_GET: usize = 252;
+    pub const SCHED_SETATTR: usize = 314;
     pub const SCHED_GETATTR: usize = 315;
     pub const GETCPU: usize = 309;
     pub const RSEQ: usize = 334;

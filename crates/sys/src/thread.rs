@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::ffi::CStr;
+use core::marker::PhantomData;
 use core::sync::atomic::AtomicU32;
 
 use protocol::{SCHEDULING_NICE, SCHEDULING_PRIORITY, SCHEDULING_PROCESSORS};
@@ -219,6 +220,47 @@ pub fn let_others_run() {
     let _ = unsafe { syscall3(nr::SCHED_YIELD, 0, 0, 0) };
 }
 
+/// Longer time slices for the calling thread, until this is dropped: whoever wakes up beside it and has usual ones need not
+/// wait until the kernel thinks that it has run for long enough (Linux 6.12). It gets no less and no more of the processor.
+#[derive(Debug)]
+pub struct LongSlices {
+    /// A `struct sched_attr` of the first version.
+    before: [u64; ATTRIBUTE_WORDS],
+    /// Of this thread alone.
+    _thread: PhantomData<*const ()>,
+}
+
+/// Words of a `struct sched_attr`, first version: length and policy, flags, nice value and priority, then three times, of which the
+/// first is the time slice.
+const ATTRIBUTE_WORDS: usize = 6;
+
+impl LongSlices {
+    /// As long as `ns` nanoseconds; `None` if the kernel refuses.
+    #[must_use]
+    pub fn of(ns: u64) -> Option<Self> {
+        let mut before = [0; ATTRIBUTE_WORDS];
+        let at = before.as_mut_ptr().expose_provenance();
+        // SAFETY: the kernel writes at most that many bytes.
+        unsafe { syscall(nr::SCHED_GETATTR, [0, at, size_of_val(&before), 0, 0, 0]) }.ok()?;
+        let mut longer = before;
+        let [_, _, _, slice, ..] = &mut longer;
+        *slice = ns;
+        set_scheduling(&longer).ok()?;
+        Some(Self { before, _thread: PhantomData })
+    }
+}
+
+impl Drop for LongSlices {
+    fn drop(&mut self) {
+        let _ = set_scheduling(&self.before);
+    }
+}
+
+fn set_scheduling(attributes: &[u64; ATTRIBUTE_WORDS]) -> Result<usize, Errno> {
+    // SAFETY: the kernel reads as many bytes as the first of them say.
+    unsafe { syscall3(nr::SCHED_SETATTR, 0, attributes.as_ptr().expose_provenance(), 0) }
+}
+
 /// Runs `action` on `processor`, at the beginning of a time slice, and lets the calling thread run where it could before.
 /// `None` if it may not run there.
 pub fn on_processor<T>(processor: u32, action: impl FnOnce() -> Option<T>) -> Option<T> {
@@ -306,6 +348,24 @@ mod tests {
         assert!((-20..=19).contains(&found.nice), "{}", found.nice);
         assert!(found.processors.iter().any(|byte| *byte != 0));
         assert_eq!(death_signal(), 0);
+    }
+
+    #[test]
+    fn slices_are_longer_for_a_time_and_nothing_else_changes() {
+        let told =
+            || scheduling(thread_id()).get(..SCHEDULING_PRIORITY).expect("a struct sched_attr").to_vec();
+        let slice =
+            |told: &[u8]| u64::from_ne_bytes(*told.get(24..).and_then(<[u8]>::first_chunk).expect("long"));
+        let before = told();
+        let longer = LongSlices::of(8_000_000).expect("a thread may");
+        let during = told();
+        // Older kernels do not tell.
+        if slice(&before) != 0 {
+            assert_eq!(slice(&during), 8_000_000);
+        }
+        assert_eq!((&before[..24], &before[32..]), (&during[..24], &during[32..]));
+        drop(longer);
+        assert_eq!(told(), before);
     }
 
     fn processors() -> [u64; MASK_BYTES / 8] {

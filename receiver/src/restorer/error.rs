@@ -217,6 +217,9 @@ pub enum RestoreError {
         /// Which one.
         index: u32,
     },
+    /// An image whose mappings are not what a process can have.
+    #[error("the image maps {0} twice, or maps nothing there")]
+    Overlap(PageRange),
     /// A descriptor that could not be made again.
     #[error("making descriptor {fd} ({what}) again")]
     Descriptor {

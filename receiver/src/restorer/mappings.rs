@@ -64,6 +64,14 @@ impl Mappings {
         place.ok().and_then(|place| self.0.get(place))
     }
 
+    /// A mapping of nothing, or one that lies on another.
+    fn fault(&self) -> Option<PageRange> {
+        let empty = self.iter().map(|mapping| mapping.range).find(|range| range.is_empty());
+        let mut neighbours = self.iter().zip(self.iter().skip(1));
+        let twice = neighbours.find(|(near, far)| near.range.end() > far.range.start());
+        empty.or(twice.map(|(_, far)| far.range))
+    }
+
     /// Those that `others` has not, or has otherwise: one look at each, for there may be tens of thousands, and the program
     /// stands still.
     fn not_in<'a>(&'a self, others: &Self) -> Vec<&'a Mapping> {
@@ -143,7 +151,9 @@ fn wanted(manifest: &Manifest, from_file: &dyn Fn(u32, PageRange) -> bool) -> Re
         let (range, protection, sharing, flags) = (vma.range, vma.protection, vma.sharing, vma.flags);
         Ok(Mapping { range, protection, sharing, flags, source })
     };
-    manifest.vmas.iter().map(mapping).collect()
+    let mappings: Mappings = manifest.vmas.iter().map(mapping).collect::<Result<_, _>>()?;
+    mappings.fault().map_or(Ok(()), |range| Err(RestoreError::Overlap(range)))?;
+    Ok(mappings)
 }
 
 fn different(path: &[u8], range: PageRange) -> RestoreError {

@@ -7,6 +7,7 @@ use memory::PageRange;
 use nix::libc;
 use protocol::{Connections, FileVerdict, Header, Manifest};
 use sys::Errno;
+use sys::thread::LongSlices;
 use sys::uffd::{self, Permission, Uffd};
 
 use super::batch::Batch;
@@ -35,6 +36,8 @@ use crate::relaying::Companion;
 const LOWEST_CONTROL_NUMBER: u32 = 900;
 /// How many numbers above the program's highest the control socket keeps away.
 const CONTROL_DISTANCE: u32 = 64;
+/// Time slices of who stores pages that come ahead, in nanoseconds: several times what a kernel gives to all.
+const SLICE_AHEAD_NS: u64 = 10_000_000;
 /// Threads that the program may still start between the two manifests.
 const SPARE_THREADS: u64 = 256;
 
@@ -62,6 +65,8 @@ pub struct Reserved {
     companion: Option<Companion>,
     own_ipc: bool,
     own_terminals: bool,
+    /// While pages come ahead, which is in no hurry.
+    slices: Option<LongSlices>,
 }
 
 /// The final image stands, but for its pages; the child makes all else meanwhile.
@@ -169,11 +174,10 @@ impl Restorer<Reserved> {
         let uffd = create_uffd(&child, &permission)?;
         mappings::make_first(&child, &wanted)?;
         let threads = Ahead::make(&mut child, &here, manifest)?;
-        let early = if policy.travel().ahead { Early::begin(&uffd, &wanted) } else { Early::default() };
-        let (connections, same_kernel) = (policy.connections(), here.is_home_of(manifest));
-        let (files, travel) = (verdicts.clone(), policy.travel());
-        let (all_pages_first, other_vdso) =
-            (matches!(permission, Permission::WithoutForks(_)), vdso.is_other());
+        let (travel, same_kernel) = (policy.travel(), here.is_home_of(manifest));
+        let early = if travel.ahead { Early::begin(&uffd, &wanted) } else { Early::default() };
+        let (files, connections, other_vdso) = (verdicts.clone(), policy.connections(), vdso.is_other());
+        let all_pages_first = matches!(permission, Permission::WithoutForks(_));
         let answer =
             protocol::Reserved { files, all_pages_first, same_kernel, other_vdso, connections, travel };
         let verdicts = manifest.files.iter().cloned().zip(verdicts).collect();
@@ -190,6 +194,7 @@ impl Restorer<Reserved> {
             companion: None,
             own_ipc,
             own_terminals,
+            slices: travel.ahead.then(|| LongSlices::of(SLICE_AHEAD_NS)).flatten(),
         };
         Ok((Self { child, here, stage }, answer))
     }
@@ -237,6 +242,7 @@ impl Restorer<Reserved> {
     /// # Errors
     /// What did not work; the child is dead then.
     pub fn map(mut self, manifest: &Manifest) -> Result<Restorer<Mapped>, RestoreError> {
+        self.stage.slices = None;
         self.check_final(manifest)?;
         self.stage.contents.check(manifest)?;
         self.stage.early.end(&self.stage.uffd)?;

@@ -85,11 +85,7 @@ impl Construction {
 
     pub(super) fn write(&mut self, at: PageRange, bytes: &[u8]) -> Result<(), Failure> {
         let written = match self {
-            Self::Reserved(restorer) => {
-                // Pages that come ahead are in no hurry; who lives here already may be.
-                sys::thread::let_others_run();
-                restorer.write_ahead(at, bytes)
-            }
+            Self::Reserved(restorer) => restorer.write_ahead(at, bytes),
             Self::Registered(restorer) => restorer.write(at, bytes),
             Self::Nothing | Self::Assembled(_) | Self::Running(_) => return Err(out_of_turn()),
         };

@@ -178,10 +178,9 @@ fn scaling(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
     let downtime = |name: &str| figures.median(&format!("scaling/{name}/downtime_ms"));
     let by_mappings = MAPPINGS.map(|count| (f64::from(count), downtime(&format!("mappings/{count}"))));
     let [few, some, half, many] = by_mappings;
-    let each = |less: (f64, Option<f64>), more: (f64, Option<f64>)| {
-        Some((more.1? - less.1?) / (more.0 - less.0)).filter(|cost| *cost > 0.0)
-    };
-    let ratio = |more: Option<f64>, less: Option<f64>| Some(more? / less?);
+    let each =
+        |less: (f64, Option<f64>), more: (f64, Option<f64>)| Some((more.1? - less.1?) / (more.0 - less.0));
+    let ratio = |more: Option<f64>, less: Option<f64>| Some(more? / less.filter(|cost| *cost > 0.0)?);
     // A thousand fit into a processor's own cache, and what they cost is little beside what else happens.
     let (growth, beside_few) =
         (ratio(each(half, many), each(few, half)), ratio(each(few, many), each(few, some)));

@@ -268,6 +268,19 @@ mod tests {
     }
 
     #[test]
+    fn mappings_that_no_process_can_have_are_named() {
+        let of = |list: &[(u64, u64)]| {
+            let list: Vec<_> =
+                list.iter().map(|(start, pages)| (*start, *pages, Source::Anonymous)).collect();
+            mappings(&list).fault()
+        };
+        assert_eq!(of(&[(20, 5), (10, 10), (25, 1)]), None);
+        assert_eq!(of(&[(10, 5), (20, 5), (14, 2)]), Some(range(14, 2)));
+        assert_eq!(of(&[(10, 5), (10, 5)]), Some(range(10, 5)));
+        assert_eq!(of(&[(10, 5), (20, 0)]), Some(range(20, 0)));
+    }
+
+    #[test]
     fn ranges_that_are_close_are_looked_at_together() {
         let ranges = [range(10, 5), range(16, 4), range(36, 1), range(54, 1), range(55, 2)];
         let expected = [range(10, 27), range(54, 3)];
