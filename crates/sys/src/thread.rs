@@ -224,41 +224,39 @@ pub fn let_others_run() {
 /// wait until the kernel thinks that it has run for long enough (Linux 6.12). It gets no less and no more of the processor.
 #[derive(Debug)]
 pub struct LongSlices {
-    /// A `struct sched_attr` of the first version.
-    before: [u64; ATTRIBUTE_WORDS],
+    /// What they were, in nanoseconds.
+    before: u64,
     /// Of this thread alone.
     _thread: PhantomData<*const ()>,
 }
-
-/// Words of a `struct sched_attr`, first version: length and policy, flags, nice value and priority, then three times, of which the
-/// first is the time slice.
-const ATTRIBUTE_WORDS: usize = 6;
 
 impl LongSlices {
     /// As long as `ns` nanoseconds; `None` if the kernel refuses.
     #[must_use]
     pub fn of(ns: u64) -> Option<Self> {
-        let mut before = [0; ATTRIBUTE_WORDS];
-        let at = before.as_mut_ptr().expose_provenance();
-        // SAFETY: the kernel writes at most that many bytes.
-        unsafe { syscall(nr::SCHED_GETATTR, [0, at, size_of_val(&before), 0, 0, 0]) }.ok()?;
-        let mut longer = before;
-        let [_, _, _, slice, ..] = &mut longer;
-        *slice = ns;
-        set_scheduling(&longer).ok()?;
-        Some(Self { before, _thread: PhantomData })
+        set_slice(ns).ok().map(|before| Self { before, _thread: PhantomData })
     }
 }
 
 impl Drop for LongSlices {
     fn drop(&mut self) {
-        let _ = set_scheduling(&self.before);
+        let _ = set_slice(self.before);
     }
 }
 
-fn set_scheduling(attributes: &[u64; ATTRIBUTE_WORDS]) -> Result<usize, Errno> {
+/// Returns what the time slices of the calling thread were.
+fn set_slice(ns: u64) -> Result<u64, Errno> {
+    // A struct sched_attr, first version: length and policy, flags, nice value and priority, then three times, of which the
+    // first is the slice.
+    let mut attributes = [0_u64; 6];
+    let at = attributes.as_mut_ptr().expose_provenance();
+    // SAFETY: the kernel writes at most that many bytes.
+    unsafe { syscall(nr::SCHED_GETATTR, [0, at, size_of_val(&attributes), 0, 0, 0]) }?;
+    let [_, _, _, slice, ..] = &mut attributes;
+    let before = core::mem::replace(slice, ns);
     // SAFETY: the kernel reads as many bytes as the first of them say.
-    unsafe { syscall3(nr::SCHED_SETATTR, 0, attributes.as_ptr().expose_provenance(), 0) }
+    unsafe { syscall3(nr::SCHED_SETATTR, 0, attributes.as_ptr().expose_provenance(), 0) }?;
+    Ok(before)
 }
 
 /// Runs `action` on `processor`, at the beginning of a time slice, and lets the calling thread run where it could before.

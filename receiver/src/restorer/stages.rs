@@ -65,7 +65,7 @@ pub struct Reserved {
     companion: Option<Companion>,
     own_ipc: bool,
     own_terminals: bool,
-    /// While pages come ahead, which is in no hurry.
+    /// While pages come ahead, which is in no hurry: until [`Restorer::hurry`].
     slices: Option<LongSlices>,
 }
 
@@ -225,6 +225,11 @@ impl Restorer<Reserved> {
         self.stage.contents.take(header, body, guardian)
     }
 
+    /// Pages come ahead no more, or somebody is about to be born who has no time to lose.
+    pub fn hurry(&mut self) {
+        self.stage.slices = None;
+    }
+
     /// Has the connections that stay at the source relayed by `companion`.
     pub fn relay_by(&mut self, companion: Companion) {
         self.stage.companion = Some(companion);
@@ -242,7 +247,6 @@ impl Restorer<Reserved> {
     /// # Errors
     /// What did not work; the child is dead then.
     pub fn map(mut self, manifest: &Manifest) -> Result<Restorer<Mapped>, RestoreError> {
-        self.stage.slices = None;
         self.check_final(manifest)?;
         self.stage.contents.check(manifest)?;
         self.stage.early.end(&self.stage.uffd)?;

@@ -41,6 +41,13 @@ impl Construction {
         restorer.content(header, body).map_err(|error| local(&error))
     }
 
+    /// No more pages come ahead.
+    pub(super) fn hurry(&mut self) {
+        if let Self::Reserved(restorer) = self {
+            restorer.hurry();
+        }
+    }
+
     pub(super) fn map(&mut self, manifest: &Manifest) -> Result<Uffd, Failure> {
         let Self::Reserved(restorer) = mem::take(self) else { return Err(out_of_turn()) };
         let mapped = restorer.map(manifest).map_err(|error| local(&error))?;
@@ -58,6 +65,7 @@ impl Construction {
     /// Has connections that stay at the source relayed over `link`.
     pub(super) fn relay_over(&mut self, link: &OwnedFd, sealing: Option<&OwnedFd>) {
         let Self::Reserved(restorer) = self else { return };
+        restorer.hurry();
         match Companion::start(link, sealing) {
             Ok(companion) => restorer.relay_by(companion),
             // The source sees its link close.

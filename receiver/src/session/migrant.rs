@@ -147,6 +147,7 @@ impl DestinationProcess for Migrant {
     }
 
     fn map(&mut self, manifest: &Manifest) -> Result<Mapped, Failure> {
+        self.construction.hurry();
         self.figures.relayed = restorer::count_relayed(manifest) as u64;
         if self.figures.relayed > 0 && !self.construction.has_relay() {
             // It was welcomed before the source went on; it may come behind what the source has said since.

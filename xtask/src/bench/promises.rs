@@ -181,7 +181,8 @@ fn scaling(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
     let each =
         |less: (f64, Option<f64>), more: (f64, Option<f64>)| Some((more.1? - less.1?) / (more.0 - less.0));
     let ratio = |more: Option<f64>, less: Option<f64>| Some(more? / less.filter(|cost| *cost > 0.0)?);
-    // A thousand fit into a processor's own cache, and what they cost is little beside what else happens.
+    // What the first thousand cost is less than a millisecond, and each of them less than of those that follow: how much
+    // less depends on the processor's caches.
     let (growth, beside_few) =
         (ratio(each(half, many), each(few, half)), ratio(each(few, many), each(few, some)));
     let larger = sizes.most.zip(sizes.ends()).and_then(|(most, [_, large])| {
@@ -204,7 +205,7 @@ fn scaling(figures: &Figures, sizes: &Sizes) -> Vec<Promise> {
             " times",
         ),
         Promise::shown("what each of 20,000 costs, of each of 1,000", beside_few, " times")
-            .unless(some.1.is_some(), "1,000 cost nothing that can be told"),
+            .unless(each(few, some).is_some_and(|cost| cost <= 0.0), "1,000 cost nothing that can be told"),
         Promise::at_most("downtime with 256 threads", downtime("threads/256"), 15.0, " ms"),
         Promise::at_most(format!("downtime with {most}, beyond that with {than}"), larger, 1.0, " ms")
             .unless(sizes.most.is_none(), "no larger program is moved"),
